@@ -1,1 +1,14 @@
-//! pmd
+//! Ports without the kernel.
+//!
+//! This crate owns every raw pointer and every `rte_*` call of Millrace. What it hands out is safe: a
+//! [`Lane`] is one core's rx and tx queue on one port, a [`Frame`] is one owned buffer. Two things
+//! implement them: DPDK's ports, and [`sim`], a wire in virtual time for tests and replays.
+//!
+//! The polling core calls it; it never parses above Ethernet except to finish checksums, and it never
+//! decides anything about a packet.
+
+pub mod checksum;
+pub mod lane;
+pub mod sim;
+
+pub use lane::{BURST, Burst, Frame, Lane, LaneCounters, Link, RxChecksum, TxChecksum};

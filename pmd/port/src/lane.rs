@@ -1,0 +1,114 @@
+//! The contract between a port and the core that polls it.
+
+use arrayvec::ArrayVec;
+
+/// Frames that one `receive` takes at most, and that `transmit` stages before it hands them over.
+/// 32 keeps a burst's headers in the L1 cache and is what the PMDs' vector paths are tuned for.
+pub const BURST: usize = 32;
+
+/// The frames of one receive call, oldest first.
+pub type Burst<F> = ArrayVec<F, BURST>;
+
+/// One packet buffer, owned by whoever holds it; dropping it gives it back to its pool.
+pub trait Frame {
+    /// The frame from its Ethernet header on, without FCS.
+    fn bytes(&self) -> &[u8];
+
+    /// The same bytes, to be written.
+    fn bytes_mut(&mut self) -> &mut [u8];
+
+    /// Makes the frame `len` bytes long, cutting or extending it at its end. Extended bytes hold
+    /// whatever the buffer held before. Returns `false`, and changes nothing, where the buffer is
+    /// smaller than that.
+    #[must_use]
+    fn set_len(&mut self, len: usize) -> bool;
+
+    /// What the device found out about the frame's IPv4 header and TCP/UDP checksums.
+    fn rx_checksum(&self) -> RxChecksum;
+}
+
+/// A device's verdict on the checksums of a received frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RxChecksum {
+    /// The device did not look: software has to.
+    Unchecked,
+    /// IPv4 header and L4 checksums are right.
+    Good,
+    /// One of them is wrong.
+    Bad,
+}
+
+/// What is left to do about the checksums of a frame that is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TxChecksum {
+    /// The frame is complete.
+    Complete,
+    /// An IPv4 or IPv6 packet begins `l2_len` bytes into the frame, and carries TCP after an IP header
+    /// of `l3_len` bytes. The IPv4 header checksum and the TCP checksum fields hold anything: the lane fills them, in the NIC
+    /// where it can and in software where it cannot.
+    Tcp {
+        /// Bytes before the IP header: 14, or 18 with a VLAN tag.
+        l2_len: u8,
+        /// Bytes of the IP header.
+        l3_len: u8,
+    },
+}
+
+/// What a lane counted since it was made. All counters only grow.
+/// `allocated = transmitted + dropped + frames freed or still held by the core` holds at any time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LaneCounters {
+    /// Frames received.
+    pub rx_packets: u64,
+    /// Bytes received, without FCS.
+    pub rx_bytes: u64,
+    /// Frames that the device took to be sent.
+    pub tx_packets: u64,
+    /// Bytes that the device took to be sent.
+    pub tx_bytes: u64,
+    /// Frames freed because the tx ring was full.
+    pub tx_full: u64,
+    /// Allocations refused because the pool was empty.
+    pub pool_empty: u64,
+}
+
+/// A port's link, as the device last reported it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Link {
+    /// Carrier present.
+    pub up: bool,
+    /// Speed in Mbit/s; 0 where the device does not know.
+    pub mbps: u32,
+}
+
+/// One core's handle on one port: its rx queue, its tx queue, and the pool they draw from.
+///
+/// A lane belongs to one core. It is neither `Clone` nor `Sync`.
+pub trait Lane {
+    /// The buffers of this lane.
+    type Frame: Frame;
+
+    /// Appends up to [`BURST`] received frames to `burst`, which must be empty.
+    fn receive(&mut self, burst: &mut Burst<Self::Frame>);
+
+    /// An empty frame to be filled and transmitted; `None`, and counted, when the pool is empty.
+    fn allocate(&mut self) -> Option<Self::Frame>;
+
+    /// Stages `frame` for sending. A full stage is flushed at once.
+    fn transmit(&mut self, frame: Self::Frame, checksum: TxChecksum);
+
+    /// Hands all staged frames to the device. What its ring does not take is freed and counted.
+    fn flush(&mut self);
+
+    /// The port's Ethernet address.
+    fn mac(&self) -> [u8; 6];
+
+    /// The largest IP packet that the port carries, in bytes.
+    fn mtu(&self) -> u16;
+
+    /// The link's state, read without blocking.
+    fn link(&self) -> Link;
+
+    /// What this lane counted so far.
+    fn counters(&self) -> LaneCounters;
+}

@@ -1,0 +1,1 @@
+//! A wire in virtual time: the second implementation of [`crate::Lane`].
