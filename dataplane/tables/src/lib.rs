@@ -1,1 +1,27 @@
-//! tables
+//! The contract between the slow path and the polling cores.
+//!
+//! Control compiles configuration into a [`Snapshot`], which is immutable, and publishes it through
+//! [`publish`]; cores only ever read it. In the other direction cores write [`counters`] and
+//! [`access`] records, and control only ever reads those. Nothing here knows how configuration looks to a user, nor how
+//! a packet looks on the wire.
+
+#![forbid(unsafe_code)]
+
+pub mod access;
+pub mod cluster;
+pub mod counters;
+pub mod lifecycle;
+pub mod publish;
+pub mod route;
+pub mod schedule;
+pub mod settings;
+pub mod snapshot;
+pub mod verdict;
+
+pub use cluster::{Cluster, ClusterId, Endpoint, EndpointId};
+pub use counters::{CoreCounters, Counter, Series, SeriesId};
+pub use route::{HostPattern, PathPattern, RouteTable, RouteTableBuilder};
+pub use schedule::Schedule;
+pub use settings::{CoreSettings, ForwardedFor, HttpSettings, PortSettings, TcpSettings};
+pub use snapshot::{Bind, BindId, Epoch, Listener, Routed, Rule, Snapshot, Target};
+pub use verdict::Verdict;

@@ -1,0 +1,351 @@
+//! What cores count, laid out so that each line of memory has one writer.
+//!
+//! A core adds to its own counters with a plain load and store; control reads them whenever it likes
+//! and sees a value that was true a moment ago. Sums that always hold, once a core is at rest:
+//!
+//! - `rx_packets = delivered + Σ drops of received packets` (see [`CoreCounters`])
+//! - `connections_opened = connections_closed + connections_open`
+//! - `requests_started = requests_finished + requests_active`
+
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+
+use crate::verdict::Verdict;
+
+/// A number that one core writes and anybody reads.
+#[derive(Debug, Default)]
+#[repr(transparent)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`. Only the owning core may call it: it is a load and a store, not an atomic addition, because
+    /// nobody else writes.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(
+            self.0.load(Ordering::Relaxed).wrapping_add(n),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// Takes `n` away: for gauges. The same rule as for [`Counter::add`].
+    #[inline]
+    pub fn sub(&self, n: u64) {
+        self.0.store(
+            self.0.load(Ordering::Relaxed).wrapping_sub(n),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// Replaces the value: for gauges and for counters kept elsewhere. The same rule as for [`Counter::add`].
+    #[inline]
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
+    /// The value now.
+    #[inline]
+    #[must_use]
+    pub fn read(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+macro_rules! core_counters {
+    ($($(#[doc = $doc:literal])+ $kind:ident $name:ident $metric:literal,)+) => {
+        /// Everything one core counts that belongs to no route.
+        #[derive(Debug)]
+        #[repr(align(64))]
+        pub struct CoreCounters {
+            $($(#[doc = $doc])+ pub $name: Counter,)+
+            /// Dropped packets by reason, indexed by `Verdict as usize`.
+            pub drops: [Counter; Verdict::COUNT],
+            /// Per port, in the order of the appliance's ports.
+            pub ports: Box<[PortCounters]>,
+        }
+
+        impl CoreCounters {
+            /// Counters at zero for a core with `ports` ports.
+            #[must_use]
+            pub fn new(ports: usize) -> Self {
+                Self {
+                    $($name: Counter::default(),)+
+                    drops: core::array::from_fn(|_| Counter::default()),
+                    ports: (0..ports).map(|_| PortCounters::default()).collect(),
+                }
+            }
+
+            /// Each scalar with its metric name, kind and help text, for exporters.
+            pub fn scalars(&self) -> impl Iterator<Item = Scalar<'_>> {
+                [$(Scalar {
+                    metric: $metric,
+                    kind: ScalarKind::$kind,
+                    help: concat!($($doc),+).trim_ascii_start(),
+                    value: &self.$name,
+                },)+].into_iter()
+            }
+        }
+    };
+}
+
+/// One number of a core, as exporters see it.
+#[derive(Debug, Clone, Copy)]
+pub struct Scalar<'a> {
+    /// Prometheus name, without a `core` label.
+    pub metric: &'static str,
+    /// Whether it only grows.
+    pub kind: ScalarKind,
+    /// What it counts.
+    pub help: &'static str,
+    /// The number.
+    pub value: &'a Counter,
+}
+
+/// Whether a number only grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScalarKind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+}
+
+core_counters! {
+    /// Turns of the polling loop.
+    Counter turns "millrace_core_turns_total",
+    /// Turns that found at least one packet or timer.
+    Counter busy_turns "millrace_core_busy_turns_total",
+    /// Nanoseconds in turns that found something to do.
+    Counter busy_nanoseconds "millrace_core_busy_nanoseconds_total",
+    /// Nanoseconds in all turns.
+    Counter nanoseconds "millrace_core_nanoseconds_total",
+    /// Epoch of the snapshot that the core runs.
+    Gauge epoch "millrace_core_epoch",
+    /// Client connections accepted: handshakes completed.
+    Counter connections_opened "millrace_connections_opened_total",
+    /// Client connections that ended.
+    Counter connections_closed "millrace_connections_closed_total",
+    /// Client connections open now.
+    Gauge connections_open "millrace_connections_open",
+    /// Client handshakes that are not complete.
+    Gauge half_open "millrace_connections_half_open",
+    /// Connections to backends opened.
+    Counter upstream_opened "millrace_upstream_connections_opened_total",
+    /// Connections to backends that failed before they were established.
+    Counter upstream_failed "millrace_upstream_connections_failed_total",
+    /// Connections to backends open now.
+    Gauge upstream_open "millrace_upstream_connections_open",
+    /// Connections to backends that wait for a request.
+    Gauge upstream_idle "millrace_upstream_connections_idle",
+    /// Requests sent on a backend connection that had served one before.
+    Counter upstream_reused "millrace_upstream_connections_reused_total",
+    /// Requests sent again because a reused connection ended before its response began.
+    Counter upstream_replayed "millrace_upstream_requests_replayed_total",
+    /// Connections in TIME-WAIT.
+    Gauge time_wait "millrace_tcp_time_wait",
+    /// TCP segments handed to the stack.
+    Counter segments_received "millrace_tcp_segments_received_total",
+    /// TCP segments sent.
+    Counter segments_sent "millrace_tcp_segments_sent_total",
+    /// TCP segments sent again.
+    Counter retransmissions "millrace_tcp_retransmissions_total",
+    /// RST segments sent.
+    Counter resets_sent "millrace_tcp_resets_sent_total",
+    /// Challenge ACKs sent (RFC 5961).
+    Counter challenge_acks "millrace_tcp_challenge_acks_total",
+    /// Connections that the peer reset.
+    Counter resets_received "millrace_tcp_resets_received_total",
+    /// Connections ended because the peer fell silent.
+    Counter tcp_timeouts "millrace_tcp_timeouts_total",
+    /// Flow table entries in use.
+    Gauge flows "millrace_flows",
+    /// Timers armed.
+    Gauge timers "millrace_timers",
+    /// Socket buffer pairs in use.
+    Gauge sockets "millrace_sockets",
+    /// Requests whose head was read.
+    Counter requests_started "millrace_requests_started_total",
+    /// Requests answered or given up.
+    Counter requests_finished "millrace_requests_finished_total",
+    /// Requests being served now.
+    Gauge requests_active "millrace_requests_active",
+    /// Tunnels (Upgrade) open now.
+    Gauge tunnels_open "millrace_tunnels_open",
+    /// ARP requests sent.
+    Counter arp_requests "millrace_arp_requests_total",
+    /// ARP replies sent.
+    Counter arp_replies "millrace_arp_replies_total",
+    /// ICMP echo replies sent.
+    Counter icmp_echo_replies "millrace_icmp_echo_replies_total",
+    /// ICMP errors sent.
+    Counter icmp_errors "millrace_icmp_errors_total",
+    /// Access log records lost because the log did not keep up.
+    Counter access_log_lost "millrace_access_log_lost_total",
+}
+
+/// What one core counts on one port.
+#[derive(Debug, Default)]
+pub struct PortCounters {
+    /// Frames received.
+    pub rx_packets: Counter,
+    /// Bytes received.
+    pub rx_bytes: Counter,
+    /// Frames sent.
+    pub tx_packets: Counter,
+    /// Bytes sent.
+    pub tx_bytes: Counter,
+    /// Frames dropped because the tx ring was full.
+    pub tx_full: Counter,
+    /// Frames not sent because the pool was empty.
+    pub pool_empty: Counter,
+    /// 1 while the link is up.
+    pub link_up: Counter,
+}
+
+/// Status codes that have a counter of their own; others count with their class (`2xx`).
+pub const STATUS_CODES: &[u16] = &[
+    101, 200, 201, 202, 204, 206, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 405, 406, 408,
+    409, 410, 411, 412, 413, 414, 415, 416, 417, 421, 422, 425, 426, 428, 429, 431, 451, 499, 500,
+    501, 502, 503, 504, 505, 507, 511,
+];
+
+/// Slots of a status table: the known codes, then the five classes, then `000` (no response at all).
+pub const STATUS_SLOTS: usize = STATUS_CODES.len() + 6;
+
+/// The label of a status slot.
+#[must_use]
+pub fn status_label(slot: usize) -> String {
+    match STATUS_CODES.get(slot) {
+        Some(code) => code.to_string(),
+        None if slot < STATUS_SLOTS - 1 => format!("{}xx", slot - STATUS_CODES.len() + 1),
+        None => "000".to_owned(),
+    }
+}
+
+/// The slot of a status code; 0 stands for a request that got no response.
+#[must_use]
+pub fn status_slot(status: u16) -> usize {
+    if status == 200 {
+        return 1;
+    }
+    match STATUS_CODES.binary_search(&status) {
+        Ok(slot) => slot,
+        Err(_) if (100..600).contains(&status) => {
+            STATUS_CODES.len() + usize::from(status / 100) - 1
+        }
+        Err(_) => STATUS_SLOTS - 1,
+    }
+}
+
+/// Upper bounds of the latency buckets, in microseconds; one more bucket takes the rest.
+pub const LATENCY_BOUNDS_US: &[u64] = &[
+    25, 50, 75, 100, 150, 200, 300, 500, 750, 1_000, 1_500, 2_500, 5_000, 10_000, 25_000, 50_000,
+    100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000, 30_000_000,
+];
+
+/// Identifies a series for the life of the process: ids are handed out once and never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SeriesId(pub u32);
+
+/// Requests of one (listener, route, backend), one block a core.
+#[derive(Debug)]
+pub struct Series {
+    /// `namespace/gateway/listener`.
+    pub listener: Arc<str>,
+    /// `namespace/route`, or empty where no route matched.
+    pub route: Arc<str>,
+    /// `namespace/backend`, or empty where none was chosen.
+    pub backend: Arc<str>,
+    /// One block per core, by the core's index.
+    pub cores: Box<[SeriesCore]>,
+}
+
+impl Series {
+    /// A series at zero for `cores` cores.
+    #[must_use]
+    pub fn new(listener: Arc<str>, route: Arc<str>, backend: Arc<str>, cores: usize) -> Self {
+        Self {
+            listener,
+            route,
+            backend,
+            cores: (0..cores).map(|_| SeriesCore::default()).collect(),
+        }
+    }
+}
+
+/// Requests of one series on one core.
+#[derive(Debug)]
+#[repr(align(64))]
+pub struct SeriesCore {
+    /// Finished requests by status slot, see [`status_slot`].
+    pub by_status: [Counter; STATUS_SLOTS],
+    /// Finished requests by latency: bucket `i` holds those at most `LATENCY_BOUNDS_US[i]`, not cumulative.
+    pub latency: [Counter; LATENCY_BOUNDS_US.len() + 1],
+    /// Sum of the latencies, in nanoseconds.
+    pub latency_sum_ns: Counter,
+    /// Bytes of request heads and bodies received from clients.
+    pub request_bytes: Counter,
+    /// Bytes of response heads and bodies sent to clients.
+    pub response_bytes: Counter,
+}
+
+impl Default for SeriesCore {
+    fn default() -> Self {
+        Self {
+            by_status: core::array::from_fn(|_| Counter::default()),
+            latency: core::array::from_fn(|_| Counter::default()),
+            latency_sum_ns: Counter::default(),
+            request_bytes: Counter::default(),
+            response_bytes: Counter::default(),
+        }
+    }
+}
+
+impl SeriesCore {
+    /// Counts one finished request. `status` 0 means that no response was sent.
+    #[inline]
+    pub fn finished(&self, status: u16, latency_ns: u64, request_bytes: u64, response_bytes: u64) {
+        if let Some(slot) = self.by_status.get(status_slot(status)) {
+            slot.add(1);
+        }
+        let bucket = LATENCY_BOUNDS_US.partition_point(|&bound| bound * 1_000 < latency_ns);
+        if let Some(bucket) = self.latency.get(bucket) {
+            bucket.add(1);
+        }
+        self.latency_sum_ns.add(latency_ns);
+        self.request_bytes.add(request_bytes);
+        self.response_bytes.add(response_bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_status_has_a_slot_and_a_label() {
+        assert!(STATUS_CODES.is_sorted());
+        for status in 0..=u16::MAX {
+            assert!(status_slot(status) < STATUS_SLOTS);
+        }
+        assert_eq!(status_label(status_slot(200)), "200");
+        assert_eq!(status_label(status_slot(418)), "4xx");
+        assert_eq!(status_label(status_slot(599)), "5xx");
+        assert_eq!(status_label(status_slot(103)), "1xx");
+        assert_eq!(status_label(status_slot(0)), "000");
+        assert_eq!(status_label(status_slot(700)), "000");
+    }
+
+    #[test]
+    fn latency_lands_in_the_bucket_whose_bound_it_does_not_exceed() {
+        let core = SeriesCore::default();
+        core.finished(200, 25_000, 10, 20);
+        core.finished(200, 25_001, 10, 20);
+        core.finished(502, u64::MAX, 0, 0);
+        assert_eq!(core.latency[0].read(), 1);
+        assert_eq!(core.latency[1].read(), 1);
+        assert_eq!(core.latency[LATENCY_BOUNDS_US.len()].read(), 1);
+        assert_eq!(core.by_status[status_slot(200)].read(), 2);
+        assert_eq!(core.request_bytes.read(), 20);
+    }
+}

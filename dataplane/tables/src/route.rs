@@ -1,0 +1,349 @@
+//! Which rule serves a host and a path, with the Gateway API's precedence.
+//!
+//! The most specific hostname wins, then an Exact path over a prefix, then the longer prefix; a rule of a less
+//! specific hostname still serves what no rule of a more specific one matches. Looking up costs a hash per label of the host and a hash per
+//! segment of the path, whatever the number of rules.
+
+use std::collections::BTreeMap;
+
+use hashbrown::HashMap;
+
+/// The longest hostname (RFC 1035 §2.3.4), without a trailing dot.
+pub const MAX_HOST: usize = 253;
+
+/// A hostname as a listener or a route gives it, in lower case.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum HostPattern {
+    /// Any host.
+    Any,
+    /// `*.example.com`: one or more labels before the suffix, which is kept without `*.`.
+    Wildcard(Box<str>),
+    /// This host.
+    Exact(Box<str>),
+}
+
+/// A path as a rule gives it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum PathPattern {
+    /// This path, byte for byte.
+    Exact(Box<[u8]>),
+    /// This path and all below it, by whole segments; a trailing slash does not count.
+    Prefix(Box<[u8]>),
+}
+
+/// Maps host and path to a rule's index.
+#[derive(Debug, Default, Clone)]
+pub struct RouteTable {
+    hosts: HostMap,
+    tables: Box<[PathTable]>,
+}
+
+/// Maps a host to a list of indices, the most specific pattern's first.
+#[derive(Debug, Default, Clone)]
+struct HostMap {
+    exact: HashMap<Box<str>, Box<[u32]>>,
+    wildcard: HashMap<Box<str>, Box<[u32]>>,
+    any: Box<[u32]>,
+}
+
+#[derive(Debug, Default, Clone)]
+struct PathTable {
+    exact: HashMap<Box<[u8]>, u32>,
+    /// Without trailing slashes: `/` is the empty string.
+    prefix: HashMap<Box<[u8]>, u32>,
+    longest_prefix: usize,
+}
+
+/// Collects patterns for a [`RouteTable`]. Where two are equal, the one inserted first wins.
+#[derive(Debug, Default)]
+pub struct RouteTableBuilder {
+    hosts: BTreeMap<HostPattern, PathTable>,
+}
+
+impl RouteTableBuilder {
+    /// Lets `rule` serve `path` on `host`, unless another does already.
+    pub fn insert(&mut self, host: HostPattern, path: &PathPattern, rule: u32) {
+        let table = self.hosts.entry(host).or_default();
+        match path {
+            PathPattern::Exact(path) => {
+                table.exact.entry(path.clone()).or_insert(rule);
+            }
+            PathPattern::Prefix(path) => {
+                let path = trim_slashes(path);
+                table.longest_prefix = table.longest_prefix.max(path.len());
+                table.prefix.entry(path.into()).or_insert(rule);
+            }
+        }
+    }
+
+    /// The finished table.
+    #[must_use]
+    pub fn build(self) -> RouteTable {
+        let (patterns, tables): (Vec<_>, Vec<_>) = self.hosts.into_iter().unzip();
+        RouteTable {
+            hosts: HostMap::new(&patterns),
+            tables: tables.into(),
+        }
+    }
+}
+
+impl RouteTable {
+    /// The rule for a request. `host` comes without port, in any case; `path` without query.
+    #[must_use]
+    pub fn find(&self, host: &[u8], path: &[u8]) -> Option<u32> {
+        let mut lower = [0; MAX_HOST];
+        let host = lower_case(host, &mut lower);
+        let tables = self.hosts.find(host);
+        tables
+            .iter()
+            .find_map(|&t| self.tables.get(t as usize)?.find(path))
+    }
+}
+
+impl HostMap {
+    /// Indices are positions in `patterns`, which hold no pattern twice.
+    fn new(patterns: &[HostPattern]) -> Self {
+        // Each pattern's list ends with all less specific patterns that match the same hosts, so that one look-up suffices.
+        let less_specific = |host: &str, own: Option<u32>| -> Box<[u32]> {
+            let position = |wanted: &HostPattern| {
+                patterns
+                    .iter()
+                    .position(|p| p == wanted)
+                    .and_then(|p| u32::try_from(p).ok())
+            };
+            let wider =
+                parents(host).filter_map(|parent| position(&HostPattern::Wildcard(parent.into())));
+            own.into_iter()
+                .chain(wider)
+                .chain(position(&HostPattern::Any))
+                .collect()
+        };
+        let mut map = Self::default();
+        for (index, pattern) in patterns.iter().enumerate() {
+            let own = u32::try_from(index).ok();
+            match pattern {
+                HostPattern::Exact(host) => {
+                    map.exact.insert(host.clone(), less_specific(host, own));
+                }
+                HostPattern::Wildcard(suffix) => {
+                    map.wildcard
+                        .insert(suffix.clone(), less_specific(suffix, own));
+                }
+                HostPattern::Any => map.any = own.into_iter().collect(),
+            }
+        }
+        map
+    }
+
+    fn find(&self, host: &str) -> &[u32] {
+        if !self.exact.is_empty()
+            && let Some(tables) = self.exact.get(host)
+        {
+            return tables;
+        }
+        if !self.wildcard.is_empty()
+            && let Some(tables) = parents(host).find_map(|parent| self.wildcard.get(parent))
+        {
+            return tables;
+        }
+        &self.any
+    }
+}
+
+impl PathTable {
+    fn find(&self, path: &[u8]) -> Option<u32> {
+        if !self.exact.is_empty()
+            && let Some(&rule) = self.exact.get(path)
+        {
+            return Some(rule);
+        }
+        if self.prefix.is_empty() {
+            return None;
+        }
+        // Every candidate ends where a segment ends: at the end of the path or before a slash. Longest first.
+        let start = self.longest_prefix.min(path.len());
+        if start == path.len()
+            && let Some(&rule) = self.prefix.get(path)
+        {
+            return Some(rule);
+        }
+        let slashes = path.get(..path.len().min(start + 1)).unwrap_or_default();
+        slashes
+            .iter()
+            .enumerate()
+            .rev()
+            .filter(|&(_, &byte)| byte == b'/')
+            .find_map(|(at, _)| self.prefix.get(slashes.get(..at)?).copied())
+    }
+}
+
+/// Maps the hostnames of a socket address's listeners to one of them: the most specific that matches.
+#[derive(Debug, Default, Clone)]
+pub struct HostTable(HostMap);
+
+impl HostTable {
+    /// A table that yields the positions of `patterns`, which hold no pattern twice.
+    #[must_use]
+    pub fn new(patterns: &[HostPattern]) -> Self {
+        Self(HostMap::new(patterns))
+    }
+
+    /// The position of the most specific pattern that matches `host`, which comes without port and in any case.
+    #[must_use]
+    pub fn find(&self, host: &[u8]) -> Option<u32> {
+        let mut lower = [0; MAX_HOST];
+        self.0.find(lower_case(host, &mut lower)).first().copied()
+    }
+}
+
+/// What stands behind each dot: `b.c` and `c` for `a.b.c`.
+fn parents(host: &str) -> impl Iterator<Item = &str> {
+    host.match_indices('.')
+        .filter_map(|(at, _)| host.get(at + 1..))
+}
+
+/// `host` in lower case and without a trailing dot; empty, which no pattern but [`HostPattern::Any`] matches, where it is no hostname.
+fn lower_case<'a>(host: &[u8], buffer: &'a mut [u8; MAX_HOST]) -> &'a str {
+    let host = host.strip_suffix(b".").unwrap_or(host);
+    let Some(lower) = buffer.get_mut(..host.len()) else {
+        return "";
+    };
+    lower.copy_from_slice(host);
+    lower.make_ascii_lowercase();
+    core::str::from_utf8(lower).unwrap_or_default()
+}
+
+fn trim_slashes(mut path: &[u8]) -> &[u8] {
+    while let Some(shorter) = path.strip_suffix(b"/") {
+        path = shorter;
+    }
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(rules: &[(&str, &str)]) -> RouteTable {
+        let mut builder = RouteTableBuilder::default();
+        for (index, (host, path)) in rules.iter().enumerate() {
+            let host = match host.strip_prefix("*.") {
+                Some(suffix) => HostPattern::Wildcard(suffix.into()),
+                None if *host == "*" => HostPattern::Any,
+                None => HostPattern::Exact((*host).into()),
+            };
+            let path = match path.strip_prefix('=') {
+                Some(exact) => PathPattern::Exact(exact.as_bytes().into()),
+                None => PathPattern::Prefix(path.as_bytes().into()),
+            };
+            builder.insert(host, &path, index as u32);
+        }
+        builder.build()
+    }
+
+    fn find(table: &RouteTable, host: &str, path: &str) -> Option<u32> {
+        table.find(host.as_bytes(), path.as_bytes())
+    }
+
+    #[test]
+    fn prefixes_match_by_segment_and_the_longest_wins() {
+        let t = table(&[
+            ("*", "/"),
+            ("*", "/foo"),
+            ("*", "/foo/bar/"),
+            ("*", "=/foo/bar"),
+        ]);
+        assert_eq!(find(&t, "x", "/"), Some(0));
+        assert_eq!(find(&t, "x", "/foobar"), Some(0));
+        assert_eq!(find(&t, "x", "/foo"), Some(1));
+        assert_eq!(find(&t, "x", "/foo/"), Some(1));
+        assert_eq!(find(&t, "x", "/foo/ba"), Some(1));
+        assert_eq!(find(&t, "x", "/foo/bar"), Some(3));
+        assert_eq!(find(&t, "x", "/foo/bar/"), Some(2));
+        assert_eq!(find(&t, "x", "/foo/bar/baz/1"), Some(2));
+        assert_eq!(find(&t, "x", "*"), None);
+        assert_eq!(find(&t, "x", ""), Some(0));
+    }
+
+    #[test]
+    fn without_a_root_prefix_the_rest_is_not_served() {
+        let t = table(&[("*", "/foo"), ("*", "=/bar")]);
+        assert_eq!(find(&t, "x", "/"), None);
+        assert_eq!(find(&t, "x", "/fo"), None);
+        assert_eq!(find(&t, "x", "/bar/"), None);
+        assert_eq!(find(&t, "x", "/foo/a-path-longer-than-any-prefix"), Some(0));
+    }
+
+    #[test]
+    fn the_most_specific_hostname_comes_first_and_wider_ones_serve_the_rest() {
+        let t = table(&[
+            ("*", "/"),
+            ("*.example.com", "/w"),
+            ("*.shop.example.com", "/s"),
+            ("a.shop.example.com", "/e"),
+        ]);
+        assert_eq!(find(&t, "a.shop.example.com", "/e"), Some(3));
+        assert_eq!(find(&t, "A.Shop.Example.COM.", "/e"), Some(3));
+        assert_eq!(find(&t, "a.shop.example.com", "/s"), Some(2));
+        assert_eq!(find(&t, "a.shop.example.com", "/w"), Some(1));
+        assert_eq!(find(&t, "a.shop.example.com", "/x"), Some(0));
+        assert_eq!(find(&t, "b.shop.example.com", "/e"), Some(0));
+        assert_eq!(find(&t, "b.c.shop.example.com", "/s"), Some(2));
+        assert_eq!(
+            find(&t, "example.com", "/w"),
+            Some(0),
+            "a wildcard needs a label"
+        );
+        assert_eq!(find(&t, "notexample.com", "/w"), Some(0));
+    }
+
+    #[test]
+    fn equal_patterns_leave_the_first_in_place() {
+        let t = table(&[("a.b", "/x"), ("a.b", "/x"), ("a.b", "=/x"), ("a.b", "=/x")]);
+        assert_eq!(find(&t, "a.b", "/x"), Some(2));
+        assert_eq!(find(&t, "a.b", "/x/y"), Some(0));
+        assert_eq!(find(&t, "other", "/x"), None);
+    }
+
+    #[test]
+    fn hosts_that_are_none_match_only_any() {
+        let t = table(&[("*", "/"), ("a.b", "/")]);
+        assert_eq!(find(&t, "", "/"), Some(0));
+        assert_eq!(find(&t, &"a".repeat(300), "/"), Some(0));
+        assert_eq!(t.find(&[0xff, 0xfe], b"/"), Some(0));
+        assert_eq!(find(&t, "[::1]", "/"), Some(0));
+    }
+
+    #[test]
+    fn listeners_by_hostname() {
+        let hosts = HostTable::new(&[
+            HostPattern::Any,
+            HostPattern::Wildcard("example.com".into()),
+            HostPattern::Exact("a.example.com".into()),
+        ]);
+        assert_eq!(hosts.find(b"a.example.com"), Some(2));
+        assert_eq!(hosts.find(b"b.example.com"), Some(1));
+        assert_eq!(hosts.find(b"example.com"), Some(0));
+        assert_eq!(
+            HostTable::new(&[HostPattern::Exact("a".into())]).find(b"b"),
+            None
+        );
+    }
+
+    #[test]
+    fn ten_thousand_rules_are_found_like_ten() {
+        let rules: Vec<_> = (0..10_000)
+            .map(|i| (format!("h{i}.example.com"), format!("/p{i}")))
+            .collect();
+        let mut builder = RouteTableBuilder::default();
+        for (i, (host, path)) in rules.iter().enumerate() {
+            let path = PathPattern::Prefix(path.as_bytes().into());
+            builder.insert(HostPattern::Exact(host.as_str().into()), &path, i as u32);
+        }
+        let t = builder.build();
+        for (i, (host, path)) in rules.iter().enumerate() {
+            assert_eq!(find(&t, host, &format!("{path}/x")), Some(i as u32));
+            assert_eq!(find(&t, host, "/other"), None);
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Numbers that configuration sets and cores obey.
+
+use core::time::Duration;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::access::AccessLevel;
+
+/// What a core needs to know before its first turn. Fixed while it runs.
+#[derive(Debug, Clone)]
+pub struct CoreSettings {
+    /// Ports, in the appliance's order.
+    pub ports: Vec<PortSettings>,
+    /// TCP.
+    pub tcp: TcpSettings,
+}
+
+/// One port's network-layer settings.
+#[derive(Debug, Clone)]
+pub struct PortSettings {
+    /// The name that configuration and metrics use.
+    pub name: Arc<str>,
+    /// Our addresses on this port, with the prefix that is on-link.
+    pub addresses: Vec<IpNet>,
+    /// Next hop for everything that is on-link nowhere.
+    pub gateway: Option<IpAddr>,
+    /// The largest IP packet, in bytes; the device's when it is smaller.
+    pub mtu: Option<u16>,
+}
+
+/// TCP limits and timers of one core.
+#[derive(Debug, Clone)]
+pub struct TcpSettings {
+    /// Connections at most, clients' and backends' together. A new client is refused above it.
+    pub max_connections: u32,
+    /// Handshakes from clients that may be incomplete at a time.
+    pub half_open: u32,
+    /// Receive buffer per connection, in bytes.
+    pub receive_buffer: u32,
+    /// Send buffer per connection, in bytes.
+    pub send_buffer: u32,
+    /// A silent peer is probed this often.
+    pub keepalive: Duration,
+    /// A peer that has said nothing for so long, or keeps its window shut for so long, is given up.
+    pub timeout: Duration,
+    /// How much faster than real time the stack runs towards clients: its 1 s minimum RTO becomes 1 s / scale.
+    pub client_time_scale: u32,
+    /// The same towards backends.
+    pub backend_time_scale: u32,
+    /// TIME-WAIT, in real time.
+    pub time_wait: Duration,
+    /// Entries in TIME-WAIT at most; the oldest goes first.
+    pub max_time_wait: u32,
+    /// RSTs a second at most that a core sends to segments of no connection.
+    pub resets_per_second: u32,
+    /// Challenge ACKs a second at most per connection (RFC 5961 §7).
+    pub challenges_per_second: u32,
+    /// ICMP messages a second at most that a port sends.
+    pub icmp_per_second: u32,
+    /// ARP packets a second at most that a port answers or learns from.
+    pub arp_per_second: u32,
+    /// Neighbors remembered per port; gateways are never evicted.
+    pub neighbors: u32,
+}
+
+impl Default for TcpSettings {
+    fn default() -> Self {
+        Self {
+            max_connections: 262_144,
+            half_open: 4096,
+            receive_buffer: 64 << 10,
+            send_buffer: 64 << 10,
+            keepalive: Duration::from_secs(30),
+            timeout: Duration::from_secs(60),
+            client_time_scale: 5,
+            backend_time_scale: 10,
+            time_wait: Duration::from_secs(2),
+            max_time_wait: 65_536,
+            resets_per_second: 1000,
+            challenges_per_second: 10,
+            icmp_per_second: 1000,
+            arp_per_second: 1000,
+            neighbors: 4096,
+        }
+    }
+}
+
+/// How the client's address is told to the backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForwardedFor {
+    /// Appended to X-Forwarded-For.
+    Append,
+    /// The only address in X-Forwarded-For; what the client sent is dropped.
+    Replace,
+    /// Not told; what the client sent passes.
+    None,
+}
+
+/// HTTP limits and timers. Part of the snapshot: a reload may change them.
+#[derive(Debug, Clone)]
+pub struct HttpSettings {
+    /// Pseudonym in Via (RFC 9110 §7.6.3); none is sent where it is `None`.
+    pub via: Option<Arc<str>>,
+    /// X-Forwarded-For; X-Forwarded-Proto is sent unless it is `None`.
+    pub forwarded_for: ForwardedFor,
+    /// Longest request target, in bytes.
+    pub max_target: u32,
+    /// Longest head, in bytes. The receive buffer bounds it too.
+    pub max_head: u32,
+    /// Fields in a head.
+    pub max_fields: u32,
+    /// Longest request body, in bytes; `None` for no limit.
+    pub max_body: Option<u64>,
+    /// Interim (1xx) responses before a final one.
+    pub max_interim: u8,
+    /// From the first byte of a head to its last.
+    pub head_timeout: Duration,
+    /// Between two bytes of a body, in either direction.
+    pub body_timeout: Duration,
+    /// A client connection without a request.
+    pub idle_timeout: Duration,
+    /// To establish a connection to a backend.
+    pub connect_timeout: Duration,
+    /// From the end of the request to the head of the response.
+    pub response_timeout: Duration,
+    /// The whole request; `None` for no limit. A route may say otherwise.
+    pub request_timeout: Option<Duration>,
+    /// A tunnel without a byte in either direction.
+    pub tunnel_timeout: Duration,
+    /// After the last response on a connection, to let the client's bytes in flight arrive before it is closed.
+    pub linger_timeout: Duration,
+    /// Idle connections kept per endpoint and core.
+    pub idle_per_endpoint: u32,
+    /// How long one is kept; below what backends keep (NGINX: 75 s), so that it is we who close.
+    pub upstream_idle_timeout: Duration,
+    /// Endpoints tried at most until one accepts a connection.
+    pub connect_attempts: u8,
+    /// What goes to the access log.
+    pub access: AccessLevel,
+}
+
+impl Default for HttpSettings {
+    fn default() -> Self {
+        Self {
+            via: None,
+            forwarded_for: ForwardedFor::Append,
+            max_target: 8 << 10,
+            max_head: 64 << 10,
+            max_fields: 100,
+            max_body: None,
+            max_interim: 8,
+            head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(60),
+            connect_timeout: Duration::from_secs(5),
+            response_timeout: Duration::from_secs(60),
+            request_timeout: None,
+            tunnel_timeout: Duration::from_secs(3600),
+            linger_timeout: Duration::from_secs(2),
+            idle_per_endpoint: 256,
+            upstream_idle_timeout: Duration::from_secs(55),
+            connect_attempts: 3,
+            access: AccessLevel::Errors,
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! One epoch of everything that decides about requests.
+
+use core::time::Duration;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use crate::cluster::{Cluster, ClusterId};
+use crate::counters::{Series, SeriesId};
+use crate::publish::Versioned;
+use crate::route::{HostPattern, HostTable, RouteTable};
+use crate::schedule::Schedule;
+use crate::settings::HttpSettings;
+
+/// Number of a snapshot: each that control compiles has a larger one.
+pub type Epoch = u64;
+
+/// Index of a bind in its snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BindId(pub u32);
+
+/// Everything that decides about requests, compiled from one configuration. Immutable.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Its number.
+    pub epoch: Epoch,
+    /// Limits and timers.
+    pub http: HttpSettings,
+    binds: Box<[Bind]>,
+    by_address: HashMap<SocketAddr, BindId>,
+    /// Rules, in the order that route tables index.
+    pub rules: Box<[Rule]>,
+    /// Clusters, by [`ClusterId`].
+    pub clusters: Box<[Cluster]>,
+    /// All series of the process so far, by [`SeriesId`]. A later snapshot holds all of an earlier one's.
+    pub series: Box<[Arc<Series>]>,
+}
+
+/// One address and port that clients connect to, with the listeners that share it.
+#[derive(Debug)]
+pub struct Bind {
+    /// Where clients connect.
+    pub address: SocketAddr,
+    hosts: HostTable,
+    listeners: Box<[Listener]>,
+    /// Counts requests whose host belongs to none of the listeners.
+    pub unmatched: SeriesId,
+}
+
+/// One listener of a Gateway.
+#[derive(Debug)]
+pub struct Listener {
+    /// `namespace/gateway/listener`.
+    pub name: Arc<str>,
+    /// The hosts it serves.
+    pub hostname: HostPattern,
+    /// The routes attached to it.
+    pub routes: RouteTable,
+    /// Counts requests for which it has no route.
+    pub unmatched: SeriesId,
+}
+
+/// One rule of a route.
+#[derive(Debug)]
+pub struct Rule {
+    /// `namespace/route`.
+    pub route: Arc<str>,
+    /// Position in the route, from 0.
+    pub index: u32,
+    /// Its backends.
+    pub targets: Box<[Target]>,
+    /// Whose turn it is among the targets. `None` where none takes requests: they are answered 500.
+    pub schedule: Option<Schedule>,
+    /// Counts requests for which no target was chosen.
+    pub unserved: SeriesId,
+    /// `timeouts.request`: from the head's arrival to the end of the response.
+    pub request_timeout: Option<Duration>,
+    /// `timeouts.backendRequest`: from sending to the end of the response.
+    pub backend_timeout: Option<Duration>,
+}
+
+/// One backend of a rule.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// Where requests go.
+    pub cluster: ClusterId,
+    /// Its share, relative to the rule's other targets.
+    pub weight: u32,
+    /// Counts its requests.
+    pub series: SeriesId,
+}
+
+/// What a request met.
+#[derive(Debug, Clone, Copy)]
+pub enum Routed<'s> {
+    /// This rule, whose position in [`Snapshot::rules`] comes with it.
+    Rule(u32, &'s Rule),
+    /// A listener without a route for it, or an address without a listener for its host.
+    Nothing(SeriesId),
+}
+
+impl Bind {
+    /// A bind of `listeners`, which share no hostname.
+    #[must_use]
+    pub fn new(address: SocketAddr, listeners: Vec<Listener>, unmatched: SeriesId) -> Self {
+        let patterns: Vec<_> = listeners.iter().map(|l| l.hostname.clone()).collect();
+        Self {
+            address,
+            hosts: HostTable::new(&patterns),
+            listeners: listeners.into(),
+            unmatched,
+        }
+    }
+
+    /// Its listeners.
+    #[must_use]
+    pub fn listeners(&self) -> &[Listener] {
+        &self.listeners
+    }
+}
+
+impl Rule {
+    /// A rule whose schedule follows the targets' weights.
+    #[must_use]
+    pub fn new(route: Arc<str>, index: u32, targets: Vec<Target>, unserved: SeriesId) -> Self {
+        let weights: Vec<u32> = targets.iter().map(|t| t.weight).collect();
+        Self {
+            route,
+            index,
+            targets: targets.into(),
+            schedule: Schedule::new(&weights),
+            unserved,
+            request_timeout: None,
+            backend_timeout: None,
+        }
+    }
+}
+
+impl Snapshot {
+    /// Puts the tables together. Where two binds have the same address, the later one is served.
+    #[must_use]
+    pub fn new(
+        epoch: Epoch,
+        http: HttpSettings,
+        binds: Vec<Bind>,
+        rules: Vec<Rule>,
+        clusters: Vec<Cluster>,
+        series: Vec<Arc<Series>>,
+    ) -> Self {
+        let by_address = (0u32..)
+            .zip(&binds)
+            .map(|(i, b)| (b.address, BindId(i)))
+            .collect();
+        Self {
+            epoch,
+            http,
+            binds: binds.into(),
+            by_address,
+            rules: rules.into(),
+            clusters: clusters.into(),
+            series: series.into(),
+        }
+    }
+
+    /// All binds.
+    #[must_use]
+    pub fn binds(&self) -> &[Bind] {
+        &self.binds
+    }
+
+    /// Whether anybody listens there.
+    #[must_use]
+    pub fn bind(&self, address: SocketAddr) -> Option<BindId> {
+        self.by_address.get(&address).copied()
+    }
+
+    /// The rule for a request that came in by `bind`. `host` comes without port, `path` without query.
+    #[must_use]
+    pub fn route(&self, bind: BindId, host: &[u8], path: &[u8]) -> Routed<'_> {
+        let Some(bind) = self.binds.get(bind.0 as usize) else {
+            return Routed::Nothing(SeriesId(0));
+        };
+        let Some(listener) = bind
+            .hosts
+            .find(host)
+            .and_then(|l| bind.listeners.get(l as usize))
+        else {
+            return Routed::Nothing(bind.unmatched);
+        };
+        match listener
+            .routes
+            .find(host, path)
+            .and_then(|r| Some((r, self.rules.get(r as usize)?)))
+        {
+            Some((index, rule)) => Routed::Rule(index, rule),
+            None => Routed::Nothing(listener.unmatched),
+        }
+    }
+
+    /// The cluster of a target.
+    #[must_use]
+    pub fn cluster(&self, id: ClusterId) -> Option<&Cluster> {
+        self.clusters.get(id.0 as usize)
+    }
+}
+
+impl Versioned for Snapshot {
+    fn epoch(&self) -> u64 {
+        self.epoch
+    }
+}

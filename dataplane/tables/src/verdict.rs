@@ -1,0 +1,100 @@
+//! Why a packet went no further.
+
+macro_rules! verdicts {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $token:literal,)+) => {
+        /// Why a packet went no further. Every drop has one, and every one has a counter per core
+        /// (`millrace_packets_dropped_total{reason="…"}`).
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum Verdict { $($(#[doc = $doc])+ $variant,)+ }
+
+        impl Verdict {
+            /// All verdicts, in the order of their counters.
+            pub const ALL: &'static [Verdict] = &[$(Verdict::$variant,)+];
+
+            /// The reason as metrics and logs show it.
+            #[must_use]
+            pub const fn token(self) -> &'static str {
+                match self { $(Verdict::$variant => $token,)+ }
+            }
+        }
+    };
+}
+
+verdicts! {
+    /// The frame is shorter than its headers say.
+    Truncated = "truncated",
+    /// An EtherType that nobody here speaks.
+    EtherType = "ethertype",
+    /// An Ethernet destination that is neither ours, nor broadcast, nor a group of ours.
+    NotOurMac = "not_our_mac",
+    /// A VLAN tag on a port that has no VLANs.
+    Vlan = "vlan",
+    /// An ARP packet that is malformed, spoofs one of our addresses or comes from no unicast sender.
+    ArpInvalid = "arp_invalid",
+    /// ARP above the port's rate.
+    ArpRate = "arp_rate",
+    /// An IPv4 header with a wrong version, IHL below 5, or a length beyond the frame.
+    IpHeader = "ip_header",
+    /// A wrong IPv4 header checksum.
+    IpChecksum = "ip_checksum",
+    /// A source that is 0.0.0.0, broadcast, multicast or loopback (RFC 1122 §3.2.1.3).
+    IpSource = "ip_source",
+    /// A destination address that is not ours.
+    IpDestination = "ip_destination",
+    /// Source and destination are the same (LAND).
+    Land = "land",
+    /// An IPv4 fragment.
+    Fragment = "fragment",
+    /// An IP protocol that nobody here speaks.
+    IpProtocol = "ip_protocol",
+    /// IPv6, which this port does not speak.
+    Ipv6 = "ipv6",
+    /// A malformed ICMP message.
+    IcmpInvalid = "icmp_invalid",
+    /// ICMP above the port's rate.
+    IcmpRate = "icmp_rate",
+    /// An ICMP error that belongs to no connection, or whose sequence number is outside its window (RFC 5927 §4).
+    IcmpUnrelated = "icmp_unrelated",
+    /// A TCP header with a data offset below 5 or beyond the packet, or a port of 0.
+    TcpHeader = "tcp_header",
+    /// A wrong TCP checksum.
+    TcpChecksum = "tcp_checksum",
+    /// A TCP option with length 0 or 1, or longer than the header.
+    TcpOption = "tcp_option",
+    /// A combination of flags that no TCP sends: SYN+FIN, SYN+RST, none, or all (Xmas).
+    TcpFlags = "tcp_flags",
+    /// A segment for which there is no connection and no listener.
+    TcpNoConnection = "tcp_no_connection",
+    /// A RST outside the receive window (RFC 5961 §3.2).
+    RstOutsideWindow = "rst_outside_window",
+    /// A RST in the window but not at RCV.NXT: answered with a challenge ACK (RFC 5961 §3.2).
+    RstChallenged = "rst_challenged",
+    /// A SYN in a synchronized state: answered with a challenge ACK (RFC 5961 §4.2).
+    SynChallenged = "syn_challenged",
+    /// An ACK beyond SND.NXT or below SND.UNA − MAX.WND: answered with a challenge ACK (RFC 5961 §5.2).
+    AckChallenged = "ack_challenged",
+    /// An old ACK that carries nothing.
+    AckOld = "ack_old",
+    /// A segment for a connection in TIME-WAIT that does not reopen it.
+    TimeWait = "time_wait",
+    /// A SYN while the half-open limit is reached.
+    HalfOpenLimit = "half_open_limit",
+    /// A SYN while the connection limit is reached.
+    ConnectionLimit = "connection_limit",
+    /// A SYN while this core drains.
+    Draining = "draining",
+    /// A SYN for which no memory was left.
+    NoMemory = "no_memory",
+    /// A packet of ours whose next hop did not answer ARP.
+    NeighborUnresolved = "neighbor_unresolved",
+    /// A packet of ours beyond those that wait for one neighbor's address.
+    NeighborQueueFull = "neighbor_queue_full",
+    /// A packet of ours with no route to its destination.
+    NoRoute = "no_route",
+}
+
+impl Verdict {
+    /// How many verdicts there are.
+    pub const COUNT: usize = Self::ALL.len();
+}
