@@ -45,6 +45,50 @@ pub fn pseudo_header(addresses: &[u8], protocol: u8, len: u16) -> u16 {
     add(add(sum(0, addresses), u16::from(protocol)), len)
 }
 
+/// Fills the TCP checksum, and the header checksum of IPv4, of the packet that begins `l2_len` bytes into
+/// `frame` and whose IP header (with IPv6 extension headers) takes `l3_len` bytes. Bytes behind the length
+/// that the IP header states are padding and are not counted.
+///
+/// Returns `false`, and changes nothing, where the frame is too short for what its header states, or
+/// where the header is neither IPv4 nor IPv6 (RFC 791 §3.1, RFC 8200 §8.1, RFC 9293 §3.1).
+#[must_use]
+pub fn finish_tcp(frame: &mut [u8], l2_len: usize, l3_len: usize) -> bool {
+    const TCP: u8 = 6;
+    const TCP_HEADER: usize = 20;
+    let Some(packet) = frame.get_mut(l2_len..) else {
+        return false;
+    };
+    let (least, stated, addresses) = match packet {
+        [first, _, high, low, ..] if *first >> 4 == 4 => {
+            (20, usize::from(u16::from_be_bytes([*high, *low])), 12..20)
+        }
+        [first, _, _, _, high, low, ..] if *first >> 4 == 6 => (
+            40,
+            40 + usize::from(u16::from_be_bytes([*high, *low])),
+            8..40,
+        ),
+        _ => return false,
+    };
+    let Some(packet) = packet.get_mut(..stated) else {
+        return false;
+    };
+    if l3_len < least || packet.len() < l3_len + TCP_HEADER {
+        return false;
+    }
+    let (header, segment) = packet.split_at_mut(l3_len);
+    if least == 20 {
+        header[10..12].fill(0);
+        let value = !sum(0, header);
+        header[10..12].copy_from_slice(&value.to_be_bytes());
+    }
+    // It fits: an IP packet without jumbo options holds at most 65,535 bytes behind its header.
+    let seed = pseudo_header(&header[addresses], TCP, segment.len() as u16);
+    segment[16..18].fill(0);
+    let value = !sum(seed, segment);
+    segment[16..18].copy_from_slice(&value.to_be_bytes());
+    true
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,14 +106,23 @@ mod tests {
 
     #[test]
     fn rfc_1071_example() {
-        assert_eq!(sum(0, &[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]), 0xddf2);
+        assert_eq!(
+            sum(0, &[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]),
+            0xddf2
+        );
     }
 
     #[test]
     fn agrees_with_a_word_at_a_time_at_every_length() {
-        let bytes: Vec<u8> = (0..2048u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        let bytes: Vec<u8> = (0..2048u32)
+            .map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8)
+            .collect();
         for len in (0..100).chain([1460, 1461, 2047, 2048]) {
-            assert_eq!(sum(0, &bytes[..len]), reference(&bytes[..len]), "length {len}");
+            assert_eq!(
+                sum(0, &bytes[..len]),
+                reference(&bytes[..len]),
+                "length {len}"
+            );
         }
         assert_eq!(sum(0, &[0xff; 1500]), 0xffff);
     }
@@ -78,5 +131,90 @@ mod tests {
     fn seeds_add_up() {
         let bytes: Vec<u8> = (0..64).collect();
         assert_eq!(sum(sum(0, &bytes[..20]), &bytes[20..]), reference(&bytes));
+    }
+
+    /// A TCP segment of `payload` bytes in IPv4 or IPv6 behind `l2_len` bytes, with junk as checksums.
+    fn tcp_frame(v6: bool, l2_len: usize, payload: usize) -> (Vec<u8>, usize) {
+        let mut frame = vec![0xee; l2_len];
+        let tcp = 20 + payload;
+        let l3_len = if v6 { 40 } else { 20 };
+        if v6 {
+            frame.extend([0x60, 0, 0, 0, (tcp >> 8) as u8, tcp as u8, 6, 64]);
+            frame.extend((0..32).map(|i| 0xf0 ^ i));
+        } else {
+            let total = 20 + tcp;
+            frame.extend([
+                0x45,
+                0,
+                (total >> 8) as u8,
+                total as u8,
+                1,
+                2,
+                0x40,
+                0,
+                64,
+                6,
+                0xde,
+                0xad,
+            ]);
+            frame.extend([10, 9, 1, 1, 10, 9, 2, 2]);
+        }
+        frame.extend([
+            0x1f, 0x90, 0, 80, 1, 2, 3, 4, 5, 6, 7, 8, 0x50, 0x18, 0xff, 0xff, 0xbe, 0xef, 0, 0,
+        ]);
+        frame.extend((0..payload).map(|i| (i * 7) as u8));
+        (frame, l3_len)
+    }
+
+    #[test]
+    fn finished_tcp_sums_to_ones_in_both_families_and_ignores_padding() {
+        for v6 in [false, true] {
+            for l2_len in [14, 18] {
+                for payload in [0, 1, 2, 1439, 1440] {
+                    let (mut frame, l3_len) = tcp_frame(v6, l2_len, payload);
+                    let len = frame.len();
+                    frame.extend([0x55; 6]);
+                    assert!(finish_tcp(&mut frame, l2_len, l3_len));
+                    let (header, rest) = frame[l2_len..].split_at(l3_len);
+                    let segment = &rest[..len - l2_len - l3_len];
+                    let addresses = if v6 { &header[8..40] } else { &header[12..20] };
+                    let mut whole = addresses.to_vec();
+                    whole.extend([0, 6]);
+                    whole.extend((segment.len() as u16).to_be_bytes());
+                    whole.extend(segment);
+                    assert_eq!(reference(&whole), 0xffff, "v6 {v6}, payload {payload}");
+                    if !v6 {
+                        assert_eq!(reference(header), 0xffff);
+                    }
+                    assert_eq!(frame[len..], [0x55; 6]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn short_or_foreign_frames_are_left_alone() {
+        for v6 in [false, true] {
+            let (whole, l3_len) = tcp_frame(v6, 14, 8);
+            for cut in 0..whole.len() {
+                let mut frame = whole[..cut].to_vec();
+                assert!(!finish_tcp(&mut frame, 14, l3_len), "cut at {cut}");
+                assert_eq!(frame, whole[..cut]);
+            }
+            for (l2_len, l3_len) in [
+                (0, l3_len),
+                (14, 0),
+                (14, 255),
+                (255, l3_len),
+                (14, l3_len - 1),
+            ] {
+                let mut frame = whole.clone();
+                assert!(
+                    !finish_tcp(&mut frame, l2_len, l3_len),
+                    "{l2_len}, {l3_len}"
+                );
+                assert_eq!(frame, whole);
+            }
+        }
     }
 }
