@@ -1,1 +1,80 @@
-//! schema
+//! The resources of Millrace's configuration (DESIGN.md §4): YAML in, types that cannot be wrong out.
+//!
+//! A configuration is taken whole or refused whole, with every error at once: file, line, column,
+//! field, what was wrong, what would be right. `control` compiles a [`Configuration`] to the tables
+//! that the cores read. This crate reads files and standard input and nothing else: it does not look
+//! at the host, resolve names or keep state.
+#![forbid(unsafe_code)]
+
+mod error;
+mod hostname;
+mod located;
+mod name;
+mod quantity;
+pub mod resources;
+
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+pub use error::{ConfigError, Errors};
+pub use hostname::Hostname;
+pub use located::{Located, Location};
+pub use name::{Name, ObjectName};
+pub use quantity::{ByteSize, Timeout, parse_duration};
+pub use resources::*;
+
+/// The group of Millrace's own resources.
+pub const MILLRACE_GROUP: &str = "millrace.dev";
+/// The group of the Gateway API.
+pub const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
+/// The `gatewayClassName` of Gateways that Millrace serves.
+pub const GATEWAY_CLASS: &str = "millrace";
+
+/// A whole configuration, in which every reference leads somewhere. Resources are in the order of
+/// files and documents.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Configuration {
+    /// The one machine.
+    pub appliance: Located<Appliance>,
+    /// All Gateways; namespace and name are unique, here and in the other lists.
+    pub gateways: Vec<Located<Gateway>>,
+    /// All HTTPRoutes.
+    pub routes: Vec<Located<HttpRoute>>,
+    /// All Backends.
+    pub backends: Vec<Located<Backend>>,
+}
+
+impl Configuration {
+    /// The addresses that a Gateway listens on: those it names, or all of the appliance's if it
+    /// names none.
+    #[must_use]
+    pub fn gateway_addresses(&self, gateway: &Gateway) -> Vec<IpAddr> {
+        if gateway.spec.addresses.is_empty() {
+            self.appliance.spec.addresses().collect()
+        } else {
+            gateway.spec.addresses.iter().map(|a| a.value).collect()
+        }
+    }
+
+    /// The Gateway of this name.
+    #[must_use]
+    pub fn gateway(&self, name: &ObjectName) -> Option<&Located<Gateway>> {
+        self.gateways.iter().find(|g| g.metadata.object == *name)
+    }
+
+    /// The Backend of this name.
+    #[must_use]
+    pub fn backend(&self, name: &ObjectName) -> Option<&Located<Backend>> {
+        self.backends.iter().find(|b| b.metadata.object == *name)
+    }
+}
+
+impl ApplianceSpec {
+    /// Every address of every port.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.ports
+            .iter()
+            .flat_map(|port| port.addresses.iter().map(|net| net.addr()))
+    }
+}

@@ -1,0 +1,23 @@
+//! The resources as they are after loading. Every value is one that its field may hold; what
+//! depends on other resources has been checked too once a [`crate::Configuration`] exists.
+//!
+//! All of them serialize under the names of the YAML, for listings; they are not deserialized by
+//! serde, because serde stops at the first error.
+
+mod appliance;
+mod backend;
+mod gateway;
+mod metadata;
+mod route;
+
+pub use appliance::{
+    AccessLog, AccessLogRequests, Admin, Appliance, ApplianceSpec, Cpu, ForwardedFor, Http,
+    HttpLimits, HttpTimeouts, Hugepages, Ip, Memory, Port, Tcp, Upstream,
+};
+pub use backend::{Backend, BackendProtocol, BackendSpec, Endpoint};
+pub use gateway::{Gateway, GatewaySpec, Listener, Protocol, RouteNamespaces};
+pub use metadata::{Metadata, Timestamp};
+pub use route::{
+    HttpBackendRef, HttpPathMatch, HttpRoute, HttpRouteMatch, HttpRouteRule, HttpRouteSpec,
+    HttpRouteTimeouts, ParentRef,
+};

@@ -1,0 +1,103 @@
+//! `HTTPRoute` (gateway.networking.k8s.io/v1).
+
+use std::num::NonZeroU16;
+
+use serde::Serialize;
+
+use crate::hostname::Hostname;
+use crate::located::Located;
+use crate::name::{Name, ObjectName};
+use crate::quantity::Timeout;
+use crate::resources::Metadata;
+
+/// Which requests go to which backends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HttpRoute {
+    /// Who it is.
+    pub metadata: Metadata,
+    /// What it is.
+    pub spec: HttpRouteSpec,
+}
+
+/// `HTTPRoute.spec`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpRouteSpec {
+    /// The Gateways, or listeners of them, that it attaches to; they exist.
+    pub parent_refs: Vec<Located<ParentRef>>,
+    /// Hosts that are meant; empty means those of the listener.
+    pub hostnames: Vec<Located<Hostname>>,
+    /// At least one.
+    pub rules: Vec<Located<HttpRouteRule>>,
+}
+
+/// `HTTPRoute.spec.parentRefs[]`, always to a Gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ParentRef {
+    /// The Gateway; its namespace is the route's if not given.
+    pub gateway: ObjectName,
+    /// Only the listener of this name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub section_name: Option<Name>,
+    /// Only listeners on this port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<NonZeroU16>,
+}
+
+/// `HTTPRoute.spec.rules[]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpRouteRule {
+    /// Unique within the route.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<Name>,
+    /// At least one; the rule is meant if any of them matches. Default: path prefix `/`.
+    pub matches: Vec<Located<HttpRouteMatch>>,
+    /// Where requests go, by weight. If there is none, or all weights are 0, the reply is 500.
+    pub backend_refs: Vec<Located<HttpBackendRef>>,
+    /// Instead of the appliance's.
+    pub timeouts: HttpRouteTimeouts,
+}
+
+/// `HTTPRoute.spec.rules[].matches[]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HttpRouteMatch {
+    /// What the path must be. Default: prefix `/`.
+    pub path: HttpPathMatch,
+}
+
+/// `HTTPRoute.spec.rules[].matches[].path`. Starts with `/`, has no empty, `.` or `..` segment and no
+/// encoded slash, and is at most 1,024 bytes of the characters that RFC 3986 allows in a path.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(tag = "type", content = "value")]
+pub enum HttpPathMatch {
+    /// The whole path.
+    Exact(Box<str>),
+    /// Whole segments from the start: `/a` and `/a/` both match `/a`, `/a/` and `/a/b`, not `/ab`.
+    PathPrefix(Box<str>),
+}
+
+/// `HTTPRoute.spec.rules[].backendRefs[]`, always to a `Backend` of millrace.dev in the route's namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HttpBackendRef {
+    /// The Backend; it exists.
+    pub backend: ObjectName,
+    /// The port of endpoints that name none themselves. Present if there are such.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<NonZeroU16>,
+    /// Its share among the rule's; 0..=1,000,000, default 1.
+    pub weight: u32,
+}
+
+/// `HTTPRoute.spec.rules[].timeouts`; `None` leaves it to the appliance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpRouteTimeouts {
+    /// From the request's first byte to the reply's last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<Timeout>,
+    /// One try at a backend; not above `request`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backend_request: Option<Timeout>,
+}
