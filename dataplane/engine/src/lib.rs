@@ -1,1 +1,5 @@
-//! engine
+//! One polling core: from received frames to sent frames, through TCP and HTTP.
+
+#![forbid(unsafe_code)]
+
+pub mod clock;

@@ -41,10 +41,6 @@ impl Cluster {
     #[must_use]
     pub fn new(name: Arc<str>, endpoints: Vec<Endpoint>) -> Self {
         let weights: Vec<u32> = endpoints.iter().map(|e| e.weight).collect();
-        Self {
-            name,
-            endpoints: endpoints.into(),
-            schedule: Schedule::new(&weights),
-        }
+        Self { name, endpoints: endpoints.into(), schedule: Schedule::new(&weights) }
     }
 }

@@ -22,19 +22,13 @@ impl Counter {
     /// nobody else writes.
     #[inline]
     pub fn add(&self, n: u64) {
-        self.0.store(
-            self.0.load(Ordering::Relaxed).wrapping_add(n),
-            Ordering::Relaxed,
-        );
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
 
     /// Takes `n` away: for gauges. The same rule as for [`Counter::add`].
     #[inline]
     pub fn sub(&self, n: u64) {
-        self.0.store(
-            self.0.load(Ordering::Relaxed).wrapping_sub(n),
-            Ordering::Relaxed,
-        );
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(n), Ordering::Relaxed);
     }
 
     /// Replaces the value: for gauges and for counters kept elsewhere. The same rule as for [`Counter::add`].
@@ -204,9 +198,8 @@ pub struct PortCounters {
 
 /// Status codes that have a counter of their own; others count with their class (`2xx`).
 pub const STATUS_CODES: &[u16] = &[
-    101, 200, 201, 202, 204, 206, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 405, 406, 408,
-    409, 410, 411, 412, 413, 414, 415, 416, 417, 421, 422, 425, 426, 428, 429, 431, 451, 499, 500,
-    501, 502, 503, 504, 505, 507, 511,
+    101, 200, 201, 202, 204, 206, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 405, 406, 408, 409, 410, 411, 412,
+    413, 414, 415, 416, 417, 421, 422, 425, 426, 428, 429, 431, 451, 499, 500, 501, 502, 503, 504, 505, 507, 511,
 ];
 
 /// Slots of a status table: the known codes, then the five classes, then `000` (no response at all).
@@ -230,17 +223,15 @@ pub fn status_slot(status: u16) -> usize {
     }
     match STATUS_CODES.binary_search(&status) {
         Ok(slot) => slot,
-        Err(_) if (100..600).contains(&status) => {
-            STATUS_CODES.len() + usize::from(status / 100) - 1
-        }
+        Err(_) if (100..600).contains(&status) => STATUS_CODES.len() + usize::from(status / 100) - 1,
         Err(_) => STATUS_SLOTS - 1,
     }
 }
 
 /// Upper bounds of the latency buckets, in microseconds; one more bucket takes the rest.
 pub const LATENCY_BOUNDS_US: &[u64] = &[
-    25, 50, 75, 100, 150, 200, 300, 500, 750, 1_000, 1_500, 2_500, 5_000, 10_000, 25_000, 50_000,
-    100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000, 30_000_000,
+    25, 50, 75, 100, 150, 200, 300, 500, 750, 1_000, 1_500, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000,
+    500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000, 30_000_000,
 ];
 
 /// Identifies a series for the life of the process: ids are handed out once and never used again.
@@ -264,12 +255,7 @@ impl Series {
     /// A series at zero for `cores` cores.
     #[must_use]
     pub fn new(listener: Arc<str>, route: Arc<str>, backend: Arc<str>, cores: usize) -> Self {
-        Self {
-            listener,
-            route,
-            backend,
-            cores: (0..cores).map(|_| SeriesCore::default()).collect(),
-        }
+        Self { listener, route, backend, cores: (0..cores).map(|_| SeriesCore::default()).collect() }
     }
 }
 

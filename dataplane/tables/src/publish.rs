@@ -45,13 +45,7 @@ pub fn slot<T: Versioned>(first: Arc<T>) -> (Publisher<T>, Subscriber<T>) {
         retired: ArrayQueue::new(RETIRED),
         acknowledged: AtomicU64::new(first.epoch()),
     });
-    (
-        Publisher(Arc::clone(&slot)),
-        Subscriber {
-            slot,
-            current: first,
-        },
-    )
+    (Publisher(Arc::clone(&slot)), Subscriber { slot, current: first })
 }
 
 impl<T: Versioned> Publisher<T> {

@@ -80,10 +80,7 @@ impl RouteTableBuilder {
     #[must_use]
     pub fn build(self) -> RouteTable {
         let (patterns, tables): (Vec<_>, Vec<_>) = self.hosts.into_iter().unzip();
-        RouteTable {
-            hosts: HostMap::new(&patterns),
-            tables: tables.into(),
-        }
+        RouteTable { hosts: HostMap::new(&patterns), tables: tables.into() }
     }
 }
 
@@ -94,9 +91,7 @@ impl RouteTable {
         let mut lower = [0; MAX_HOST];
         let host = lower_case(host, &mut lower);
         let tables = self.hosts.find(host);
-        tables
-            .iter()
-            .find_map(|&t| self.tables.get(t as usize)?.find(path))
+        tables.iter().find_map(|&t| self.tables.get(t as usize)?.find(path))
     }
 }
 
@@ -105,18 +100,10 @@ impl HostMap {
     fn new(patterns: &[HostPattern]) -> Self {
         // Each pattern's list ends with all less specific patterns that match the same hosts, so that one look-up suffices.
         let less_specific = |host: &str, own: Option<u32>| -> Box<[u32]> {
-            let position = |wanted: &HostPattern| {
-                patterns
-                    .iter()
-                    .position(|p| p == wanted)
-                    .and_then(|p| u32::try_from(p).ok())
-            };
-            let wider =
-                parents(host).filter_map(|parent| position(&HostPattern::Wildcard(parent.into())));
-            own.into_iter()
-                .chain(wider)
-                .chain(position(&HostPattern::Any))
-                .collect()
+            let position =
+                |wanted: &HostPattern| patterns.iter().position(|p| p == wanted).and_then(|p| u32::try_from(p).ok());
+            let wider = parents(host).filter_map(|parent| position(&HostPattern::Wildcard(parent.into())));
+            own.into_iter().chain(wider).chain(position(&HostPattern::Any)).collect()
         };
         let mut map = Self::default();
         for (index, pattern) in patterns.iter().enumerate() {
@@ -126,8 +113,7 @@ impl HostMap {
                     map.exact.insert(host.clone(), less_specific(host, own));
                 }
                 HostPattern::Wildcard(suffix) => {
-                    map.wildcard
-                        .insert(suffix.clone(), less_specific(suffix, own));
+                    map.wildcard.insert(suffix.clone(), less_specific(suffix, own));
                 }
                 HostPattern::Any => map.any = own.into_iter().collect(),
             }
@@ -198,8 +184,7 @@ impl HostTable {
 
 /// What stands behind each dot: `b.c` and `c` for `a.b.c`.
 fn parents(host: &str) -> impl Iterator<Item = &str> {
-    host.match_indices('.')
-        .filter_map(|(at, _)| host.get(at + 1..))
+    host.match_indices('.').filter_map(|(at, _)| host.get(at + 1..))
 }
 
 /// `host` in lower case and without a trailing dot; empty, which no pattern but [`HostPattern::Any`] matches, where it is no hostname.
@@ -247,12 +232,7 @@ mod tests {
 
     #[test]
     fn prefixes_match_by_segment_and_the_longest_wins() {
-        let t = table(&[
-            ("*", "/"),
-            ("*", "/foo"),
-            ("*", "/foo/bar/"),
-            ("*", "=/foo/bar"),
-        ]);
+        let t = table(&[("*", "/"), ("*", "/foo"), ("*", "/foo/bar/"), ("*", "=/foo/bar")]);
         assert_eq!(find(&t, "x", "/"), Some(0));
         assert_eq!(find(&t, "x", "/foobar"), Some(0));
         assert_eq!(find(&t, "x", "/foo"), Some(1));
@@ -276,12 +256,8 @@ mod tests {
 
     #[test]
     fn the_most_specific_hostname_comes_first_and_wider_ones_serve_the_rest() {
-        let t = table(&[
-            ("*", "/"),
-            ("*.example.com", "/w"),
-            ("*.shop.example.com", "/s"),
-            ("a.shop.example.com", "/e"),
-        ]);
+        let t =
+            table(&[("*", "/"), ("*.example.com", "/w"), ("*.shop.example.com", "/s"), ("a.shop.example.com", "/e")]);
         assert_eq!(find(&t, "a.shop.example.com", "/e"), Some(3));
         assert_eq!(find(&t, "A.Shop.Example.COM.", "/e"), Some(3));
         assert_eq!(find(&t, "a.shop.example.com", "/s"), Some(2));
@@ -289,11 +265,7 @@ mod tests {
         assert_eq!(find(&t, "a.shop.example.com", "/x"), Some(0));
         assert_eq!(find(&t, "b.shop.example.com", "/e"), Some(0));
         assert_eq!(find(&t, "b.c.shop.example.com", "/s"), Some(2));
-        assert_eq!(
-            find(&t, "example.com", "/w"),
-            Some(0),
-            "a wildcard needs a label"
-        );
+        assert_eq!(find(&t, "example.com", "/w"), Some(0), "a wildcard needs a label");
         assert_eq!(find(&t, "notexample.com", "/w"), Some(0));
     }
 
@@ -324,17 +296,12 @@ mod tests {
         assert_eq!(hosts.find(b"a.example.com"), Some(2));
         assert_eq!(hosts.find(b"b.example.com"), Some(1));
         assert_eq!(hosts.find(b"example.com"), Some(0));
-        assert_eq!(
-            HostTable::new(&[HostPattern::Exact("a".into())]).find(b"b"),
-            None
-        );
+        assert_eq!(HostTable::new(&[HostPattern::Exact("a".into())]).find(b"b"), None);
     }
 
     #[test]
     fn ten_thousand_rules_are_found_like_ten() {
-        let rules: Vec<_> = (0..10_000)
-            .map(|i| (format!("h{i}.example.com"), format!("/p{i}")))
-            .collect();
+        let rules: Vec<_> = (0..10_000).map(|i| (format!("h{i}.example.com"), format!("/p{i}"))).collect();
         let mut builder = RouteTableBuilder::default();
         for (i, (host, path)) in rules.iter().enumerate() {
             let path = PathPattern::Prefix(path.as_bytes().into());

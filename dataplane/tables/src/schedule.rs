@@ -31,9 +31,9 @@ impl Schedule {
                     .enumerate()
                     .filter(|&(i, _)| weights.get(i).is_some_and(|&w| w > 0))
                     .fold(None, |best: Option<(usize, i64)>, (i, &c)| match best {
-                        Some((_, b)) if b >= c => best,
-                        _ => Some((i, c)),
-                    })?;
+                    Some((_, b)) if b >= c => best,
+                    _ => Some((i, c)),
+                })?;
                 if let Some(c) = current.get_mut(chosen) {
                     *c -= total;
                 }
@@ -61,20 +61,13 @@ impl Schedule {
 }
 
 fn scaled(weights: &[u32]) -> Vec<i64> {
-    let divisor = weights
-        .iter()
-        .fold(0u64, |g, &w| gcd(g, u64::from(w)))
-        .max(1);
+    let divisor = weights.iter().fold(0u64, |g, &w| gcd(g, u64::from(w))).max(1);
     let total: u64 = weights.iter().map(|&w| u64::from(w) / divisor).sum();
     weights
         .iter()
         .map(|&w| {
             let w = u64::from(w) / divisor;
-            let w = if total <= MAX_SLOTS || w == 0 {
-                w
-            } else {
-                (w * MAX_SLOTS / total).max(1)
-            };
+            let w = if total <= MAX_SLOTS || w == 0 { w } else { (w * MAX_SLOTS / total).max(1) };
             // At most 2^32.
             w as i64
         })

@@ -105,12 +105,7 @@ impl Bind {
     #[must_use]
     pub fn new(address: SocketAddr, listeners: Vec<Listener>, unmatched: SeriesId) -> Self {
         let patterns: Vec<_> = listeners.iter().map(|l| l.hostname.clone()).collect();
-        Self {
-            address,
-            hosts: HostTable::new(&patterns),
-            listeners: listeners.into(),
-            unmatched,
-        }
+        Self { address, hosts: HostTable::new(&patterns), listeners: listeners.into(), unmatched }
     }
 
     /// Its listeners.
@@ -148,10 +143,7 @@ impl Snapshot {
         clusters: Vec<Cluster>,
         series: Vec<Arc<Series>>,
     ) -> Self {
-        let by_address = (0u32..)
-            .zip(&binds)
-            .map(|(i, b)| (b.address, BindId(i)))
-            .collect();
+        let by_address = (0u32..).zip(&binds).map(|(i, b)| (b.address, BindId(i))).collect();
         Self {
             epoch,
             http,
@@ -181,18 +173,10 @@ impl Snapshot {
         let Some(bind) = self.binds.get(bind.0 as usize) else {
             return Routed::Nothing(SeriesId(0));
         };
-        let Some(listener) = bind
-            .hosts
-            .find(host)
-            .and_then(|l| bind.listeners.get(l as usize))
-        else {
+        let Some(listener) = bind.hosts.find(host).and_then(|l| bind.listeners.get(l as usize)) else {
             return Routed::Nothing(bind.unmatched);
         };
-        match listener
-            .routes
-            .find(host, path)
-            .and_then(|r| Some((r, self.rules.get(r as usize)?)))
-        {
+        match listener.routes.find(host, path).and_then(|r| Some((r, self.rules.get(r as usize)?))) {
             Some((index, rule)) => Routed::Rule(index, rule),
             None => Routed::Nothing(listener.unmatched),
         }
