@@ -59,14 +59,10 @@ pub fn finish_tcp(frame: &mut [u8], l2_len: usize, l3_len: usize) -> bool {
         return false;
     };
     let (least, stated, addresses) = match packet {
-        [first, _, high, low, ..] if *first >> 4 == 4 => {
-            (20, usize::from(u16::from_be_bytes([*high, *low])), 12..20)
+        [first, _, high, low, ..] if *first >> 4 == 4 => (20, usize::from(u16::from_be_bytes([*high, *low])), 12..20),
+        [first, _, _, _, high, low, ..] if *first >> 4 == 6 => {
+            (40, 40 + usize::from(u16::from_be_bytes([*high, *low])), 8..40)
         }
-        [first, _, _, _, high, low, ..] if *first >> 4 == 6 => (
-            40,
-            40 + usize::from(u16::from_be_bytes([*high, *low])),
-            8..40,
-        ),
         _ => return false,
     };
     let Some(packet) = packet.get_mut(..stated) else {
@@ -106,23 +102,14 @@ mod tests {
 
     #[test]
     fn rfc_1071_example() {
-        assert_eq!(
-            sum(0, &[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]),
-            0xddf2
-        );
+        assert_eq!(sum(0, &[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]), 0xddf2);
     }
 
     #[test]
     fn agrees_with_a_word_at_a_time_at_every_length() {
-        let bytes: Vec<u8> = (0..2048u32)
-            .map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8)
-            .collect();
+        let bytes: Vec<u8> = (0..2048u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
         for len in (0..100).chain([1460, 1461, 2047, 2048]) {
-            assert_eq!(
-                sum(0, &bytes[..len]),
-                reference(&bytes[..len]),
-                "length {len}"
-            );
+            assert_eq!(sum(0, &bytes[..len]), reference(&bytes[..len]), "length {len}");
         }
         assert_eq!(sum(0, &[0xff; 1500]), 0xffff);
     }
@@ -143,25 +130,10 @@ mod tests {
             frame.extend((0..32).map(|i| 0xf0 ^ i));
         } else {
             let total = 20 + tcp;
-            frame.extend([
-                0x45,
-                0,
-                (total >> 8) as u8,
-                total as u8,
-                1,
-                2,
-                0x40,
-                0,
-                64,
-                6,
-                0xde,
-                0xad,
-            ]);
+            frame.extend([0x45, 0, (total >> 8) as u8, total as u8, 1, 2, 0x40, 0, 64, 6, 0xde, 0xad]);
             frame.extend([10, 9, 1, 1, 10, 9, 2, 2]);
         }
-        frame.extend([
-            0x1f, 0x90, 0, 80, 1, 2, 3, 4, 5, 6, 7, 8, 0x50, 0x18, 0xff, 0xff, 0xbe, 0xef, 0, 0,
-        ]);
+        frame.extend([0x1f, 0x90, 0, 80, 1, 2, 3, 4, 5, 6, 7, 8, 0x50, 0x18, 0xff, 0xff, 0xbe, 0xef, 0, 0]);
         frame.extend((0..payload).map(|i| (i * 7) as u8));
         (frame, l3_len)
     }
@@ -201,18 +173,9 @@ mod tests {
                 assert!(!finish_tcp(&mut frame, 14, l3_len), "cut at {cut}");
                 assert_eq!(frame, whole[..cut]);
             }
-            for (l2_len, l3_len) in [
-                (0, l3_len),
-                (14, 0),
-                (14, 255),
-                (255, l3_len),
-                (14, l3_len - 1),
-            ] {
+            for (l2_len, l3_len) in [(0, l3_len), (14, 0), (14, 255), (255, l3_len), (14, l3_len - 1)] {
                 let mut frame = whole.clone();
-                assert!(
-                    !finish_tcp(&mut frame, l2_len, l3_len),
-                    "{l2_len}, {l3_len}"
-                );
+                assert!(!finish_tcp(&mut frame, l2_len, l3_len), "{l2_len}, {l3_len}");
                 assert_eq!(frame, whole);
             }
         }

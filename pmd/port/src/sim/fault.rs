@@ -107,14 +107,7 @@ impl Injector {
     /// An injector whose decisions follow from `seed`.
     #[must_use]
     pub fn new(options: PathOptions, seed: u64) -> Self {
-        Self {
-            options,
-            random: SplitMix64(seed),
-            lost: 0,
-            duplicated: 0,
-            corrupted: 0,
-            reordered: 0,
-        }
+        Self { options, random: SplitMix64(seed), lost: 0, duplicated: 0, corrupted: 0, reordered: 0 }
     }
 
     /// What the next decisions follow.
@@ -162,21 +155,9 @@ impl Injector {
         let flip = (corrupt && len > 0).then_some(((bit / 8) as usize, 1 << (bit % 8)));
         self.corrupted += u64::from(flip.is_some());
         self.reordered += u64::from(held_back);
-        let extra = if held_back {
-            self.options.reorder_delay
-        } else {
-            Duration::ZERO
-        };
-        let delay = self
-            .options
-            .delay
-            .saturating_add(jitter)
-            .saturating_add(extra);
-        Some(Passage {
-            delay,
-            held_back,
-            flip,
-        })
+        let extra = if held_back { self.options.reorder_delay } else { Duration::ZERO };
+        let delay = self.options.delay.saturating_add(jitter).saturating_add(extra);
+        Some(Passage { delay, held_back, flip })
     }
 }
 
@@ -239,10 +220,7 @@ mod tests {
 
     #[test]
     fn one_probability_does_not_move_the_decisions_of_another() {
-        let jittery = PathOptions {
-            jitter: Duration::from_micros(50),
-            ..Default::default()
-        };
+        let jittery = PathOptions { jitter: Duration::from_micros(50), ..Default::default() };
         let mut corrupt = jittery.clone();
         corrupt.corruption = 0.5;
         let (mut a, mut b) = (Injector::new(jittery, 3), Injector::new(corrupt, 3));
@@ -253,13 +231,7 @@ mod tests {
 
     #[test]
     fn flips_fall_on_every_byte_and_never_outside() {
-        let mut injector = Injector::new(
-            PathOptions {
-                corruption: 1.0,
-                ..Default::default()
-            },
-            1,
-        );
+        let mut injector = Injector::new(PathOptions { corruption: 1.0, ..Default::default() }, 1);
         let mut seen = [0u8; 4];
         for _ in 0..500 {
             let (byte, mask) = injector.decide(4)[0].flip.unwrap();

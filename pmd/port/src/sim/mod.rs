@@ -6,6 +6,7 @@
 
 pub mod fault;
 mod offload;
+pub mod pcap;
 mod wire;
 
 pub use fault::{FaultCounters, PathOptions};

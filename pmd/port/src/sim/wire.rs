@@ -34,14 +34,7 @@ impl EndOptions {
     /// An MTU of 1500, rings of 1024, a pool of 65536 and no offload.
     #[must_use]
     pub fn new(mac: [u8; 6]) -> Self {
-        Self {
-            mac,
-            mtu: 1500,
-            pool: 65536,
-            rx_ring: 1024,
-            tx_ring: 1024,
-            rx_offload: false,
-        }
+        Self { mac, mtu: 1500, pool: 65536, rx_ring: 1024, tx_ring: 1024, rx_offload: false }
     }
 }
 
@@ -64,12 +57,7 @@ impl WireOptions {
     /// The same path in both directions, and default ends.
     #[must_use]
     pub fn symmetric(clock: &Clock, path: PathOptions) -> Self {
-        Self {
-            clock: clock.clone(),
-            to_right: path.clone(),
-            to_left: path,
-            ..Self::default()
-        }
+        Self { clock: clock.clone(), to_right: path.clone(), to_left: path, ..Self::default() }
     }
 }
 
@@ -89,13 +77,7 @@ impl Default for WireOptions {
 /// A wire, as its left and its right end. All that is random on it follows from `seed`.
 #[must_use]
 pub fn wire(options: WireOptions, seed: u64) -> (SimLane, SimLane) {
-    let WireOptions {
-        clock,
-        left,
-        right,
-        to_right,
-        to_left,
-    } = options;
+    let WireOptions { clock, left, right, to_right, to_left } = options;
     let mut seeds = SplitMix64(seed);
     let path = |path, seed, from: &EndOptions, to: &EndOptions| {
         Rc::new(RefCell::new(Path {
@@ -111,26 +93,17 @@ pub fn wire(options: WireOptions, seed: u64) -> (SimLane, SimLane) {
     let up = Rc::new(Cell::new(true));
     let room = DATA_ROOM.max(usize::from(left.mtu.max(right.mtu)) + LINK_HEADER);
     let spare = Spare::default();
-    let lane =
-        |options: EndOptions, outward: &Rc<RefCell<Path>>, inward: &Rc<RefCell<Path>>| SimLane {
-            clock: clock.clone(),
-            up: Rc::clone(&up),
-            outward: Rc::clone(outward),
-            inward: Rc::clone(inward),
-            pool: Rc::new(Pool {
-                limit: options.pool,
-                room,
-                in_use: Cell::new(0),
-                spare: Rc::clone(&spare),
-            }),
-            stage: ArrayVec::new(),
-            counters: LaneCounters::default(),
-            options,
-        };
-    (
-        lane(left, &to_right, &to_left),
-        lane(right, &to_left, &to_right),
-    )
+    let lane = |options: EndOptions, outward: &Rc<RefCell<Path>>, inward: &Rc<RefCell<Path>>| SimLane {
+        clock: clock.clone(),
+        up: Rc::clone(&up),
+        outward: Rc::clone(outward),
+        inward: Rc::clone(inward),
+        pool: Rc::new(Pool { limit: options.pool, room, in_use: Cell::new(0), spare: Rc::clone(&spare) }),
+        stage: ArrayVec::new(),
+        counters: LaneCounters::default(),
+        options,
+    };
+    (lane(left, &to_right, &to_left), lane(right, &to_left, &to_right))
 }
 
 /// One end of a simulated wire.
@@ -271,10 +244,7 @@ impl Lane for SimLane {
     fn link(&self) -> Link {
         let rate = self.outward.borrow().injector.options().rate;
         let mbps = rate.map_or(0, |rate| rate.get().saturating_mul(8) / 1_000_000);
-        Link {
-            up: self.up.get(),
-            mbps: u32::try_from(mbps).unwrap_or(u32::MAX),
-        }
+        Link { up: self.up.get(), mbps: u32::try_from(mbps).unwrap_or(u32::MAX) }
     }
 
     fn counters(&self) -> LaneCounters {
@@ -310,22 +280,12 @@ impl SimFrame {
     }
 
     fn new(pool: &Rc<Pool>, packet: Packet) -> Self {
-        Self {
-            packet,
-            rx_checksum: RxChecksum::Unchecked,
-            pool: Rc::clone(pool),
-        }
+        Self { packet, rx_checksum: RxChecksum::Unchecked, pool: Rc::clone(pool) }
     }
 
     /// The packet, out of the pool.
     fn release(mut self) -> Packet {
-        core::mem::replace(
-            &mut self.packet,
-            Packet {
-                buffer: Box::default(),
-                len: 0,
-            },
-        )
+        core::mem::replace(&mut self.packet, Packet { buffer: Box::default(), len: 0 })
     }
 }
 
@@ -417,20 +377,14 @@ impl Path {
 
     /// Frees the sender's ring of what left it by now.
     fn reclaim(&mut self, now: Duration) {
-        while self
-            .queued
-            .front()
-            .is_some_and(|departure| *departure <= now)
-        {
+        while self.queued.front().is_some_and(|departure| *departure <= now) {
             self.queued.pop_front();
         }
     }
 
     fn send(&mut self, now: Duration, up: bool, packet: Packet) {
         let rate = self.injector.options().rate;
-        let serialising = rate.map_or(0, |rate| {
-            packet.len as u128 * 1_000_000_000 / u128::from(rate.get())
-        });
+        let serialising = rate.map_or(0, |rate| packet.len as u128 * 1_000_000_000 / u128::from(rate.get()));
         let serialising = Duration::from_nanos(u64::try_from(serialising).unwrap_or(u64::MAX));
         self.busy_until = self.busy_until.max(now).saturating_add(serialising);
         self.queued.push_back(self.busy_until);
@@ -445,10 +399,7 @@ impl Path {
         }
         let copies = self.injector.decide(packet.len);
         if let [first, second] = copies[..] {
-            let twin = Packet {
-                buffer: packet.buffer.clone(),
-                len: packet.len,
-            };
+            let twin = Packet { buffer: packet.buffer.clone(), len: packet.len };
             self.fly(first, packet);
             self.fly(second, twin);
         } else if let [only] = copies[..] {
@@ -457,10 +408,7 @@ impl Path {
     }
 
     fn fly(&mut self, passage: super::fault::Passage, mut packet: Packet) {
-        if let Some(byte) = passage
-            .flip
-            .and_then(|(at, mask)| Some((packet.buffer.get_mut(at)?, mask)))
-        {
+        if let Some(byte) = passage.flip.and_then(|(at, mask)| Some((packet.buffer.get_mut(at)?, mask))) {
             *byte.0 ^= byte.1;
         }
         let mut arrival = self.busy_until.saturating_add(passage.delay);
