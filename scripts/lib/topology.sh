@@ -1,0 +1,207 @@
+# Sourced: a sandbox of network namespaces, with everything in it that Millrace needs for a real run.
+#
+#   client 10.9.1.2 ──── mr-north ┐         ┌ mr-south ──── lan (a bridge) ─┬─ b1 10.9.2.2
+#          10.9.1.3        Millrace, in `mr`                               └─ b2 10.9.2.3
+#
+# Millrace owns 10.9.1.1 and 10.9.2.1; the kernel in `mr` has no address there, answers no ARP and forwards nothing.
+# Any number of sandboxes can exist at once: each has an id, which its namespaces carry as a prefix.
+#
+#   sandbox_up [OWNER]     makes one; it belongs to process OWNER (default: this one). Sets SANDBOX and the names below
+#   sandbox_load ID        sets the names of one that exists
+#   sandbox_spawn NS LOG COMMAND…   starts a process there, output to $SANDBOX_DIR/LOG; sets SPAWNED
+#   sandbox_stop PID [SECONDS]      SIGTERM, then SIGKILL after so long (default 5)
+#   sandbox_down           ends what was spawned and removes everything
+#   sandbox_sweep          does so for every sandbox whose owner is gone
+#
+# Nothing is ended that was not started here: a process is known by its id and its start time.
+
+SANDBOXES=/run/millrace-sandboxes
+
+sandbox_up() {
+    local owner=${1:-$$} id
+    mkdir -p -m 700 "$SANDBOXES"
+    sandbox_sweep
+    # The owner is written before the first namespace exists, so that whatever is left of a failed start gets swept.
+    id=$(mktemp -d "$SANDBOXES/millrace-XXXXXX.new") || return
+    printf '%s %s\n' "$owner" "$(process_start "$owner")" >"$id/owner"
+    : >"$id/processes"
+    mv "$id" "${id%.new}" || return
+    sandbox_load "$(basename "${id%.new}")"
+    # The data directory is on disk and not in /run, because bodies of a gigabyte pass through it.
+    SANDBOX_DIR=$(mktemp -d "${TMPDIR:-/tmp}/$SANDBOX.XXXXXX") || return
+    chmod 755 "$SANDBOX_DIR"
+    ln -s "$SANDBOX_DIR" "$SANDBOXES/$SANDBOX/dir"
+    sandbox_make_namespaces || {
+        sandbox_down
+        return 1
+    }
+}
+
+sandbox_load() {
+    SANDBOX=$1
+    SANDBOX_DIR=$(readlink "$SANDBOXES/$SANDBOX/dir" || true)
+    NS_CLIENT=$SANDBOX-client NS_MR=$SANDBOX-mr NS_LAN=$SANDBOX-lan NS_B1=$SANDBOX-b1 NS_B2=$SANDBOX-b2
+    SANDBOX_NAMESPACES=("$NS_CLIENT" "$NS_MR" "$NS_LAN" "$NS_B1" "$NS_B2")
+}
+
+sandbox_make_namespaces() {
+    local ns
+    for ns in "${SANDBOX_NAMESPACES[@]}"; do
+        ip netns add "$ns" || return
+        ip netns exec "$ns" sh -c '
+            cd /proc/sys/net
+            for f in ipv6/conf/all/disable_ipv6 ipv6/conf/default/disable_ipv6; do [ ! -e $f ] || echo 1 >$f; done
+            echo 4096 >core/somaxconn
+            echo "1024 65535" >ipv4/ip_local_port_range' || return
+    done
+    ip -batch - <<LINKS || return
+link add eth0 netns $NS_CLIENT mtu 1500 txqueuelen 2000 type veth peer name mr-north mtu 1500 txqueuelen 2000 netns $NS_MR
+link add south netns $NS_LAN mtu 1500 txqueuelen 2000 type veth peer name mr-south mtu 1500 txqueuelen 2000 netns $NS_MR
+link add b1 netns $NS_LAN mtu 1500 txqueuelen 2000 type veth peer name eth0 mtu 1500 txqueuelen 2000 netns $NS_B1
+link add b2 netns $NS_LAN mtu 1500 txqueuelen 2000 type veth peer name eth0 mtu 1500 txqueuelen 2000 netns $NS_B2
+LINKS
+    # Frames on these wires must be what they would be on real ones: whole checksums, no segments of 64 KiB.
+    sandbox_no_offloads "$NS_CLIENT" eth0 && sandbox_no_offloads "$NS_MR" mr-north mr-south &&
+        sandbox_no_offloads "$NS_LAN" south b1 b2 && sandbox_no_offloads "$NS_B1" eth0 &&
+        sandbox_no_offloads "$NS_B2" eth0 || return
+    ip -n "$NS_LAN" -batch - <<LAN || return
+link add lan type bridge stp_state 0 forward_delay 0 mcast_snooping 0
+link set south master lan up
+link set b1 master lan up
+link set b2 master lan up
+link set lan up
+LAN
+    sandbox_host "$NS_CLIENT" 10.9.1.2 10.9.1.1 && sandbox_host "$NS_B1" 10.9.2.2 10.9.2.1 &&
+        sandbox_host "$NS_B2" 10.9.2.3 10.9.2.1 && ip -n "$NS_CLIENT" address add 10.9.1.3/24 dev eth0 || return
+    ip netns exec "$NS_MR" sh -c '
+        echo 0 >/proc/sys/net/ipv4/ip_forward
+        echo 8 >/proc/sys/net/ipv4/conf/all/arp_ignore' || return
+    ip -n "$NS_MR" -batch - <<MR
+link set lo up
+link set mr-north arp off up
+link set mr-south arp off up
+MR
+}
+
+sandbox_no_offloads() {
+    local ns=$1 device
+    for device in "${@:2}"; do
+        ip netns exec "$ns" ethtool -K "$device" tx off rx off tso off gso off gro off sg off >/dev/null 2>&1 || {
+            printf 'ethtool: offloads of %s cannot be turned off\n' "$device" >&2
+            return 1
+        }
+    done
+}
+
+sandbox_host() {
+    ip -n "$1" -batch - <<HOST
+link set lo up
+address add $2/24 dev eth0
+link set eth0 up
+route add default via $3
+HOST
+}
+
+# Gives the kernel in `mr` Millrace's addresses (`on`), for a proxy that uses sockets, or takes them away (`off`).
+sandbox_kernel_addresses() {
+    if [[ $1 == on ]]; then
+        ip netns exec "$NS_MR" sh -c 'echo 0 >/proc/sys/net/ipv4/conf/all/arp_ignore' || return
+        ip -n "$NS_MR" -batch - <<ON
+link set mr-north arp on
+link set mr-south arp on
+address add 10.9.1.1/24 dev mr-north
+address add 10.9.2.1/24 dev mr-south
+ON
+    else
+        ip netns exec "$NS_MR" sh -c 'echo 8 >/proc/sys/net/ipv4/conf/all/arp_ignore' || return
+        ip -n "$NS_MR" -batch - <<OFF || return
+address flush dev mr-north
+address flush dev mr-south
+link set mr-north arp off
+link set mr-south arp off
+OFF
+    fi
+    # Millrace and the kernel use the same addresses but not the same moment: what peers remember is stale.
+    ip -n "$NS_CLIENT" neighbour flush dev eth0
+    ip -n "$NS_B1" neighbour flush dev eth0
+    ip -n "$NS_B2" neighbour flush dev eth0
+}
+
+sandbox_spawn() {
+    local ns=$1 log=$SANDBOX_DIR/$2
+    shift 2
+    # A session of its own: Ctrl-C reaches this script alone, which then ends what it started in order.
+    setsid ip netns exec "$ns" "$@" </dev/null >>"$log" 2>&1 &
+    SPAWNED=$!
+    sandbox_adopt "$SPAWNED"
+}
+
+# Notes a process that sandbox_down shall end.
+sandbox_adopt() {
+    printf '%s %s\n' "$1" "$(process_start "$1")" >>"$SANDBOXES/$SANDBOX/processes"
+}
+
+sandbox_stop() {
+    local pid=$1 deadline=$((SECONDS + ${2:-5}))
+    kill -TERM "$pid" 2>/dev/null || return 0
+    while process_runs "$pid" && ((SECONDS < deadline)); do sleep 0.02; done
+    if process_runs "$pid"; then
+        # The whole session: a master that is killed leaves its workers.
+        kill -KILL -- "-$pid" 2>/dev/null || kill -KILL "$pid" 2>/dev/null || true
+    fi
+    wait "$pid" 2>/dev/null || true
+}
+
+# An nginx that answers with its name: nginx_backend NS NAME ADDRESS. CPU pins it when set.
+nginx_backend() {
+    local prefix=$SANDBOX_DIR/nginx-$2
+    mkdir -p "$prefix/temp" "$prefix/html"
+    head -c 1024 /dev/zero | tr '\0' x >"$prefix/html/1k"
+    sed "s/@NAME@/$2/g; s/@ADDRESS@/$3/g; s/@USER@/$(id -un)/g" "$ROOT/scripts/lib/nginx-backend.conf" >"$prefix/nginx.conf"
+    sandbox_spawn "$1" "nginx-$2.log" ${CPU:+taskset -c "$CPU"} nginx -p "$prefix" -e stderr -c nginx.conf
+}
+
+sandbox_down() {
+    [[ -n ${SANDBOX:-} && -d $SANDBOXES/$SANDBOX ]] || return 0
+    local pid start ns pids=()
+    while read -r pid start; do
+        [[ -n $start && $(process_start "$pid") == "$start" ]] && pids+=("$pid")
+    done < <(tac "$SANDBOXES/$SANDBOX/processes")
+    # All are asked first, so that waiting for one does not add to waiting for the next.
+    for pid in "${pids[@]}"; do kill -TERM "$pid" 2>/dev/null || true; done
+    for pid in "${pids[@]}"; do sandbox_stop "$pid" 2; done
+    for ns in "${SANDBOX_NAMESPACES[@]}"; do
+        [[ ! -e /run/netns/$ns ]] || ip netns delete "$ns"
+    done
+    [[ -z $SANDBOX_DIR ]] || rm -rf "$SANDBOX_DIR"
+    rm -rf "${SANDBOXES:?}/$SANDBOX"
+    SANDBOX=''
+}
+
+sandbox_sweep() {
+    local path owner start
+    for path in "$SANDBOXES"/millrace-*; do
+        [[ -f $path/owner && $path != *.new ]] || continue
+        read -r owner start <"$path/owner" || continue
+        [[ -z $start || $(process_start "$owner") != "$start" ]] || continue
+        (
+            sandbox_load "$(basename "$path")"
+            sandbox_down
+        )
+    done
+}
+
+# When process $1 started, in clock ticks since boot; empty when there is none. With its id, it names a process for good.
+process_start() {
+    local stat
+    { read -r stat <"/proc/$1/stat"; } 2>/dev/null || return 0
+    # The name, in parentheses, may hold anything; what follows is regular.
+    set -- ${stat##*) }
+    printf '%s' "${20}"
+}
+
+process_runs() {
+    local stat
+    { read -r stat <"/proc/$1/stat"; } 2>/dev/null || return 1
+    [[ ${stat##*) } != Z* ]]
+}
