@@ -3,7 +3,7 @@
 //! A frame that is flushed at time t is serialised, impaired by [`super::fault`], and lands in the other end's
 //! receive ring at its arrival time, not before. Both ends live on one thread and share the paths by `Rc`.
 
-use super::fault::{FaultCounters, Injector, PathOptions, SplitMix64};
+use super::fault::{FaultCounters, Injector, Passage, PathOptions, SplitMix64};
 use super::{Clock, offload};
 use crate::{BURST, Burst, Frame, Lane, LaneCounters, Link, RxChecksum, TxChecksum, checksum};
 use arrayvec::ArrayVec;
@@ -407,9 +407,11 @@ impl Path {
         }
     }
 
-    fn fly(&mut self, passage: super::fault::Passage, mut packet: Packet) {
-        if let Some(byte) = passage.flip.and_then(|(at, mask)| Some((packet.buffer.get_mut(at)?, mask))) {
-            *byte.0 ^= byte.1;
+    fn fly(&mut self, passage: Passage, mut packet: Packet) {
+        if let Some((at, mask)) = passage.flip
+            && let Some(byte) = packet.buffer.get_mut(at)
+        {
+            *byte ^= mask;
         }
         let mut arrival = self.busy_until.saturating_add(passage.delay);
         if !passage.held_back {
