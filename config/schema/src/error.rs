@@ -67,13 +67,7 @@ impl fmt::Display for ConfigError {
         let margin = number.len();
         if let Some(excerpt) = &self.excerpt {
             write!(f, "\n {number} | {}", excerpt.text)?;
-            write!(
-                f,
-                "\n {:margin$} | {:caret$}^",
-                "",
-                "",
-                caret = excerpt.caret
-            )?;
+            write!(f, "\n {:margin$} | {:caret$}^", "", "", caret = excerpt.caret)?;
         }
         if let Some(hint) = &self.hint {
             write!(f, "\n {:margin$} = hint: {hint}", "")?;
@@ -149,33 +143,20 @@ impl Excerpt {
     /// become spaces, so that the caret stands where it should and nothing reaches the terminal raw.
     pub(crate) fn around(line: &str, column: u32) -> Self {
         let column = (column.max(1) - 1) as usize;
-        let start = if column < EXCERPT_WIDTH * 3 / 4 {
-            0
-        } else {
-            column - EXCERPT_WIDTH / 2
-        };
+        let start = if column < EXCERPT_WIDTH * 3 / 4 { 0 } else { column - EXCERPT_WIDTH / 2 };
         let mut text = String::new();
         let mut characters = line.chars().skip(start);
         text.extend(characters.by_ref().take(EXCERPT_WIDTH).map(printable));
         let text = text.trim_end().to_owned();
         let lead = if start > 0 { "… " } else { "" };
-        let trail = if characters.next().is_some() {
-            " …"
-        } else {
-            ""
-        };
-        Excerpt {
-            caret: column - start + lead.chars().count(),
-            text: format!("{lead}{text}{trail}").into(),
-        }
+        let trail = if characters.next().is_some() { " …" } else { "" };
+        Excerpt { caret: column - start + lead.chars().count(), text: format!("{lead}{text}{trail}").into() }
     }
 }
 
 /// `c`, or a space in place of what a terminal would act upon.
 fn printable(c: char) -> char {
-    if c.is_control()
-        || matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    {
+    if c.is_control() || matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
         ' '
     } else {
         c

@@ -38,10 +38,7 @@ impl Hostname {
         if name.parse::<IpAddr>().is_ok() || text.starts_with('[') {
             return Err("is an IP address");
         }
-        if !name
-            .split('.')
-            .all(|label| is_label(label) && label.len() <= 63)
-        {
+        if !name.split('.').all(|label| is_label(label) && label.len() <= 63) {
             return Err(if name.contains('*') {
                 "has a wildcard that is not its whole first label"
             } else if name.contains(':') {
@@ -52,11 +49,7 @@ impl Hostname {
                 "is not a hostname by RFC 1123"
             });
         }
-        Ok(if wildcard {
-            Hostname::Wildcard(name.into())
-        } else {
-            Hostname::Exact(name.into())
-        })
+        Ok(if wildcard { Hostname::Wildcard(name.into()) } else { Hostname::Exact(name.into()) })
     }
 
     /// Whether a request for `host` (lower case, no port) is meant by this hostname.
@@ -73,9 +66,7 @@ impl Hostname {
     pub fn intersects(&self, other: &Hostname) -> bool {
         match (self, other) {
             (any, Hostname::Exact(name)) | (Hostname::Exact(name), any) => any.matches(name),
-            (Hostname::Wildcard(a), Hostname::Wildcard(b)) => {
-                a == b || is_below(a, b) || is_below(b, a)
-            }
+            (Hostname::Wildcard(a), Hostname::Wildcard(b)) => a == b || is_below(a, b) || is_below(b, a),
         }
     }
 
@@ -112,9 +103,7 @@ impl Serialize for Hostname {
 
 /// Whether `name` has at least one label in front of `suffix`.
 fn is_below(name: &str, suffix: &str) -> bool {
-    name.strip_suffix(suffix)
-        .and_then(|front| front.strip_suffix('.'))
-        .is_some_and(|front| !front.is_empty())
+    name.strip_suffix(suffix).and_then(|front| front.strip_suffix('.')).is_some_and(|front| !front.is_empty())
 }
 
 #[cfg(test)]
@@ -127,13 +116,7 @@ mod tests {
 
     #[test]
     fn only_rfc_1123_names_pass() {
-        for good in [
-            "a",
-            "a.example.com",
-            "*.example.com",
-            "*.com",
-            "xn--bcher-kva.example",
-        ] {
+        for good in ["a", "a.example.com", "*.example.com", "*.com", "xn--bcher-kva.example"] {
             assert_eq!(host(good).to_string(), good);
         }
         for bad in [
@@ -170,18 +153,9 @@ mod tests {
     #[test]
     fn the_intersection_is_the_narrower() {
         let meet = |a: &str, b: &str| host(a).intersection(&host(b)).map(|h| h.to_string());
-        assert_eq!(
-            meet("*.example.com", "a.example.com").as_deref(),
-            Some("a.example.com")
-        );
-        assert_eq!(
-            meet("*.b.example.com", "*.example.com").as_deref(),
-            Some("*.b.example.com")
-        );
-        assert_eq!(
-            meet("*.example.com", "*.b.example.com").as_deref(),
-            Some("*.b.example.com")
-        );
+        assert_eq!(meet("*.example.com", "a.example.com").as_deref(), Some("a.example.com"));
+        assert_eq!(meet("*.b.example.com", "*.example.com").as_deref(), Some("*.b.example.com"));
+        assert_eq!(meet("*.example.com", "*.b.example.com").as_deref(), Some("*.b.example.com"));
         assert_eq!(meet("a.com", "b.com"), None);
         assert_eq!(meet("*.a.com", "*.b.com"), None);
         assert_eq!(meet("*.example.com", "example.com"), None);

@@ -12,6 +12,7 @@ mod located;
 mod name;
 mod quantity;
 pub mod resources;
+mod yaml;
 
 use std::net::IpAddr;
 
@@ -73,8 +74,6 @@ impl Configuration {
 impl ApplianceSpec {
     /// Every address of every port.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        self.ports
-            .iter()
-            .flat_map(|port| port.addresses.iter().map(|net| net.addr()))
+        self.ports.iter().flat_map(|port| port.addresses.iter().map(|net| net.addr()))
     }
 }

@@ -24,12 +24,7 @@ impl Location {
     /// The place of a whole file, for errors such as "cannot be read".
     #[must_use]
     pub fn file(name: &str) -> Self {
-        Location {
-            file: name.into(),
-            line: 0,
-            column: 0,
-            field: "".into(),
-        }
+        Location { file: name.into(), line: 0, column: 0, field: "".into() }
     }
 }
 

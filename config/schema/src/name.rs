@@ -102,19 +102,7 @@ mod tests {
         for good in ["a", "web", "a-b.c1", "1", &"a".repeat(253)] {
             assert!(Name::parse(good).is_ok(), "{good}");
         }
-        for bad in [
-            "",
-            "-a",
-            "a-",
-            "a..b",
-            ".a",
-            "a.",
-            "A",
-            "a_b",
-            "a b",
-            "ä",
-            &"a".repeat(254),
-        ] {
+        for bad in ["", "-a", "a-", "a..b", ".a", "a.", "A", "a_b", "a b", "ä", &"a".repeat(254)] {
             assert!(Name::parse(bad).is_err(), "{bad}");
         }
         assert!(Name::parse_label("a.b").is_err());

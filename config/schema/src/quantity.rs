@@ -39,11 +39,7 @@ impl ByteSize {
             "GB" => 1_000_000_000,
             _ => return None,
         };
-        number
-            .parse::<u64>()
-            .ok()?
-            .checked_mul(factor)
-            .map(ByteSize)
+        number.parse::<u64>().ok()?.checked_mul(factor).map(ByteSize)
     }
 
     /// The number of bytes.
@@ -87,11 +83,7 @@ impl Timeout {
 
 impl From<Duration> for Timeout {
     fn from(duration: Duration) -> Self {
-        if duration.is_zero() {
-            Timeout::Never
-        } else {
-            Timeout::After(duration)
-        }
+        if duration.is_zero() { Timeout::Never } else { Timeout::After(duration) }
     }
 }
 
@@ -114,9 +106,8 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
         }
         let (number, after) = rest.split_at_checked(digits)?;
         let number: u32 = number.parse().ok()?;
-        let (unit, after) = ["ms", "h", "m", "s"]
-            .into_iter()
-            .find_map(|unit| Some((unit, after.strip_prefix(unit)?)))?;
+        let (unit, after) =
+            ["ms", "h", "m", "s"].into_iter().find_map(|unit| Some((unit, after.strip_prefix(unit)?)))?;
         total += number
             * match unit {
                 "ms" => Duration::from_millis(1),
@@ -133,10 +124,7 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
 }
 
 /// Writes a duration in the format that [`parse_duration`] reads, for `#[serde(serialize_with)]`.
-pub(crate) fn serialize_duration<S: Serializer>(
-    duration: &Duration,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
+pub(crate) fn serialize_duration<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&DurationText(*duration))
 }
 
@@ -145,12 +133,8 @@ struct DurationText(Duration);
 impl fmt::Display for DurationText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (seconds, milliseconds) = (self.0.as_secs(), self.0.subsec_millis());
-        let parts = [
-            (seconds / 3_600, "h"),
-            (seconds / 60 % 60, "m"),
-            (seconds % 60, "s"),
-            (u64::from(milliseconds), "ms"),
-        ];
+        let parts =
+            [(seconds / 3_600, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s"), (u64::from(milliseconds), "ms")];
         for (number, unit) in parts.into_iter().filter(|(number, _)| *number > 0) {
             write!(f, "{number}{unit}")?;
         }
@@ -179,26 +163,11 @@ mod tests {
             let duration = parse_duration(text).unwrap();
             assert_eq!(duration, Duration::from_millis(milliseconds), "{text}");
         }
-        for bad in [
-            "",
-            "10",
-            "s",
-            "1.5s",
-            "-1s",
-            "10 s",
-            "100000s",
-            "1d",
-            "1s2s3s4s5s",
-            "1us",
-            "1sé",
-        ] {
+        for bad in ["", "10", "s", "1.5s", "-1s", "10 s", "100000s", "1d", "1s2s3s4s5s", "1us", "1sé"] {
             assert_eq!(parse_duration(bad), None, "{bad}");
         }
         for text in ["0s", "1m30s", "1h2m3s4ms", "500ms"] {
-            assert_eq!(
-                DurationText(parse_duration(text).unwrap()).to_string(),
-                text
-            );
+            assert_eq!(DurationText(parse_duration(text).unwrap()).to_string(), text);
         }
     }
 

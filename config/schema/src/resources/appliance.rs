@@ -65,10 +65,7 @@ pub struct Memory {
 
 impl Default for Memory {
     fn default() -> Self {
-        Memory {
-            hugepages: Hugepages::Auto,
-            mebibytes: 512,
-        }
+        Memory { hugepages: Hugepages::Auto, mebibytes: 512 }
     }
 }
 
@@ -113,9 +110,7 @@ pub struct Admin {
 
 impl Default for Admin {
     fn default() -> Self {
-        Admin {
-            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 9901)),
-        }
+        Admin { address: SocketAddr::from((Ipv4Addr::LOCALHOST, 9901)) }
     }
 }
 
@@ -130,10 +125,7 @@ pub struct AccessLog {
 
 impl Default for AccessLog {
     fn default() -> Self {
-        AccessLog {
-            path: PathBuf::from("/dev/stderr"),
-            requests: AccessLogRequests::Errors,
-        }
+        AccessLog { path: PathBuf::from("/dev/stderr"), requests: AccessLogRequests::Errors }
     }
 }
 
@@ -236,13 +228,7 @@ pub struct HttpLimits {
 
 impl Default for HttpLimits {
     fn default() -> Self {
-        HttpLimits {
-            target: ByteSize::kib(8),
-            head: ByteSize::kib(64),
-            fields: 100,
-            body: None,
-            interim_replies: 8,
-        }
+        HttpLimits { target: ByteSize::kib(8), head: ByteSize::kib(64), fields: 100, body: None, interim_replies: 8 }
     }
 }
 
@@ -317,12 +303,7 @@ pub struct Ip {
 
 impl Default for Ip {
     fn default() -> Self {
-        Ip {
-            neighbors: 1_024,
-            neighbor_queue: 4,
-            icmp_per_second: 1_000,
-            mtu_floor: 552,
-        }
+        Ip { neighbors: 1_024, neighbor_queue: 4, icmp_per_second: 1_000, mtu_floor: 552 }
     }
 }
 
@@ -342,10 +323,6 @@ pub struct Upstream {
 
 impl Default for Upstream {
     fn default() -> Self {
-        Upstream {
-            idle_per_endpoint: 256,
-            idle_timeout: Duration::from_secs(55),
-            max_per_endpoint: 16_384,
-        }
+        Upstream { idle_per_endpoint: 256, idle_timeout: Duration::from_secs(55), max_per_endpoint: 16_384 }
     }
 }

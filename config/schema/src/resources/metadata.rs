@@ -57,29 +57,17 @@ impl Timestamp {
             4 | 6 | 9 | 11 => 30,
             _ => 31,
         };
-        let in_range = (1..=12).contains(&month)
-            && (1..=days_in_month).contains(&day)
-            && hour < 24
-            && minute < 60
-            && second <= 60;
+        let in_range =
+            (1..=12).contains(&month) && (1..=days_in_month).contains(&day) && hour < 24 && minute < 60 && second <= 60;
         if !in_range {
             return None;
         }
         // Days of the civil calendar, counted from a March that starts a year of 365.2425 days, so
         // that the leap day is a year's last.
-        let (y, m) = if month > 2 {
-            (year, month - 3)
-        } else {
-            (year - 1, month + 9)
-        };
-        let days = y * 365 + y.div_euclid(4) - y.div_euclid(100)
-            + y.div_euclid(400)
-            + (153 * m + 2) / 5
-            + day
-            - 719_469;
-        Some(Timestamp(
-            days * 86_400 + hour * 3_600 + minute * 60 + second,
-        ))
+        let (y, m) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+        let days =
+            y * 365 + y.div_euclid(4) - y.div_euclid(100) + y.div_euclid(400) + (153 * m + 2) / 5 + day - 719_469;
+        Some(Timestamp(days * 86_400 + hour * 3_600 + minute * 60 + second))
     }
 
     /// Seconds since 1970-01-01T00:00:00Z.
@@ -112,13 +100,7 @@ mod tests {
         assert_eq!(seconds("1970-01-01T00:00:00Z"), Some(0));
         assert_eq!(seconds("2000-02-29T12:34:56Z"), Some(951_827_696));
         assert_eq!(seconds("2026-07-26T00:00:00Z"), Some(1_785_024_000));
-        for bad in [
-            "",
-            "2026-07-26",
-            "2026-02-29T00:00:00Z",
-            "2026-7-26T00:00:00Z",
-            "2026-07-26T24:00:00Z",
-        ] {
+        for bad in ["", "2026-07-26", "2026-02-29T00:00:00Z", "2026-7-26T00:00:00Z", "2026-07-26T24:00:00Z"] {
             assert_eq!(seconds(bad), None, "{bad}");
         }
     }

@@ -11,13 +11,13 @@ mod metadata;
 mod route;
 
 pub use appliance::{
-    AccessLog, AccessLogRequests, Admin, Appliance, ApplianceSpec, Cpu, ForwardedFor, Http,
-    HttpLimits, HttpTimeouts, Hugepages, Ip, Memory, Port, Tcp, Upstream,
+    AccessLog, AccessLogRequests, Admin, Appliance, ApplianceSpec, Cpu, ForwardedFor, Http, HttpLimits, HttpTimeouts,
+    Hugepages, Ip, Memory, Port, Tcp, Upstream,
 };
 pub use backend::{Backend, BackendProtocol, BackendSpec, Endpoint};
 pub use gateway::{Gateway, GatewaySpec, Listener, Protocol, RouteNamespaces};
 pub use metadata::{Metadata, Timestamp};
 pub use route::{
-    HttpBackendRef, HttpPathMatch, HttpRoute, HttpRouteMatch, HttpRouteRule, HttpRouteSpec,
-    HttpRouteTimeouts, ParentRef,
+    HttpBackendRef, HttpPathMatch, HttpRoute, HttpRouteMatch, HttpRouteRule, HttpRouteSpec, HttpRouteTimeouts,
+    ParentRef,
 };
