@@ -1,0 +1,374 @@
+//! What goes out: heads as they are forwarded, chunk framing, and replies of Millrace's own.
+//!
+//! Framing and connection fields are made anew from what the parser concluded and never copied, so that the next party
+//! cannot read the message differently. Everything is appended to a buffer that the caller reuses.
+
+use core::net::IpAddr;
+use std::io::Write;
+
+use super::fields::{Field, Fields, Known, Nominated, known};
+use super::{Connection, Framing, RequestHead, ResponseHead, Version};
+
+/// How a request is changed on its way.
+#[derive(Clone, Copy, Debug)]
+pub struct ForwardOptions<'a> {
+    /// Who sent it.
+    pub client: IpAddr,
+    /// How it came: `http` or `https`.
+    pub scheme: &'a str,
+    /// What is said about the two above.
+    pub forwarded_for: ForwardedFor,
+    /// The pseudonym for Via; without it there is no Via of ours.
+    pub via: Option<&'a str>,
+    /// Host for an HTTP/1.0 request that has none; the backend's address, say. HTTP/1.1 obliges us to send one.
+    pub default_authority: &'a str,
+}
+
+/// What becomes of X-Forwarded-For and X-Forwarded-Proto.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ForwardedFor {
+    /// The client's address goes behind those that came, and X-Forwarded-Proto is set. For clients that are proxies.
+    #[default]
+    Append,
+    /// Both are set, and whatever the client claimed about its way (Forwarded, X-Forwarded-Host, X-Forwarded-Port too)
+    /// is removed.
+    Replace,
+    /// All of them pass as they came.
+    None,
+}
+
+/// The last chunk, and no trailers.
+pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// What follows a chunk's payload.
+pub const CHUNK_END: &[u8] = b"\r\n";
+
+/// The most bytes that [`encode_chunk_header`] appends.
+pub const MAX_CHUNK_HEADER: usize = 18;
+
+/// The request as it goes to a backend: HTTP/1.1, origin-form, and only what is meant for the other end.
+pub fn encode_request(head: &RequestHead<'_>, options: &ForwardOptions<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(head.method_bytes);
+    out.push(b' ');
+    out.extend_from_slice(head.path);
+    if let Some(query) = head.query {
+        out.push(b'?');
+        out.extend_from_slice(query);
+    }
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    let authority = if head.authority.is_empty() { options.default_authority.as_bytes() } else { head.authority };
+    field(out, b"Host", authority);
+
+    let nominated = Nominated::of(&head.fields, head.names_fields);
+    let mut forwarded_for = false;
+    for Field { name, value } in &head.fields {
+        if nominated.contains(name) {
+            continue;
+        }
+        match (known(name), options.forwarded_for) {
+            (None, _) => field(out, name, value),
+            (Some(Known::Expect), _) if head.expect_continue => field(out, name, value),
+            (Some(Known::ForwardedFor), ForwardedFor::Append) => forwarded_for = true,
+            (Some(Known::ForwardedOther), ForwardedFor::Append) => field(out, name, value),
+            (Some(Known::ForwardedFor | Known::ForwardedProto | Known::ForwardedOther), ForwardedFor::None) => {
+                field(out, name, value);
+            }
+            _ => {}
+        }
+    }
+    encode_framing(head.framing, out);
+    encode_request_connection(head, out);
+    if options.forwarded_for != ForwardedFor::None {
+        out.extend_from_slice(b"X-Forwarded-For: ");
+        if forwarded_for {
+            // One line, as many backends read only one.
+            for value in head.fields.get_all(b"x-forwarded-for").filter(|value| !value.is_empty()) {
+                out.extend_from_slice(value);
+                out.extend_from_slice(b", ");
+            }
+        }
+        encode_address(options.client, out);
+        out.extend_from_slice(b"\r\n");
+        field(out, b"X-Forwarded-Proto", options.scheme.as_bytes());
+    }
+    encode_via(head.version, options.via, out);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// How a response's body goes to a client of that version: what it cannot be told the length of ends with the connection.
+pub fn response_framing(upstream: Framing, client: Version) -> Framing {
+    match (upstream, client) {
+        (Framing::Chunked | Framing::UntilClose, Version::Http11) => Framing::Chunked,
+        (Framing::Chunked | Framing::UntilClose, Version::Http10) => Framing::UntilClose,
+        (Framing::None | Framing::Length(_), _) => upstream,
+    }
+}
+
+/// The response as it goes to the client, whose body follows in `out_framing` (see [`response_framing`]). Says
+/// `Connection: close` where the framing needs it, whatever `connection` asks.
+///
+/// For a 101 the connection fields are those of the switch.
+pub fn encode_response(
+    head: &ResponseHead<'_>,
+    out_framing: Framing,
+    connection: Connection,
+    client_version: Version,
+    via: Option<&str>,
+    out: &mut Vec<u8>,
+) {
+    status_line(head.status, head.reason, out);
+    encode_end_to_end(&head.fields, head.names_fields, out);
+    match (out_framing, head.content_length) {
+        // HEAD and 304 say what a body would have had; RFC 9110 §8.6 forbids it for 1xx and 204.
+        (Framing::None, Some(length)) if head.status >= 200 && head.status != 204 => {
+            encode_framing(Framing::Length(length), out);
+        }
+        _ => encode_framing(out_framing, out),
+    }
+    if let Some(protocol) = head.upgrade {
+        out.extend_from_slice(b"Connection: upgrade\r\n");
+        field(out, b"Upgrade", protocol);
+    } else if connection == Connection::Close || out_framing == Framing::UntilClose {
+        out.extend_from_slice(b"Connection: close\r\n");
+    } else if client_version == Version::Http10 {
+        out.extend_from_slice(b"Connection: keep-alive\r\n");
+    }
+    encode_via(head.version, via, out);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// An interim response, 100 or 103 say, as it goes to the client. Not for clients of HTTP/1.0, who know none.
+pub fn encode_interim(head: &ResponseHead<'_>, out: &mut Vec<u8>) {
+    status_line(head.status, head.reason, out);
+    encode_end_to_end(&head.fields, head.names_fields, out);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The size line of a chunk of `len` bytes, which must not be 0; [`CHUNK_END`] follows the payload.
+pub fn encode_chunk_header(len: usize, out: &mut Vec<u8>) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let significant = (usize::BITS - len.leading_zeros()).div_ceil(4).max(1);
+    for digit in (0..significant).rev() {
+        out.extend(DIGITS.get(len >> (digit * 4) & 0xf));
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The end of a chunked body: the last chunk, those fields of the section `raw` (see
+/// [`Decoded::End`](super::Decoded::End)) that may be trailers, and the empty line.
+pub fn encode_trailers(raw: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(b"0\r\n");
+    for Field { name, value } in &Fields::parse(raw).unwrap_or_default() {
+        if known(name).is_none() && !is_forbidden_trailer(name) {
+            field(out, name, value);
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// A reply of Millrace's own, with a plain text body; `head_only` for HEAD, which gets the same head and no body.
+/// Fields with a CR, LF or NUL in them are left out.
+pub fn encode_local(
+    status: u16,
+    extra_fields: &[(&str, &str)],
+    body: &str,
+    connection: Connection,
+    head_only: bool,
+    out: &mut Vec<u8>,
+) {
+    status_line(status, reason(status).as_bytes(), out);
+    let splits = |text: &str| text.bytes().any(|b| matches!(b, b'\r' | b'\n' | 0));
+    for (name, value) in extra_fields {
+        if !splits(name) && !splits(value) {
+            field(out, name.as_bytes(), value.as_bytes());
+        }
+    }
+    let has_body = status >= 200 && status != 204 && status != 304;
+    if has_body {
+        if !body.is_empty() {
+            out.extend_from_slice(b"Content-Type: text/plain; charset=utf-8\r\n");
+        }
+        encode_framing(Framing::Length(body.len() as u64), out);
+    }
+    // Said either way: the client's version, and so its default, is not known here.
+    out.extend_from_slice(match connection {
+        Connection::KeepAlive => b"Connection: keep-alive\r\n\r\n",
+        Connection::Close => b"Connection: close\r\n\r\n",
+    });
+    if has_body && !head_only {
+        out.extend_from_slice(body.as_bytes());
+    }
+}
+
+/// The registered reason phrase (RFC 9110 §15, RFC 6585), or nothing.
+pub fn reason(status: u16) -> &'static str {
+    match status {
+        100 => "Continue",
+        101 => "Switching Protocols",
+        103 => "Early Hints",
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        204 => "No Content",
+        206 => "Partial Content",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        411 => "Length Required",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        425 => "Too Early",
+        426 => "Upgrade Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        _ => "",
+    }
+}
+
+fn status_line(status: u16, reason: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(reason);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// A response's fields without those of the hop (RFC 9110 §7.6.1), and without those that are made anew.
+fn encode_end_to_end(fields: &Fields<'_>, names_fields: bool, out: &mut Vec<u8>) {
+    let nominated = Nominated::of(fields, names_fields);
+    for Field { name, value } in fields {
+        let forwarded = match known(name) {
+            // These mean something in requests only.
+            None
+            | Some(Known::Host | Known::Expect | Known::ForwardedFor | Known::ForwardedProto | Known::ForwardedOther) => {
+                true
+            }
+            Some(
+                Known::Connection
+                | Known::ContentLength
+                | Known::TransferEncoding
+                | Known::Upgrade
+                | Known::Te
+                | Known::OneHop,
+            ) => false,
+        };
+        if forwarded && !nominated.contains(name) {
+            field(out, name, value);
+        }
+    }
+}
+
+#[inline]
+fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.reserve(name.len() + value.len() + 4);
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn encode_framing(framing: Framing, out: &mut Vec<u8>) {
+    match framing {
+        Framing::None | Framing::UntilClose => {}
+        Framing::Length(length) => field(out, b"Content-Length", itoa::Buffer::new().format(length).as_bytes()),
+        Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+    }
+}
+
+fn encode_request_connection(head: &RequestHead<'_>, out: &mut Vec<u8>) {
+    match (head.upgrade, head.te_trailers) {
+        (None, false) => {}
+        (None, true) => out.extend_from_slice(b"Connection: TE\r\nTE: trailers\r\n"),
+        (Some(protocol), te) => {
+            out.extend_from_slice(match te {
+                true => b"Connection: upgrade, TE\r\nTE: trailers\r\n",
+                false => b"Connection: upgrade\r\n",
+            });
+            field(out, b"Upgrade", protocol);
+        }
+    }
+}
+
+/// RFC 9110 §7.6.3: the version as received. Behind those that came, as it is the last field line.
+fn encode_via(received: Version, pseudonym: Option<&str>, out: &mut Vec<u8>) {
+    if let Some(pseudonym) = pseudonym {
+        out.extend_from_slice(match received {
+            Version::Http10 => b"Via: 1.0 ",
+            Version::Http11 => b"Via: 1.1 ",
+        });
+        out.extend_from_slice(pseudonym.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn encode_address(address: IpAddr, out: &mut Vec<u8>) {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            let mut number = itoa::Buffer::new();
+            for (at, octet) in v4.octets().into_iter().enumerate() {
+                if at > 0 {
+                    out.push(b'.');
+                }
+                out.extend_from_slice(number.format(octet).as_bytes());
+            }
+        }
+        IpAddr::V6(v6) => {
+            // A Vec takes every write.
+            let _ = write!(out, "{v6}");
+        }
+    }
+}
+
+/// Fields that must not come behind the content they govern (RFC 9110 §6.5.1): framing and the hop are known to
+/// [`known`]; these are routing, request modifiers, authentication, and how to take the content.
+fn is_forbidden_trailer(name: &[u8]) -> bool {
+    const FORBIDDEN: [&[u8]; 29] = [
+        b"age",
+        b"authorization",
+        b"cache-control",
+        b"content-encoding",
+        b"content-range",
+        b"content-type",
+        b"cookie",
+        b"date",
+        b"expires",
+        b"if-match",
+        b"if-modified-since",
+        b"if-none-match",
+        b"if-range",
+        b"if-unmodified-since",
+        b"location",
+        b"max-forwards",
+        b"origin",
+        b"pragma",
+        b"proxy-authentication-info",
+        b"range",
+        b"retry-after",
+        b"set-cookie",
+        b"trailer",
+        b"vary",
+        b"via",
+        b"warning",
+        b"www-authenticate",
+        b"x-real-ip",
+        b"x-request-id",
+    ];
+    FORBIDDEN.iter().any(|forbidden| name.eq_ignore_ascii_case(forbidden))
+}
