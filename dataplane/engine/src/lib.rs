@@ -3,3 +3,5 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
+pub mod flow;
+pub mod timer;
