@@ -33,6 +33,22 @@ polling_cpu() {
     taskset -pc $$ | sed 's/.*[:, -]//'
 }
 
+# All CPUs that this process may use, and all but the polling one (or all, when there is but one).
+all_cpus() {
+    taskset -pc $$ | sed 's/.*: //'
+}
+other_cpus() {
+    local polling cpu rest=() range
+    polling=$(polling_cpu)
+    for range in $(all_cpus | tr , ' '); do
+        for ((cpu = ${range%-*}; cpu <= ${range#*-}; cpu++)); do
+            ((cpu == polling)) || rest+=("$cpu")
+        done
+    done
+    ((${#rest[@]})) || rest=("$polling")
+    (IFS=,; printf '%s\n' "${rest[*]}")
+}
+
 # Where cargo puts what it builds.
 target_dir() {
     printf '%s\n' "${CARGO_TARGET_DIR:-$ROOT/target}"
