@@ -84,12 +84,11 @@ impl std::error::Error for ConfigError {}
 pub struct Errors(Vec<ConfigError>);
 
 impl Errors {
-    /// Sorts what was found. `None` if nothing was.
-    #[must_use]
-    pub fn from_found(mut found: Vec<ConfigError>) -> Option<Self> {
+    /// Puts what was found in order; at least one error, or there is nothing to be put.
+    pub(crate) fn from_found(mut found: Vec<ConfigError>) -> Self {
         found.sort();
         found.dedup();
-        (!found.is_empty()).then_some(Errors(found))
+        Errors(found)
     }
 
     /// How many there are.
@@ -127,6 +126,55 @@ impl fmt::Display for Errors {
 }
 
 impl std::error::Error for Errors {}
+
+/// Most errors that are kept, so that a hostile file cannot turn each of its bytes into a line of ours.
+const MAX_ERRORS: usize = 10_000;
+
+/// The errors found so far.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    errors: Vec<ConfigError>,
+    count: usize,
+}
+
+impl Found {
+    /// Something is wrong at `at`.
+    pub(crate) fn error(&mut self, at: &Location, problem: impl Into<String>) {
+        self.push(ConfigError::new(at, problem));
+    }
+
+    /// Something is wrong at `at`, and `hint` would be right.
+    pub(crate) fn hinted(&mut self, at: &Location, problem: impl Into<String>, hint: impl Into<String>) {
+        self.push(ConfigError::new(at, problem).with_hint(hint));
+    }
+
+    /// How many there were, including those that were not kept.
+    pub(crate) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// The fields of the errors since there were `before`; the empty field, which is the whole
+    /// document, if some were not kept.
+    pub(crate) fn fields_since(&self, before: usize) -> Vec<Box<str>> {
+        if self.count > self.errors.len() {
+            return vec!["".into()];
+        }
+        let errors = self.errors.iter().skip(before);
+        errors.map(|error| error.field.clone()).collect()
+    }
+
+    /// Those that were kept.
+    pub(crate) fn into_errors(self) -> Vec<ConfigError> {
+        self.errors
+    }
+
+    fn push(&mut self, error: ConfigError) {
+        self.count += 1;
+        if self.errors.len() < MAX_ERRORS {
+            self.errors.push(error);
+        }
+    }
+}
 
 /// A line of the source to be shown with an error.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -6,8 +6,11 @@
 //! at the host, resolve names or keep state.
 #![forbid(unsafe_code)]
 
+mod check;
+mod decode;
 mod error;
 mod hostname;
+mod load;
 mod located;
 mod name;
 mod quantity;
@@ -20,6 +23,7 @@ use serde::Serialize;
 
 pub use error::{ConfigError, Errors};
 pub use hostname::Hostname;
+pub use load::{MAX_FILE_BYTES, load, load_sources, load_str};
 pub use located::{Located, Location};
 pub use name::{Name, ObjectName};
 pub use quantity::{ByteSize, Timeout, parse_duration};

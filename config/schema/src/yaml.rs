@@ -51,6 +51,27 @@ pub(crate) struct Entry {
     pub(crate) value: Node,
 }
 
+impl Node {
+    /// Where the value at `field` stands, if there is one: `spec.rules[0].name`.
+    pub(crate) fn find(&self, field: &str) -> Option<Mark> {
+        let mut node = self;
+        for step in field.split('.') {
+            let (name, indexes) = step.split_once('[').unwrap_or((step, ""));
+            let Value::Mapping(entries) = &node.value else {
+                return None;
+            };
+            node = &entries.iter().find(|entry| *entry.key == *name)?.value;
+            for index in indexes.split_terminator(']') {
+                let Value::Sequence(items) = &node.value else {
+                    return None;
+                };
+                node = items.get(index.trim_start_matches('[').parse::<usize>().ok()?)?;
+            }
+        }
+        Some(node.at)
+    }
+}
+
 /// An error of syntax; the field is not known here.
 #[derive(Debug)]
 pub(crate) struct SyntaxError {

@@ -1,0 +1,418 @@
+//! What no resource can show alone: references that lead nowhere, things defined twice, addresses
+//! that do not fit.
+//!
+//! Nothing is said about what cannot be judged because the other side is itself wrong: that would
+//! send the reader to the wrong place.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+
+use crate::decode::{Decoded, Kind, Resource, closest};
+use crate::error::Found;
+use crate::hostname::Hostname;
+use crate::located::{Located, Location};
+use crate::name::{Name, ObjectName};
+use crate::resources::{ApplianceSpec, Backend, Gateway, HttpRoute};
+
+/// Checks all documents. `blind` says that there are more, which could not be read.
+pub(crate) fn check(documents: &[Decoded], blind: bool, found: &mut Found) {
+    let known = Known::collect(documents, blind, found);
+    let mut host = Host::default();
+    for document in documents {
+        if let Some(Resource::Appliance(appliance)) = &document.resource {
+            host = Host::of(document, &appliance.spec, found);
+        }
+    }
+    let mut sockets = Sockets::default();
+    for document in documents {
+        match &document.resource {
+            Some(Resource::Gateway(gateway)) => {
+                check_gateway(document, gateway, &host, &mut sockets, found);
+            }
+            Some(Resource::Route(route)) => check_route(document, route, &known, found),
+            Some(Resource::Backend(backend)) => check_backend(document, backend, &host, found),
+            Some(Resource::Appliance(_)) | None => {}
+        }
+    }
+}
+
+/// The names that there are, and those that there may be.
+struct Known<'a> {
+    objects: HashMap<(Kind, &'a ObjectName), &'a Decoded>,
+    /// Names whose kind is wrong.
+    of_some_kind: Vec<&'a ObjectName>,
+    /// Kinds of which one has a wrong name.
+    nameless: Vec<Kind>,
+    /// Something may have any name and kind.
+    blind: bool,
+}
+
+impl<'a> Known<'a> {
+    fn collect(documents: &'a [Decoded], blind: bool, found: &mut Found) -> Self {
+        let mut known = Known { objects: HashMap::new(), of_some_kind: Vec::new(), nameless: Vec::new(), blind };
+        let mut appliance: Option<&Location> = None;
+        for document in documents {
+            match (document.kind, &document.name) {
+                (Some(kind), Some(name)) => match known.objects.entry((kind, &name.value)) {
+                    Entry::Vacant(vacant) => {
+                        vacant.insert(document);
+                    }
+                    Entry::Occupied(first) => {
+                        let at = first.get().name.as_ref().map_or(&name.at, |name| &name.at);
+                        found.hinted(
+                            &name.at,
+                            format!("a second {} {}", kind.name(), name.value),
+                            format!("the first is at {at}: rename or remove one"),
+                        );
+                        continue;
+                    }
+                },
+                (None, Some(name)) => known.of_some_kind.push(&name.value),
+                (Some(kind), None) => known.nameless.push(kind),
+                (None, None) => known.blind = true,
+            }
+            if document.kind == Some(Kind::Appliance)
+                && let Some(name) = &document.name
+            {
+                match appliance {
+                    None => appliance = Some(&name.at),
+                    Some(first) => found.hinted(
+                        &name.at,
+                        "a second Appliance",
+                        format!("the first is at {first}: a configuration has one"),
+                    ),
+                }
+            }
+        }
+        let may_be_one = known.blind || !known.of_some_kind.is_empty() || known.nameless.contains(&Kind::Appliance);
+        if appliance.is_none() && !may_be_one {
+            found.hinted(
+                &Location::file(""),
+                "there is no Appliance",
+                "a configuration has one resource of kind Appliance, with the host's cores and ports",
+            );
+        }
+        known
+    }
+
+    /// The document that defines it.
+    fn get(&self, kind: Kind, name: &'a ObjectName) -> Option<&'a Decoded> {
+        self.objects.get(&(kind, name)).copied()
+    }
+
+    /// Whether it may be defined by something that is itself wrong.
+    fn may_exist(&self, kind: Kind, name: &ObjectName) -> bool {
+        self.blind || self.nameless.contains(&kind) || self.of_some_kind.contains(&name)
+    }
+
+    /// Reports that `name` is not defined.
+    fn dangling(&self, kind: Kind, name: &ObjectName, at: &Location, found: &mut Found) {
+        if self.may_exist(kind, name) {
+            return;
+        }
+        let problem = format!("there is no {} {name}", kind.name());
+        let mut names: Vec<&ObjectName> =
+            self.objects.keys().filter(|(other, _)| *other == kind).map(|(_, name)| *name).collect();
+        names.sort();
+        let elsewhere = names.iter().find(|n| n.name == name.name);
+        let alike = closest(
+            name.name.as_str(),
+            names.iter().filter(|n| n.namespace == name.namespace).map(|n| n.name.as_str()),
+        );
+        let hint = match (alike, elsewhere) {
+            (Some(alike), _) => format!("did you mean {alike}?"),
+            (None, Some(elsewhere)) => format!("there is one in another namespace: {elsewhere}"),
+            (None, None) if names.is_empty() => format!("define a {}", kind.name()),
+            (None, None) => {
+                const SHOWN: usize = 8;
+                let more = if names.len() > SHOWN { ", …" } else { "" };
+                let shown: Vec<String> = names.iter().take(SHOWN).map(|n| n.to_string()).collect();
+                format!("there are {}{more}", shown.join(", "))
+            }
+        };
+        found.hinted(at, problem, hint);
+    }
+}
+
+/// The appliance's addresses. Without an appliance, or while they are wrong, nothing is known.
+#[derive(Default)]
+struct Host {
+    /// `None` if they are not known.
+    addresses: Option<HashMap<IpAddr, Location>>,
+    /// Ranges of the ports' subnets, in order and disjoint.
+    subnets: Vec<(IpAddr, IpAddr)>,
+    /// Whether there is a router for everything else.
+    router: bool,
+}
+
+impl Host {
+    fn of(document: &Decoded, spec: &ApplianceSpec, found: &mut Found) -> Self {
+        let mut names = Unique::default();
+        let mut devices = Unique::default();
+        let mut interfaces = Unique::default();
+        let mut addresses = HashMap::new();
+        let mut routers = Unique::default();
+        for port in &spec.ports {
+            names.add(&port.name, &document.place(&port.at, "name"), "port name", found);
+            let device_at = document.place(&port.at, "device");
+            let mut parts = port.device.split(',');
+            let device = parts.next().unwrap_or_default();
+            if devices.add(device, &device_at, "device", found) {
+                for interface in parts.filter_map(|part| part.strip_prefix("iface=")) {
+                    interfaces.add(interface, &device_at, "interface", found);
+                }
+            }
+            for net in &port.addresses {
+                if let Some(first) = addresses.insert(net.addr(), net.at.clone()) {
+                    let hint = format!("the first is at {first}");
+                    found.hinted(&net.at, format!("address {} a second time", net.addr()), hint);
+                }
+            }
+            if let Some(router) = &port.gateway {
+                routers.add((), &router.at, "gateway: only one port can have it,", found);
+                if addresses.contains_key(&router.value) {
+                    let problem = format!("{} is the appliance's own address", router.value);
+                    found.hinted(&router.at, problem, "give the address of the next router");
+                }
+            }
+        }
+        Host {
+            addresses: document.is_sound("spec.ports").then_some(addresses),
+            subnets: subnets(spec, found),
+            router: !routers.first.is_empty(),
+        }
+    }
+
+    fn reaches(&self, address: IpAddr) -> bool {
+        let after = self.subnets.partition_point(|(start, _)| *start <= address);
+        let subnet = after.checked_sub(1).and_then(|index| self.subnets.get(index));
+        self.router || subnet.is_some_and(|(_, end)| address <= *end)
+    }
+}
+
+/// The ranges of all subnets. Reports those that two ports share: which port an address is behind
+/// would be left to chance.
+fn subnets(spec: &ApplianceSpec, found: &mut Found) -> Vec<(IpAddr, IpAddr)> {
+    let mut all: Vec<_> = spec
+        .ports
+        .iter()
+        .enumerate()
+        .flat_map(|(index, port)| port.addresses.iter().map(move |net| (net, index)))
+        .collect();
+    all.sort_by_key(|(net, index)| (net.network(), net.prefix_len(), *index));
+    let mut merged: Vec<(IpAddr, IpAddr)> = Vec::new();
+    let mut reach: Option<(&Located<ipnet::IpNet>, usize)> = None;
+    for (net, index) in all {
+        match reach {
+            Some((wide, other)) if net.network() <= wide.broadcast() => {
+                if other != index && net.addr() != wide.addr() {
+                    let hint = format!("{} is at {}: give each port subnets of its own", wide.value, wide.at);
+                    let problem = format!("the subnet of {} overlaps with that of another port", net.value);
+                    found.hinted(&net.at, problem, hint);
+                }
+            }
+            _ => {
+                merged.push((net.network(), net.broadcast()));
+                reach = Some((net, index));
+            }
+        }
+    }
+    merged
+}
+
+/// Who listens where, over all Gateways.
+#[derive(Default)]
+struct Sockets<'a> {
+    by_port: HashMap<(NonZeroU16, Option<&'a Hostname>), Holders<'a>>,
+}
+
+/// The listeners of one port and hostname.
+#[derive(Default)]
+struct Holders<'a> {
+    any: Option<&'a Location>,
+    on_all_addresses: Option<&'a Location>,
+    by_address: HashMap<IpAddr, &'a Location>,
+}
+
+fn check_gateway<'a>(
+    document: &Decoded,
+    gateway: &'a Gateway,
+    host: &Host,
+    sockets: &mut Sockets<'a>,
+    found: &mut Found,
+) {
+    let mut addresses = Unique::default();
+    for address in &gateway.spec.addresses {
+        let at = document.place(&address.at, "value");
+        addresses.add(address.value, &at, "address", found);
+        if let Some(own) = &host.addresses
+            && !own.contains_key(&address.value)
+        {
+            let mut own: Vec<IpAddr> = own.keys().copied().collect();
+            own.sort();
+            let own: Vec<String> = own.iter().take(8).map(IpAddr::to_string).collect();
+            let problem = format!("{} is on no port of the Appliance", address.value);
+            found.hinted(&at, problem, format!("its addresses are {}", own.join(", ")));
+        }
+    }
+    let mut names = Unique::default();
+    for listener in &gateway.spec.listeners {
+        names.add(&listener.name, &document.place(&listener.at, "name"), "listener", found);
+        let hostname = listener.hostname.as_ref().map(|hostname| &hostname.value);
+        let holders = sockets.by_port.entry((listener.port, hostname)).or_default();
+        let first = if !document.is_sound("spec.addresses") {
+            None
+        } else if gateway.spec.addresses.is_empty() {
+            holders.on_all_addresses = holders.on_all_addresses.or(Some(&listener.at));
+            holders.any
+        } else {
+            gateway.spec.addresses.iter().fold(holders.on_all_addresses, |first, address| {
+                match holders.by_address.entry(address.value) {
+                    Entry::Occupied(holder) if holder.get().field == listener.at.field => first,
+                    Entry::Occupied(holder) => first.or(Some(holder.get())),
+                    Entry::Vacant(free) => {
+                        free.insert(&listener.at);
+                        first
+                    }
+                }
+            })
+        };
+        if let Some(first) = first {
+            let host = hostname.map_or("all hostnames".to_owned(), Hostname::to_string);
+            found.hinted(
+                &listener.at,
+                format!("a second listener for port {} and {host} on the same address", listener.port),
+                format!("the first is at {first}: each needs a port or a hostname of its own"),
+            );
+        }
+        holders.any = holders.any.or(Some(&listener.at));
+    }
+}
+
+fn check_route<'a>(document: &Decoded, route: &'a HttpRoute, known: &Known<'a>, found: &mut Found) {
+    let mut parents = Unique::default();
+    for parent in &route.spec.parent_refs {
+        let key = (&parent.gateway, &parent.section_name, parent.port);
+        let name_at = document.place(&parent.at, "name");
+        parents.add(key, &name_at, "parent", found);
+        let Some(target) = known.get(Kind::Gateway, &parent.gateway) else {
+            known.dangling(Kind::Gateway, &parent.gateway, &name_at, found);
+            continue;
+        };
+        let Some(Resource::Gateway(gateway)) = &target.resource else {
+            continue;
+        };
+        if !target.is_sound("spec.listeners") {
+            continue;
+        }
+        let listeners = &gateway.spec.listeners;
+        if let Some(section) = &parent.section_name
+            && !listeners.iter().any(|listener| listener.name == *section)
+        {
+            let names: Vec<&str> = listeners.iter().map(|l| l.name.as_str()).collect();
+            let hint = match closest(section.as_str(), names.iter().copied()) {
+                Some(name) => format!("did you mean {name}?"),
+                None => format!("its listeners are {}", names.join(", ")),
+            };
+            let problem = format!("Gateway {} has no listener {section}", parent.gateway);
+            found.hinted(&document.place(&parent.at, "sectionName"), problem, hint);
+        }
+        if let Some(port) = parent.port
+            && !listeners.iter().any(|listener| listener.port == port)
+        {
+            let mut ports: Vec<NonZeroU16> = listeners.iter().map(|l| l.port).collect();
+            ports.sort();
+            ports.dedup();
+            let ports: Vec<String> = ports.iter().map(NonZeroU16::to_string).collect();
+            let problem = format!("Gateway {} has no listener on port {port}", parent.gateway);
+            let hint = format!("its ports are {}", ports.join(", "));
+            found.hinted(&document.place(&parent.at, "port"), problem, hint);
+        }
+    }
+    let mut names: Unique<&Name> = Unique::default();
+    for rule in &route.spec.rules {
+        if let Some(name) = &rule.name {
+            names.add(name, &document.place(&rule.at, "name"), "rule", found);
+        }
+        for reference in &rule.backend_refs {
+            let name = &reference.backend;
+            if name.namespace != *route.metadata.namespace() {
+                found.hinted(
+                    &document.place(&reference.at, "namespace"),
+                    format!("not supported yet: a backend of another namespace, {name}"),
+                    "it takes a ReferenceGrant, which comes with a later release; put both into one namespace",
+                );
+                continue;
+            }
+            let Some(target) = known.get(Kind::Backend, name) else {
+                known.dangling(Kind::Backend, name, &document.place(&reference.at, "name"), found);
+                continue;
+            };
+            if let Some(Resource::Backend(backend)) = &target.resource
+                && reference.port.is_none()
+                && target.is_sound("spec.endpoints")
+                && let Some(without) = backend.spec.endpoints.iter().find(|e| e.port.is_none())
+            {
+                let problem = format!("is missing: endpoint {} of {name} has no port of its own", without.address);
+                found.hinted(
+                    &document.place(&reference.at, "port"),
+                    problem,
+                    "give a port here, or to every endpoint of the Backend",
+                );
+            }
+        }
+    }
+}
+
+fn check_backend(document: &Decoded, backend: &Backend, host: &Host, found: &mut Found) {
+    let mut endpoints = Unique::default();
+    for endpoint in &backend.spec.endpoints {
+        let at = document.place(&endpoint.at, "address");
+        endpoints.add((endpoint.address, endpoint.port), &at, "endpoint", found);
+        let Some(own) = &host.addresses else {
+            continue;
+        };
+        if let Some(port) = own.get(&endpoint.address) {
+            let problem = format!("{} is the appliance's own address", endpoint.address);
+            let hint = format!("it stands at {port}; give the address of the server");
+            found.hinted(&at, problem, hint);
+        } else if !host.reaches(endpoint.address) {
+            found.hinted(
+                &at,
+                format!("no port reaches {}", endpoint.address),
+                "give a port of the Appliance an address in its subnet, or a gateway",
+            );
+        }
+    }
+}
+
+/// Values of which there may be only one each, and where they were seen first.
+struct Unique<T> {
+    first: HashMap<T, Location>,
+}
+
+impl<T> Default for Unique<T> {
+    fn default() -> Self {
+        Unique { first: HashMap::new() }
+    }
+}
+
+impl<T: Eq + Hash> Unique<T> {
+    /// Reports `value` if it was seen before; whether it was not.
+    fn add(&mut self, value: T, at: &Location, what: &str, found: &mut Found) -> bool {
+        match self.first.entry(value) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(at.clone());
+                true
+            }
+            Entry::Occupied(first) => {
+                let hint = format!("the first is at {}", first.get());
+                found.hinted(at, format!("{what} a second time"), hint);
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! `Gateway.spec`.
+
+use std::net::IpAddr;
+
+use super::object::{Object, list};
+use super::scalar::{address, choice, hostname, name, port, text};
+use super::{At, Decoder, quote};
+use crate::resources::{GatewaySpec, Listener, Protocol, RouteNamespaces};
+use crate::{GATEWAY_CLASS, GATEWAY_GROUP};
+
+pub(super) fn spec(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<GatewaySpec> {
+    let mut object = Object::open(decoder, at)?;
+    object.required(decoder, "gatewayClassName", class);
+    let spec = GatewaySpec {
+        addresses: object.list(decoder, "addresses", gateway_address),
+        listeners: object.required_list(decoder, "listeners", listener),
+    };
+    for field in ["allowedListeners", "backendTLS", "defaultScope", "infrastructure", "tls"] {
+        object.later(decoder, field);
+    }
+    object.close(decoder);
+    Some(spec)
+}
+
+fn class(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<()> {
+    choice(decoder, at, &[(GATEWAY_CLASS, ())])
+}
+
+fn gateway_address(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<IpAddr> {
+    let mut object = Object::open(decoder, at)?;
+    let kind = object.or(decoder, "type", Some(()), |decoder, at| {
+        let given = text(decoder, at)?;
+        match &*given {
+            "IPAddress" => Some(Some(())),
+            "Hostname" => {
+                decoder.unsupported(at, "addresses of type Hostname");
+                Some(None)
+            }
+            _ => {
+                let problem = format!("unknown value {}; it must be IPAddress", quote(&given));
+                decoder.error(at, problem, "type: IPAddress, which is also the default");
+                Some(None)
+            }
+        }
+    });
+    // The value of another type is not an address that could be judged.
+    let address = if kind.is_some() {
+        object.required(decoder, "value", address)
+    } else {
+        object.ignored("value");
+        None
+    };
+    object.close(decoder);
+    address
+}
+
+fn listener(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<Listener> {
+    let mut object = Object::open(decoder, at)?;
+    let name = object.required(decoder, "name", name);
+    let hostname = object.optional(decoder, "hostname", |d, at| d.located(at, hostname));
+    let port = object.required(decoder, "port", port);
+    let protocol = object.required(decoder, "protocol", protocol);
+    let allowed_routes = object.or(decoder, "allowedRoutes", RouteNamespaces::Same, allowed_routes);
+    object.later(decoder, "tls");
+    object.close(decoder);
+    Some(Listener { name: name?, hostname, port: port?, protocol: protocol.unwrap_or(Protocol::Http), allowed_routes })
+}
+
+fn protocol(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<Protocol> {
+    let given = text(decoder, at)?;
+    if matches!(&*given, "HTTPS" | "TLS" | "TCP" | "UDP") {
+        decoder.error(
+            at,
+            format!("not supported yet: protocol {given}"),
+            "protocol: HTTP; the others come with a later release",
+        );
+        return None;
+    }
+    choice(decoder, at, &[("HTTP", Protocol::Http)])
+}
+
+fn allowed_routes(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<RouteNamespaces> {
+    let mut object = Object::open(decoder, at)?;
+    let from = object.or(decoder, "namespaces", RouteNamespaces::Same, |decoder, at| {
+        let mut object = Object::open(decoder, at)?;
+        let from = object.or(decoder, "from", RouteNamespaces::Same, |decoder, at| {
+            if matches!(&*text(decoder, at)?, "Selector" | "None") {
+                decoder.unsupported(at, "namespaces other than Same and All");
+                return None;
+            }
+            let choices = [("Same", RouteNamespaces::Same), ("All", RouteNamespaces::All)];
+            choice(decoder, at, &choices)
+        });
+        object.later(decoder, "selector");
+        object.close(decoder);
+        Some(from)
+    });
+    object.optional(decoder, "kinds", |decoder, at| list(decoder, at, route_kind));
+    object.close(decoder);
+    Some(from)
+}
+
+/// HTTPRoute is all that a listener of protocol HTTP can take, so that there is nothing to keep.
+fn route_kind(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<()> {
+    let mut object = Object::open(decoder, at)?;
+    object.optional(decoder, "group", |d, at| choice(d, at, &[(GATEWAY_GROUP, ())]));
+    object.required(decoder, "kind", |decoder, at| {
+        let given = text(decoder, at)?;
+        if matches!(&*given, "GRPCRoute" | "TLSRoute" | "TCPRoute" | "UDPRoute") {
+            decoder.unsupported(at, &given);
+            return None;
+        }
+        choice(decoder, at, &[("HTTPRoute", ())])
+    });
+    object.close(decoder);
+    Some(())
+}

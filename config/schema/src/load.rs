@@ -1,0 +1,266 @@
+//! Files to a [`Configuration`], or to everything that is wrong with them.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::Configuration;
+use crate::check::check;
+use crate::decode::{Decoded, Resource, document};
+use crate::error::{Errors, Excerpt, Found};
+use crate::located::Location;
+use crate::yaml;
+
+/// Largest file that is read, in bytes.
+pub const MAX_FILE_BYTES: u64 = 64 << 20;
+
+/// Reads a configuration from files of YAML documents.
+///
+/// Of a directory all files that end in `.yaml` or `.yml` are read, in order of their names; not those
+/// that start with a dot, and not those of directories within it. `-` is the standard input.
+///
+/// # Errors
+/// Everything that is wrong: files that cannot be read or are larger than [`MAX_FILE_BYTES`], syntax,
+/// unknown fields, values that do not fit, references that lead nowhere.
+pub fn load(paths: &[PathBuf]) -> Result<Configuration, Errors> {
+    let mut loader = Loader::default();
+    for path in paths {
+        if path.as_os_str() == "-" {
+            loader.read("<stdin>", io::stdin().lock());
+        } else if path.is_dir() {
+            loader.directory(path);
+        } else {
+            loader.file(path);
+        }
+    }
+    loader.finish()
+}
+
+/// Reads a configuration from `text`, called `name` in errors.
+///
+/// # Errors
+/// Everything that is wrong.
+pub fn load_str(name: &str, text: &str) -> Result<Configuration, Errors> {
+    load_sources(&[(name, text.as_bytes())])
+}
+
+/// Reads a configuration from several files that are in memory, with their names.
+///
+/// # Errors
+/// Everything that is wrong.
+pub fn load_sources(sources: &[(&str, &[u8])]) -> Result<Configuration, Errors> {
+    let mut loader = Loader::default();
+    for (name, bytes) in sources {
+        loader.read(name, *bytes);
+    }
+    loader.finish()
+}
+
+#[derive(Default)]
+struct Loader {
+    found: Found,
+    /// What was read, for the source lines of errors.
+    texts: HashMap<Arc<str>, String>,
+    documents: Vec<Decoded>,
+    /// Whether something could not be read or parsed, so that anything may be defined there.
+    blind: bool,
+}
+
+impl Loader {
+    fn directory(&mut self, path: &Path) {
+        let name = path.display().to_string();
+        let mut files = Vec::new();
+        let listed = std::fs::read_dir(path).and_then(|entries| {
+            for entry in entries {
+                files.push(entry?.path());
+            }
+            Ok(())
+        });
+        if let Err(error) = listed {
+            self.unreadable(&name, &format!("cannot be read: {}", reason(&error)), None);
+            return;
+        }
+        files.retain(|file| {
+            let yaml = file.extension().is_some_and(|end| end == "yaml" || end == "yml");
+            let hidden = file.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+            yaml && !hidden && !file.is_dir()
+        });
+        files.sort();
+        if files.is_empty() {
+            let hint = "of a directory the files *.yaml and *.yml are read, not those of directories within it";
+            self.unreadable(&name, "has no configuration in it", Some(hint));
+        }
+        for file in files {
+            self.file(&file);
+        }
+    }
+
+    fn file(&mut self, path: &Path) {
+        let name = path.display().to_string();
+        match File::open(path) {
+            Ok(file) => self.read(&name, file),
+            Err(error) => self.unreadable(&name, &format!("cannot be read: {}", reason(&error)), None),
+        }
+    }
+
+    fn read(&mut self, name: &str, source: impl Read) {
+        let mut bytes = Vec::new();
+        if let Err(error) = source.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes) {
+            self.unreadable(name, &format!("cannot be read: {}", reason(&error)), None);
+            return;
+        }
+        if bytes.len() as u64 > MAX_FILE_BYTES {
+            let problem = format!("is larger than {} MiB", MAX_FILE_BYTES >> 20);
+            self.unreadable(name, &problem, Some("spread it over several files"));
+            return;
+        }
+        if self.texts.contains_key(name) {
+            self.unreadable(name, "is given twice", None);
+            return;
+        }
+        let text = match String::from_utf8(bytes) {
+            Ok(text) => text,
+            Err(error) => {
+                let valid = error.utf8_error().valid_up_to();
+                let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+                self.not_text(name, &text, valid, "a byte that is not UTF-8");
+                return;
+            }
+        };
+        let text = match text.strip_prefix('\u{feff}') {
+            Some(rest) => rest.to_owned(),
+            None => text,
+        };
+        if text.trim().is_empty() {
+            self.unreadable(name, "is empty", Some("is it truncated?"));
+            return;
+        }
+        if let Some((at, character)) = text.char_indices().find(|(_, c)| !is_printable(*c)) {
+            let problem = format!("the character {}, which YAML forbids", character.escape_unicode());
+            self.not_text(name, &text, at, &problem);
+            return;
+        }
+        let name: Arc<str> = name.into();
+        for parsed in yaml::parse(&text) {
+            for error in parsed.errors {
+                let at = Location {
+                    file: Arc::clone(&name),
+                    line: error.at.line,
+                    column: error.at.column,
+                    field: "".into(),
+                };
+                match error.hint {
+                    Some(hint) => self.found.hinted(&at, error.problem, hint),
+                    None => self.found.error(&at, error.problem),
+                }
+            }
+            match parsed.root {
+                Some(root) => self.documents.extend(document(&name, root, &mut self.found)),
+                None => self.blind = true,
+            }
+        }
+        self.texts.insert(name, text);
+    }
+
+    /// Reports what is wrong with a whole file.
+    fn unreadable(&mut self, name: &str, problem: &str, hint: Option<&str>) {
+        self.blind = true;
+        let at = Location::file(name);
+        match hint {
+            Some(hint) => self.found.hinted(&at, problem, hint),
+            None => self.found.error(&at, problem),
+        }
+    }
+
+    /// Reports what makes a file no text, at byte `offset` of `text`.
+    fn not_text(&mut self, name: &str, text: &str, offset: usize, problem: &str) {
+        self.blind = true;
+        let before = text.get(..offset).unwrap_or_default();
+        let (mut line, mut last) = (0, "");
+        for text in lines(before) {
+            (line, last) = (line + 1, text);
+        }
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let at = Location {
+            file: name.into(),
+            line: count(line.max(1)),
+            column: count(last.chars().count() + 1),
+            field: "".into(),
+        };
+        self.found.error(&at, problem);
+    }
+
+    fn finish(mut self) -> Result<Configuration, Errors> {
+        check(&self.documents, self.blind, &mut self.found);
+        let mut errors = self.found.into_errors();
+        let mut appliance = None;
+        let (mut gateways, mut routes, mut backends) = (Vec::new(), Vec::new(), Vec::new());
+        for document in self.documents {
+            match document.resource {
+                Some(Resource::Appliance(found)) => appliance = Some(found),
+                Some(Resource::Gateway(found)) => gateways.push(found),
+                Some(Resource::Route(found)) => routes.push(found),
+                Some(Resource::Backend(found)) => backends.push(found),
+                None => {}
+            }
+        }
+        match appliance {
+            Some(appliance) if errors.is_empty() => Ok(Configuration { appliance, gateways, routes, backends }),
+            _ => {
+                errors.sort();
+                excerpts(&mut errors, &self.texts);
+                Err(Errors::from_found(errors))
+            }
+        }
+    }
+}
+
+/// Gives every error its source line, in one pass over each file. `errors` are in order.
+fn excerpts(errors: &mut [crate::ConfigError], texts: &HashMap<Arc<str>, String>) {
+    for of_file in errors.chunk_by_mut(|a, b| a.file == b.file) {
+        let Some(text) = of_file.first().and_then(|error| texts.get(&*error.file)) else {
+            continue;
+        };
+        let mut numbered = (1_u32..).zip(lines(text));
+        let mut current = numbered.next();
+        for error in of_file {
+            while current.is_some_and(|(number, _)| number < error.line) {
+                current = numbered.next();
+            }
+            if let Some((number, line)) = current
+                && number == error.line
+            {
+                error.excerpt = Some(Excerpt::around(line, error.column));
+            }
+        }
+    }
+}
+
+/// The lines of `text`, which end as YAML's do: with LF, CR LF or CR.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let Some((line, after)) = text.find(['\n', '\r']).and_then(|end| text.split_at_checked(end)) else {
+            return rest.take();
+        };
+        rest = after.strip_prefix("\r\n").or_else(|| after.strip_prefix(['\n', '\r']));
+        Some(line)
+    })
+}
+
+/// What YAML takes in a stream (1.2.2, 5.1). The parser would take NUL for the end of the file.
+fn is_printable(c: char) -> bool {
+    matches!(c, '\t' | '\n' | '\r' | ' '..='~' | '\u{85}' | '\u{a0}'..='\u{fffd}' | '\u{10000}'..) && c != '\u{feff}'
+}
+
+/// The system's words without its number.
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "no such file or directory".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        _ => error.to_string(),
+    }
+}
