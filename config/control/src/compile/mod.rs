@@ -1,0 +1,325 @@
+//! From resources to tables, by the Gateway API's rules.
+//!
+//! A [`Compiler`] lives as long as the process: it hands out series and endpoint ids that stay true across compilations, and
+//! numbers the epochs. It is pure otherwise: the same configurations in the same order give the same snapshots. It never
+//! refuses one, because `schema` lets no wrong one through; what could not be attached shows in the conditions.
+
+mod conditions;
+mod settings;
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use schema::{
+    Configuration, Gateway, Hostname, HttpPathMatch, HttpRoute, HttpRouteRule, Metadata, ObjectName, RouteNamespaces,
+};
+use tables::snapshot::Listener as ListenerTable;
+use tables::{
+    Bind, Cluster, ClusterId, Endpoint, EndpointId, Epoch, HostPattern, PathPattern, RouteTable, RouteTableBuilder,
+    Rule, Series, SeriesId, Snapshot, Target,
+};
+
+use crate::status::{GatewayStatus, RouteStatus};
+use conditions::Attachment;
+pub use settings::core_settings;
+
+/// Turns configurations into snapshots.
+#[derive(Debug)]
+pub struct Compiler {
+    cores: usize,
+    epoch: Epoch,
+    series: Vec<Arc<Series>>,
+    series_ids: HashMap<[Arc<str>; 3], SeriesId>,
+    endpoint_ids: HashMap<SocketAddr, EndpointId>,
+}
+
+/// One configuration, compiled.
+#[derive(Debug, Clone)]
+pub struct Compiled {
+    /// The tables.
+    pub snapshot: Arc<Snapshot>,
+    /// Series that this snapshot can count to; the others are of earlier ones.
+    pub series_in_use: HashSet<SeriesId>,
+    /// How each Gateway stands.
+    pub gateways: Vec<GatewayStatus>,
+    /// How each route stands.
+    pub routes: Vec<RouteStatus>,
+}
+
+impl Compiler {
+    /// A compiler for an appliance with this many polling cores.
+    #[must_use]
+    pub fn new(cores: usize) -> Self {
+        let mut compiler =
+            Self { cores, epoch: 0, series: Vec::new(), series_ids: HashMap::new(), endpoint_ids: HashMap::new() };
+        // Id 0 is what `Snapshot::route` answers for a bind that does not exist.
+        compiler.series_id(["".into(), "".into(), "".into()]);
+        compiler
+    }
+
+    /// Compiles one configuration under the next epoch.
+    pub fn compile(&mut self, configuration: &Configuration) -> Compiled {
+        self.epoch += 1;
+        let listeners = listeners(configuration);
+        let conflicted = conflicts(&listeners);
+        let mut run = Run {
+            compiler: self,
+            configuration,
+            clusters: Vec::new(),
+            cluster_ids: HashMap::new(),
+            rules: Vec::new(),
+            in_use: HashSet::new(),
+        };
+        let attachments = attachments(configuration, &listeners, &conflicted);
+        let tables: Vec<RouteTable> = listeners
+            .iter()
+            .enumerate()
+            .map(|(index, listener)| run.routes_of(index, listener, &attachments))
+            .collect();
+        let binds = run.binds(&listeners, &conflicted, &tables);
+        let Run { clusters, rules, in_use, .. } = run;
+        let http = settings::http_settings(&configuration.appliance);
+        Compiled {
+            snapshot: Arc::new(Snapshot::new(self.epoch, http, binds, rules, clusters, self.series.clone())),
+            series_in_use: in_use,
+            gateways: conditions::gateways(configuration, &listeners, &conflicted, &attachments),
+            routes: conditions::routes(configuration, &attachments),
+        }
+    }
+
+    fn series_id(&mut self, labels: [Arc<str>; 3]) -> SeriesId {
+        if let Some(&id) = self.series_ids.get(&labels) {
+            return id;
+        }
+        // Each id costs a kilobyte per core: memory ends long before 32 bits do.
+        let id = SeriesId(self.series.len() as u32);
+        let [listener, route, backend] = labels.clone();
+        self.series.push(Arc::new(Series::new(listener, route, backend, self.cores)));
+        self.series_ids.insert(labels, id);
+        id
+    }
+
+    fn endpoint_id(&mut self, address: SocketAddr) -> EndpointId {
+        let next = EndpointId(self.endpoint_ids.len() as u32);
+        *self.endpoint_ids.entry(address).or_insert(next)
+    }
+}
+
+/// A listener with its Gateway and where it is bound. Older Gateways come first.
+struct ListenerInput<'c> {
+    gateway: &'c Gateway,
+    listener: &'c schema::Listener,
+    /// `namespace/gateway/listener`.
+    name: Arc<str>,
+    hostname: HostPattern,
+    binds: Vec<SocketAddr>,
+}
+
+/// What one compilation gathers.
+struct Run<'a> {
+    compiler: &'a mut Compiler,
+    configuration: &'a Configuration,
+    clusters: Vec<Cluster>,
+    cluster_ids: HashMap<(ObjectName, Option<NonZeroU16>), ClusterId>,
+    rules: Vec<Rule>,
+    in_use: HashSet<SeriesId>,
+}
+
+impl Run<'_> {
+    /// The routes that a listener serves. Where two match equally well, the first inserted wins: the older route, then the
+    /// first by name, then the first rule.
+    fn routes_of(&mut self, index: usize, listener: &ListenerInput<'_>, attachments: &[Attachment<'_>]) -> RouteTable {
+        let mut routes: Vec<&HttpRoute> = attachments
+            .iter()
+            .filter(|a| a.parents.iter().any(|p| p.listeners.contains(&index)))
+            .map(|a| a.route)
+            .collect();
+        routes.sort_by(|a, b| by_age(&a.metadata, &b.metadata));
+        let mut table = RouteTableBuilder::default();
+        for route in routes {
+            let hosts = hosts_of(route, listener.listener.hostname.as_deref());
+            for (number, rule) in (0u32..).zip(&route.spec.rules) {
+                let index = self.rule(listener, route, number, rule);
+                for matched in &rule.matches {
+                    let path = match &matched.path {
+                        HttpPathMatch::Exact(path) => PathPattern::Exact(path.as_bytes().into()),
+                        HttpPathMatch::PathPrefix(path) => PathPattern::Prefix(path.as_bytes().into()),
+                    };
+                    for host in &hosts {
+                        table.insert(host.clone(), &path, index);
+                    }
+                }
+            }
+        }
+        table.build()
+    }
+
+    fn rule(&mut self, listener: &ListenerInput<'_>, route: &HttpRoute, number: u32, rule: &HttpRouteRule) -> u32 {
+        let route_name: Arc<str> = route.metadata.object.to_string().into();
+        let mut targets = Vec::new();
+        for reference in &rule.backend_refs {
+            let cluster = self.cluster(&reference.backend, reference.port);
+            let backend = reference.backend.to_string().into();
+            let series = self.series([Arc::clone(&listener.name), Arc::clone(&route_name), backend]);
+            targets.push(Target { cluster, weight: reference.weight, series });
+        }
+        let unserved = self.series([Arc::clone(&listener.name), Arc::clone(&route_name), "".into()]);
+        let mut compiled = Rule::new(route_name, number, targets, unserved);
+        compiled.request_timeout = settings::rule_timeout(rule.timeouts.request);
+        compiled.backend_timeout = rule.timeouts.backend_request.and_then(schema::Timeout::limit);
+        self.rules.push(compiled);
+        // A rule is hundreds of bytes: memory ends long before 32 bits do.
+        self.rules.len() as u32 - 1
+    }
+
+    fn cluster(&mut self, backend: &ObjectName, port: Option<NonZeroU16>) -> ClusterId {
+        if let Some(&id) = self.cluster_ids.get(&(backend.clone(), port)) {
+            return id;
+        }
+        let name = match port {
+            Some(port) => format!("{backend}:{port}"),
+            None => backend.to_string(),
+        };
+        // `schema` lets no reference dangle, and no endpoint be without a port; a cluster without endpoints answers 503.
+        let endpoints = self.configuration.backend(backend).map(|b| b.spec.endpoints.as_slice()).unwrap_or_default();
+        let endpoints = endpoints
+            .iter()
+            .filter_map(|endpoint| {
+                let address = SocketAddr::new(endpoint.address, endpoint.port.or(port)?.get());
+                Some(Endpoint { id: self.compiler.endpoint_id(address), address, weight: endpoint.weight })
+            })
+            .collect();
+        let id = ClusterId(self.clusters.len() as u32);
+        self.clusters.push(Cluster::new(name.into(), endpoints));
+        self.cluster_ids.insert((backend.clone(), port), id);
+        id
+    }
+
+    fn binds(
+        &mut self,
+        listeners: &[ListenerInput<'_>],
+        conflicted: &BTreeSet<usize>,
+        tables: &[RouteTable],
+    ) -> Vec<Bind> {
+        let mut by_address: BTreeMap<SocketAddr, Vec<ListenerTable>> = BTreeMap::new();
+        for (index, (listener, routes)) in listeners.iter().zip(tables).enumerate() {
+            if conflicted.contains(&index) {
+                continue;
+            }
+            let unmatched = self.series([Arc::clone(&listener.name), "".into(), "".into()]);
+            for &address in &listener.binds {
+                by_address.entry(address).or_default().push(ListenerTable {
+                    name: Arc::clone(&listener.name),
+                    hostname: listener.hostname.clone(),
+                    routes: routes.clone(),
+                    unmatched,
+                });
+            }
+        }
+        by_address
+            .into_iter()
+            .map(|(address, listeners)| {
+                let unmatched = self.series([address.to_string().into(), "".into(), "".into()]);
+                Bind::new(address, listeners, unmatched)
+            })
+            .collect()
+    }
+
+    fn series(&mut self, labels: [Arc<str>; 3]) -> SeriesId {
+        let id = self.compiler.series_id(labels);
+        self.in_use.insert(id);
+        id
+    }
+}
+
+/// All listeners, those of the oldest Gateway first.
+fn listeners(configuration: &Configuration) -> Vec<ListenerInput<'_>> {
+    let mut gateways: Vec<&Gateway> = configuration.gateways.iter().map(|g| &g.value).collect();
+    gateways.sort_by(|a, b| by_age(&a.metadata, &b.metadata));
+    let mut found = Vec::new();
+    for gateway in gateways {
+        let addresses: BTreeSet<IpAddr> = configuration.gateway_addresses(gateway).into_iter().collect();
+        for listener in &gateway.spec.listeners {
+            found.push(ListenerInput {
+                gateway,
+                listener,
+                name: format!("{}/{}", gateway.metadata.object, listener.name).into(),
+                hostname: listener.hostname.as_ref().map_or(HostPattern::Any, |h| pattern(h)),
+                binds: addresses.iter().map(|&a| SocketAddr::new(a, listener.port.get())).collect(),
+            });
+        }
+    }
+    found
+}
+
+/// Listeners that share address, port and hostname with an earlier one. They are served nowhere: half a listener
+/// would be harder to see than none.
+fn conflicts(listeners: &[ListenerInput<'_>]) -> BTreeSet<usize> {
+    let mut taken: HashSet<(SocketAddr, &HostPattern)> = HashSet::new();
+    let mut conflicted = BTreeSet::new();
+    for (index, listener) in listeners.iter().enumerate() {
+        if listener.binds.iter().any(|&bind| taken.contains(&(bind, &listener.hostname))) {
+            conflicted.insert(index);
+        } else {
+            taken.extend(listener.binds.iter().map(|&bind| (bind, &listener.hostname)));
+        }
+    }
+    conflicted
+}
+
+/// Which listeners each route attaches to, by `parentRef`.
+fn attachments<'c>(
+    configuration: &'c Configuration,
+    listeners: &[ListenerInput<'_>],
+    conflicted: &BTreeSet<usize>,
+) -> Vec<Attachment<'c>> {
+    configuration
+        .routes
+        .iter()
+        .map(|route| Attachment {
+            route,
+            parents: route
+                .spec
+                .parent_refs
+                .iter()
+                .map(|p| conditions::parent(route, p, listeners, conflicted))
+                .collect(),
+        })
+        .collect()
+}
+
+fn allows(listener: &ListenerInput<'_>, route: &HttpRoute) -> bool {
+    match listener.listener.allowed_routes {
+        RouteNamespaces::All => true,
+        RouteNamespaces::Same => route.metadata.namespace() == listener.gateway.metadata.namespace(),
+    }
+}
+
+/// The hosts under which a route stands in a listener's table: its own, where they meet the listener's. They need not be
+/// narrowed to the listener's, because no other host gets that far; and its own ones decide the precedence among routes.
+fn hosts_of(route: &HttpRoute, listener: Option<&Hostname>) -> Vec<HostPattern> {
+    if route.spec.hostnames.is_empty() {
+        return vec![HostPattern::Any];
+    }
+    let meets = |host: &&schema::Located<Hostname>| listener.is_none_or(|l| l.intersects(host));
+    route.spec.hostnames.iter().filter(meets).map(|h| pattern(h)).collect()
+}
+
+fn pattern(hostname: &Hostname) -> HostPattern {
+    match hostname {
+        Hostname::Exact(host) => HostPattern::Exact(host.as_ref().into()),
+        Hostname::Wildcard(suffix) => HostPattern::Wildcard(suffix.as_ref().into()),
+    }
+}
+
+/// The Gateway API's order among equals: the older first, then by namespace and name. What comes from a file has no age and
+/// counts as oldest.
+fn by_age(a: &Metadata, b: &Metadata) -> Ordering {
+    a.creation_timestamp.cmp(&b.creation_timestamp).then_with(|| a.object.cmp(&b.object))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,84 @@
+//! The appliance's numbers as cores take them.
+
+use core::time::Duration;
+
+use schema::{AccessLogRequests, Appliance, ByteSize, Configuration};
+use tables::access::AccessLevel;
+use tables::{CoreSettings, ForwardedFor, HttpSettings, PortSettings, TcpSettings};
+
+/// What is fixed while a core runs.
+#[must_use]
+pub fn core_settings(configuration: &Configuration) -> CoreSettings {
+    let spec = &configuration.appliance.spec;
+    let tcp = &spec.tcp;
+    CoreSettings {
+        ports: spec
+            .ports
+            .iter()
+            .map(|port| PortSettings {
+                name: port.name.as_str().into(),
+                addresses: port.addresses.iter().map(|a| a.value).collect(),
+                gateway: port.gateway.as_ref().map(|g| g.value),
+                mtu: port.mtu,
+            })
+            .collect(),
+        tcp: TcpSettings {
+            max_connections: tcp.max_connections,
+            half_open: tcp.half_open,
+            receive_buffer: bytes32(tcp.receive_buffer),
+            send_buffer: bytes32(tcp.send_buffer),
+            keepalive: tcp.keepalive,
+            timeout: tcp.timeout,
+            client_time_scale: tcp.client_time_scale.into(),
+            backend_time_scale: tcp.backend_time_scale.into(),
+            resets_per_second: tcp.resets_per_second,
+            challenges_per_second: tcp.challenges_per_second,
+            icmp_per_second: spec.ip.icmp_per_second,
+            neighbors: spec.ip.neighbors,
+            ..TcpSettings::default()
+        },
+    }
+}
+
+/// What a reload may change.
+pub(super) fn http_settings(appliance: &Appliance) -> HttpSettings {
+    let spec = &appliance.spec;
+    let (http, timeouts, limits) = (&spec.http, &spec.http.timeouts, &spec.http.limits);
+    HttpSettings {
+        via: http.via.clone(),
+        forwarded_for: match http.forwarded_for {
+            schema::ForwardedFor::Append => ForwardedFor::Append,
+            schema::ForwardedFor::Replace => ForwardedFor::Replace,
+            schema::ForwardedFor::None => ForwardedFor::None,
+        },
+        max_target: bytes32(limits.target),
+        max_head: bytes32(limits.head),
+        max_fields: limits.fields.into(),
+        max_body: limits.body.map(ByteSize::bytes),
+        max_interim: u8::try_from(limits.interim_replies).unwrap_or(u8::MAX),
+        head_timeout: timeouts.head,
+        body_timeout: timeouts.body,
+        idle_timeout: timeouts.idle,
+        connect_timeout: timeouts.connect,
+        response_timeout: timeouts.response,
+        request_timeout: timeouts.request.limit(),
+        idle_per_endpoint: spec.upstream.idle_per_endpoint,
+        upstream_idle_timeout: spec.upstream.idle_timeout,
+        access: match spec.access_log.requests {
+            AccessLogRequests::All => AccessLevel::All,
+            AccessLogRequests::Errors => AccessLevel::Errors,
+            AccessLogRequests::None => AccessLevel::None,
+        },
+        ..HttpSettings::default()
+    }
+}
+
+/// A route's own request timeout, where it has one. A core takes the appliance's where a rule has none, so a route that wants
+/// no limit gets one that never comes.
+pub(super) fn rule_timeout(own: Option<schema::Timeout>) -> Option<Duration> {
+    own.map(|timeout| timeout.limit().unwrap_or(Duration::MAX))
+}
+
+fn bytes32(size: ByteSize) -> u32 {
+    u32::try_from(size.bytes()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,212 @@
+//! The appliance's numbers in Prometheus' text format, version 0.0.4.
+//!
+//! Label sets are bounded by the configuration: cores, ports, verdicts, and the series that the compiler made; of the latter those
+//! of earlier configurations appear only if they have counted something. Nothing that a client sends becomes a label.
+
+use core::fmt::{self, Display, Write};
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use tables::counters::{LATENCY_BOUNDS_US, PortCounters, ScalarKind, SeriesCore, status_label};
+use tables::{CoreCounters, Counter, Series, SeriesId, Verdict};
+
+/// What [`render`] is made from.
+#[derive(Debug)]
+pub struct Sources<'a> {
+    /// Millrace's version.
+    pub version: &'a str,
+    /// Each core's counters, by the core's index.
+    pub cores: &'a [Arc<CoreCounters>],
+    /// The ports' names, in the appliance's order.
+    pub ports: &'a [Arc<str>],
+    /// All series so far.
+    pub series: &'a [Arc<Series>],
+    /// Those of the running configuration.
+    pub in_use: &'a HashSet<SeriesId>,
+    /// What the devices counted themselves: port, counter, value.
+    pub devices: &'a [(Arc<str>, String, u64)],
+    /// Access log records that could not be written.
+    pub access_log_lost: u64,
+}
+
+/// Content type of [`render`]'s text.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// All numbers now.
+#[must_use]
+pub fn render(sources: &Sources<'_>) -> String {
+    let mut text = Exposition::default();
+    text.family("millrace_build_info", "gauge", "Version of Millrace.");
+    text.sample("millrace_build_info", &[("version", &sources.version)], 1);
+    cores(&mut text, sources);
+    ports(&mut text, sources);
+    series(&mut text, sources);
+    if !sources.devices.is_empty() {
+        let name = "millrace_device_statistic_total";
+        text.family(name, "counter", "Counters that the port's device keeps, by their DPDK name.");
+        for (port, counter, value) in sources.devices {
+            text.sample(name, &[("port", port), ("name", counter)], value);
+        }
+    }
+    text.0
+}
+
+fn cores(text: &mut Exposition, sources: &Sources<'_>) {
+    let Some(first) = sources.cores.first() else {
+        return;
+    };
+    for (position, scalar) in first.scalars().enumerate() {
+        let kind = match scalar.kind {
+            ScalarKind::Counter => "counter",
+            ScalarKind::Gauge => "gauge",
+        };
+        text.family(scalar.metric, kind, scalar.help);
+        for (index, core) in sources.cores.iter().enumerate() {
+            if let Some(own) = core.scalars().nth(position) {
+                text.sample(scalar.metric, &[("core", &index)], own.value.read());
+            }
+        }
+        if scalar.metric == "millrace_access_log_lost_total" {
+            // Lost by the writer, not by a core.
+            text.sample(scalar.metric, &[], sources.access_log_lost);
+        }
+    }
+    let drops = "millrace_packets_dropped_total";
+    text.family(drops, "counter", "Packets that went no further, by reason.");
+    for (index, core) in sources.cores.iter().enumerate() {
+        for (verdict, counter) in Verdict::ALL.iter().zip(&core.drops) {
+            text.sample(drops, &[("core", &index), ("reason", &verdict.token())], counter.read());
+        }
+    }
+}
+
+/// Name, kind and help of a port's numbers, and where they are.
+type PortFamily = (&'static str, &'static str, &'static str, fn(&PortCounters) -> &Counter);
+
+const PORT_FAMILIES: &[PortFamily] = &[
+    ("millrace_port_received_packets_total", "counter", "Frames received.", |p| &p.rx_packets),
+    ("millrace_port_received_bytes_total", "counter", "Bytes received.", |p| &p.rx_bytes),
+    ("millrace_port_sent_packets_total", "counter", "Frames sent.", |p| &p.tx_packets),
+    ("millrace_port_sent_bytes_total", "counter", "Bytes sent.", |p| &p.tx_bytes),
+    ("millrace_port_tx_full_total", "counter", "Frames dropped because the tx ring was full.", |p| &p.tx_full),
+    ("millrace_port_pool_empty_total", "counter", "Frames not sent because the pool was empty.", |p| &p.pool_empty),
+    ("millrace_port_link_up", "gauge", "1 while the link is up.", |p| &p.link_up),
+];
+
+fn ports(text: &mut Exposition, sources: &Sources<'_>) {
+    for (name, kind, help, read) in PORT_FAMILIES {
+        text.family(name, kind, help);
+        for (index, core) in sources.cores.iter().enumerate() {
+            for (port, counters) in sources.ports.iter().zip(&core.ports) {
+                text.sample(name, &[("core", &index), ("port", port)], read(counters).read());
+            }
+        }
+    }
+}
+
+fn series(text: &mut Exposition, sources: &Sources<'_>) {
+    let shown: Vec<(&Series, bool)> = (0u32..)
+        .zip(sources.series)
+        .map(|(id, series)| (series.as_ref(), sources.in_use.contains(&SeriesId(id))))
+        .filter(|(series, in_use)| *in_use || finished(series) > 0)
+        .collect();
+    let sum = |series: &Series, read: &dyn Fn(&SeriesCore) -> u64| -> u64 { series.cores.iter().map(read).sum() };
+
+    let name = "millrace_requests_total";
+    text.family(name, "counter", "Finished requests; code 000 for those that got no response.");
+    for (series, in_use) in &shown {
+        let slots = series.cores.first().map_or(0, |core| core.by_status.len());
+        for slot in 0..slots {
+            let count = sum(series, &|core| core.by_status.get(slot).map_or(0, Counter::read));
+            let code = status_label(slot);
+            // Routes that have served nothing yet show a 0, so that rates have something to start from.
+            if count > 0 || (code == "200" && *in_use && !series.backend.is_empty()) {
+                text.sample(name, &[&labels(series)[..], &[("code", &code)]].concat(), count);
+            }
+        }
+    }
+
+    let name = "millrace_request_duration_seconds";
+    text.family(name, "histogram", "From the first byte of a request to the last of its response.");
+    for (series, _) in &shown {
+        let mut cumulative = 0;
+        for bucket in 0..=LATENCY_BOUNDS_US.len() {
+            cumulative += sum(series, &|core| core.latency.get(bucket).map_or(0, Counter::read));
+            let bound = match LATENCY_BOUNDS_US.get(bucket) {
+                Some(&microseconds) => (microseconds as f64 / 1e6).to_string(),
+                None => "+Inf".to_owned(),
+            };
+            let labels = [&labels(series)[..], &[("le", &bound)]].concat();
+            text.sample("millrace_request_duration_seconds_bucket", &labels, cumulative);
+        }
+        let nanoseconds = sum(series, &|core| core.latency_sum_ns.read());
+        text.sample("millrace_request_duration_seconds_sum", &labels(series), nanoseconds as f64 / 1e9);
+        text.sample("millrace_request_duration_seconds_count", &labels(series), cumulative);
+    }
+
+    let name = "millrace_request_bytes_total";
+    text.family(name, "counter", "Bytes of requests, heads and bodies.");
+    for (series, _) in &shown {
+        text.sample(name, &labels(series), sum(series, &|core| core.request_bytes.read()));
+    }
+    let name = "millrace_response_bytes_total";
+    text.family(name, "counter", "Bytes of responses, heads and bodies.");
+    for (series, _) in &shown {
+        text.sample(name, &labels(series), sum(series, &|core| core.response_bytes.read()));
+    }
+}
+
+fn finished(series: &Series) -> u64 {
+    series.cores.iter().flat_map(|core| &core.by_status).map(Counter::read).sum()
+}
+
+type Label<'a> = (&'static str, &'a dyn Display);
+
+fn labels(series: &Series) -> [Label<'_>; 3] {
+    [("listener", &series.listener), ("route", &series.route), ("backend", &series.backend)]
+}
+
+/// Text in the making.
+#[derive(Default)]
+struct Exposition(String);
+
+impl Exposition {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        // Writing to a String cannot fail, here and below.
+        let _ = writeln!(self.0, "# HELP {name} {}", Escaped { text: help, quotes: false });
+        let _ = writeln!(self.0, "# TYPE {name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[Label<'_>], value: impl Display) {
+        self.0.push_str(name);
+        for (position, (label, text)) in labels.iter().enumerate() {
+            let text = text.to_string();
+            let before = if position == 0 { '{' } else { ',' };
+            let _ = write!(self.0, "{before}{label}=\"{}\"", Escaped { text: &text, quotes: true });
+        }
+        if !labels.is_empty() {
+            self.0.push('}');
+        }
+        let _ = writeln!(self.0, " {value}");
+    }
+}
+
+/// Text in which backslashes, line feeds and, in label values, quotes are escaped.
+struct Escaped<'a> {
+    text: &'a str,
+    quotes: bool,
+}
+
+impl Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.text.chars().try_for_each(|c| match c {
+            '\\' => f.write_str("\\\\"),
+            '\n' => f.write_str("\\n"),
+            '"' if self.quotes => f.write_str("\\\""),
+            c => f.write_char(c),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

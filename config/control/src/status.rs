@@ -1,0 +1,187 @@
+//! What `status` shows: plain data that the admin endpoint writes as JSON and the command line reads back.
+//!
+//! Conditions have the Gateway API's types and reasons. The compiler makes those of Gateways and routes; [`crate::runtime`]
+//! adds what only the running appliance knows.
+
+use serde::{Deserialize, Serialize};
+
+/// One condition of a Gateway, a listener or a route's parent (Kubernetes `metav1.Condition`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Condition {
+    /// `Accepted`, `Programmed`, `ResolvedRefs` or `Conflicted`.
+    #[serde(rename = "type")]
+    pub kind: ConditionKind,
+    /// Whether it holds.
+    pub status: ConditionStatus,
+    /// Why, as one word of the Gateway API.
+    pub reason: String,
+    /// Why, for people; empty where the reason says it all.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// Types of conditions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ConditionKind {
+    /// It is valid and attached to something.
+    Accepted,
+    /// The cores serve it.
+    Programmed,
+    /// What it refers to exists.
+    ResolvedRefs,
+    /// Another listener has its address, port and hostname.
+    Conflicted,
+}
+
+/// Whether a condition holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ConditionStatus {
+    /// It does.
+    True,
+    /// It does not.
+    False,
+}
+
+impl Condition {
+    /// A condition that holds, for the usual reason: its own name.
+    #[must_use]
+    pub fn holds(kind: ConditionKind) -> Self {
+        Self { kind, status: ConditionStatus::True, reason: format!("{kind:?}"), message: String::new() }
+    }
+
+    /// One that holds or does not, for this reason.
+    #[must_use]
+    pub fn new(kind: ConditionKind, status: ConditionStatus, reason: &str, message: impl Into<String>) -> Self {
+        Self { kind, status, reason: reason.to_owned(), message: message.into() }
+    }
+}
+
+/// One Gateway and its listeners.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GatewayStatus {
+    /// `namespace/name`.
+    pub name: String,
+    /// Where it listens.
+    pub addresses: Vec<String>,
+    /// Accepted and Programmed.
+    pub conditions: Vec<Condition>,
+    /// Its listeners.
+    pub listeners: Vec<ListenerStatus>,
+}
+
+/// One listener of a Gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListenerStatus {
+    /// Its name in the Gateway.
+    pub name: String,
+    /// TCP port.
+    pub port: u16,
+    /// `HTTP`.
+    pub protocol: String,
+    /// The hosts it serves; `*` for all.
+    pub hostname: String,
+    /// How many routes are attached.
+    pub attached_routes: usize,
+    /// Accepted, Programmed, ResolvedRefs, Conflicted.
+    pub conditions: Vec<Condition>,
+}
+
+/// One HTTPRoute.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteStatus {
+    /// `namespace/name`.
+    pub name: String,
+    /// Its hosts; empty for those of its listeners.
+    pub hostnames: Vec<String>,
+    /// One per `parentRef`.
+    pub parents: Vec<ParentStatus>,
+}
+
+/// How a route stands with one of its parents.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ParentStatus {
+    /// `namespace/gateway`, with `/section` and `:port` where the reference has them.
+    pub parent: String,
+    /// Accepted and ResolvedRefs.
+    pub conditions: Vec<Condition>,
+}
+
+/// One polling core.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CoreStatus {
+    /// Its number among the appliance's cores, from 0.
+    pub index: u16,
+    /// The CPU it is pinned to.
+    pub cpu: u16,
+    /// `running`, `draining`, `stopping` or `stopped`.
+    pub stage: String,
+    /// Whether its heartbeat moves.
+    pub alive: bool,
+    /// The epoch it runs.
+    pub epoch: u64,
+    /// Share of the last second's time that went into turns with something to do, 0 to 1.
+    pub busy: f64,
+    /// Client connections open now.
+    pub connections: u64,
+    /// Requests being served now.
+    pub requests: u64,
+}
+
+/// One port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PortStatus {
+    /// The appliance's name for it.
+    pub name: String,
+    /// The DPDK device as configured.
+    pub device: String,
+    /// The PMD that drives it.
+    pub driver: String,
+    /// Its Ethernet address.
+    pub mac: String,
+    /// The largest IP packet, in bytes.
+    pub mtu: u16,
+    /// Our addresses.
+    pub addresses: Vec<String>,
+    /// What the device does for us.
+    pub offloads: Vec<String>,
+    /// Carrier present.
+    pub link_up: bool,
+    /// Frames received by all cores.
+    pub rx_packets: u64,
+    /// Frames sent by all cores.
+    pub tx_packets: u64,
+}
+
+/// The whole appliance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// Name of the Appliance resource.
+    pub name: String,
+    /// Millrace's version.
+    pub version: String,
+    /// Seconds since the start.
+    pub uptime_seconds: u64,
+    /// Whether it takes traffic.
+    pub ready: bool,
+    /// Why it does not; empty where it does.
+    pub reasons: Vec<String>,
+    /// The newest epoch.
+    pub epoch: u64,
+    /// Where DPDK's memory lies, for people.
+    pub memory: String,
+    /// Polling cores.
+    pub cores: Vec<CoreStatus>,
+    /// Ports.
+    pub ports: Vec<PortStatus>,
+    /// Gateways.
+    pub gateways: Vec<GatewayStatus>,
+    /// Routes.
+    pub routes: Vec<RouteStatus>,
+}

@@ -1,0 +1,383 @@
+//! Control's view of the cores: what they run, whether they live, what they count.
+//!
+//! Shared by the admin endpoint's thread and the main thread. Everything here reads atomics or takes a lock that no core knows.
+
+use core::time::Duration;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crossbeam_queue::ArrayQueue;
+use tables::access::AccessQueue;
+use tables::lifecycle::{Lifecycle, Stage};
+use tables::publish::{Publisher, Subscriber, slot};
+use tables::{CoreCounters, Snapshot};
+
+use crate::access_log::AccessLog;
+use crate::compile::Compiled;
+use crate::metrics;
+use crate::runtime::PortInfo;
+use crate::status::{Condition, ConditionKind, ConditionStatus, CoreStatus, PortStatus, Status};
+
+/// A core whose heartbeat stands still for so long is reported as hung. Long enough for a busy virtual machine to lose its CPU
+/// for a while.
+const HUNG: Duration = Duration::from_secs(3);
+
+/// Time over which a core's busy share is measured.
+const BUSY_WINDOW: Duration = Duration::from_secs(1);
+
+/// Access records that wait for the writer, per core.
+const ACCESS_QUEUE: usize = 16_384;
+
+/// What a core is started with.
+#[derive(Debug)]
+pub struct CoreSeat {
+    /// Position among the appliance's cores.
+    pub index: u16,
+    /// Its tables.
+    pub snapshot: Subscriber<Snapshot>,
+    /// Its counters.
+    pub counters: Arc<CoreCounters>,
+    /// What it is asked to do.
+    pub lifecycle: Arc<Lifecycle>,
+    /// Its way to the access log.
+    pub access: AccessQueue,
+}
+
+/// Reads the devices' own counters: port, counter, value.
+pub type DeviceStatistics = Box<dyn Fn() -> Vec<(Arc<str>, String, u64)> + Send + Sync>;
+
+/// Facts about the appliance that do not change while it runs.
+pub struct Facts {
+    /// Name of the Appliance resource.
+    pub name: String,
+    /// Millrace's version.
+    pub version: &'static str,
+    /// Where DPDK's memory lies, for people.
+    pub memory: String,
+    /// The CPU of each core.
+    pub cpus: Vec<u16>,
+    /// Its ports.
+    pub ports: Vec<PortInfo>,
+    /// Where access records go.
+    pub access_log: PathBuf,
+    /// The devices' own counters.
+    pub device_statistics: DeviceStatistics,
+}
+
+/// Everything that control knows about the cores.
+pub(crate) struct Supervisor {
+    facts: Facts,
+    port_names: Vec<Arc<str>>,
+    started: Instant,
+    compiled: Mutex<Arc<Compiled>>,
+    cores: Vec<CoreWatch>,
+    draining: AtomicBool,
+    access_log: Mutex<Option<AccessLog>>,
+}
+
+struct CoreWatch {
+    publisher: Mutex<Publisher<Snapshot>>,
+    counters: Arc<CoreCounters>,
+    lifecycle: Arc<Lifecycle>,
+    access: AccessQueue,
+    pulse: Mutex<Pulse>,
+}
+
+/// What was last seen of a core.
+struct Pulse {
+    heartbeat: u64,
+    moved: Instant,
+    sampled: Instant,
+    busy_nanoseconds: u64,
+    nanoseconds: u64,
+    busy: f64,
+}
+
+impl Supervisor {
+    pub(crate) fn new(facts: Facts, compiled: Compiled) -> (Arc<Self>, Vec<CoreSeat>) {
+        let compiled = Arc::new(compiled);
+        let now = Instant::now();
+        let (mut cores, mut seats) = (Vec::new(), Vec::new());
+        for index in (0u16..).take(facts.cpus.len()) {
+            let (publisher, snapshot) = slot(Arc::clone(&compiled.snapshot));
+            let watch = CoreWatch {
+                publisher: Mutex::new(publisher),
+                counters: Arc::new(CoreCounters::new(facts.ports.len())),
+                lifecycle: Arc::new(Lifecycle::default()),
+                access: Arc::new(ArrayQueue::new(ACCESS_QUEUE)),
+                pulse: Mutex::new(Pulse {
+                    heartbeat: 0,
+                    moved: now,
+                    sampled: now,
+                    busy_nanoseconds: 0,
+                    nanoseconds: 0,
+                    busy: 0.0,
+                }),
+            };
+            seats.push(watch.seat(index, snapshot));
+            cores.push(watch);
+        }
+        let port_names = facts.ports.iter().map(|p| p.name.as_str().into()).collect();
+        let supervisor = Self {
+            facts,
+            port_names,
+            started: now,
+            compiled: Mutex::new(compiled),
+            cores,
+            draining: AtomicBool::new(false),
+            access_log: Mutex::new(None),
+        };
+        (Arc::new(supervisor), seats)
+    }
+
+    /// Opens the access log that [`Facts`] names.
+    pub(crate) fn start_access_log(self: &Arc<Self>) -> std::io::Result<()> {
+        let queues = self.cores.iter().map(|core| Arc::clone(&core.access)).collect();
+        let weak = Arc::downgrade(self);
+        let mut last = Arc::clone(&self.compiled().snapshot);
+        let latest = move || {
+            if let Some(supervisor) = weak.upgrade() {
+                last = Arc::clone(&supervisor.compiled().snapshot);
+            }
+            Arc::clone(&last)
+        };
+        *lock(&self.access_log) = Some(AccessLog::start(&self.facts.access_log, queues, latest)?);
+        Ok(())
+    }
+
+    /// Writes what is queued and closes the access log.
+    pub(crate) fn close_access_log(&self) {
+        let log = lock(&self.access_log).take();
+        drop(log);
+    }
+
+    /// A seat for a core that starts again where another ended: same counters, same lifecycle, the newest tables.
+    pub(crate) fn reseat(&self, index: u16) -> Option<CoreSeat> {
+        let core = self.cores.get(usize::from(index))?;
+        // Held until the publisher is replaced, so that a publication in between is not lost.
+        let compiled = lock(&self.compiled);
+        let (publisher, snapshot) = slot(Arc::clone(&compiled.snapshot));
+        *lock(&core.publisher) = publisher;
+        Some(core.seat(index, snapshot))
+    }
+
+    /// Makes `compiled` what all cores run.
+    pub(crate) fn publish(&self, compiled: Compiled) {
+        let mut current = lock(&self.compiled);
+        *current = Arc::new(compiled);
+        for core in &self.cores {
+            lock(&core.publisher).publish(Arc::clone(&current.snapshot));
+        }
+    }
+
+    fn compiled(&self) -> Arc<Compiled> {
+        Arc::clone(&lock(&self.compiled))
+    }
+
+    /// Frees old tables and looks at every core's heartbeat. To be called several times a second.
+    pub(crate) fn tick(&self) {
+        for core in &self.cores {
+            lock(&core.publisher).reclaim();
+            drop(core.observe());
+        }
+    }
+
+    /// Why the process is not alive; empty where it is.
+    pub(crate) fn dead(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        for (index, core) in self.cores.iter().enumerate() {
+            if core.lifecycle.stage() == Stage::Stopped {
+                reasons.push(format!("core {index} has stopped"));
+            } else if let Some(silent) = core.hung() {
+                reasons.push(format!("core {index} has not moved for {} s", silent.as_secs()));
+            }
+        }
+        reasons
+    }
+
+    /// Why no traffic should be sent here; empty where it should.
+    pub(crate) fn unready(&self) -> Vec<String> {
+        let mut reasons = self.dead();
+        if self.is_draining() {
+            reasons.push("draining".to_owned());
+        }
+        let epoch = self.compiled().snapshot.epoch;
+        for (index, core) in self.cores.iter().enumerate() {
+            let runs = lock(&core.publisher).acknowledged();
+            if runs != epoch {
+                reasons.push(format!("core {index} runs epoch {runs}, not {epoch}"));
+            }
+            // A core that never turned has neither seen a link nor taken a table.
+            if core.lifecycle.heartbeat() == 0 {
+                reasons.push(format!("core {index} has not started"));
+            }
+        }
+        for (index, port) in self.port_names.iter().enumerate() {
+            if !self.link_up(index) {
+                reasons.push(format!("port {port}: link down"));
+            }
+        }
+        reasons
+    }
+
+    /// Makes readiness fail and the cores accept nothing new.
+    pub(crate) fn drain(&self) {
+        // Readiness first: whoever watches it should learn no later than clients do.
+        self.draining.store(true, Ordering::Release);
+        self.advance(Stage::Draining);
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn advance(&self, stage: Stage) {
+        for core in &self.cores {
+            core.lifecycle.advance(stage);
+        }
+    }
+
+    pub(crate) fn all_stopped(&self) -> bool {
+        self.cores.iter().all(|core| core.lifecycle.stage() == Stage::Stopped)
+    }
+
+    /// Client connections of all cores, with those that are being opened.
+    pub(crate) fn connections(&self) -> u64 {
+        self.cores.iter().map(|c| c.counters.connections_open.read() + c.counters.half_open.read()).sum()
+    }
+
+    fn link_up(&self, port: usize) -> bool {
+        self.cores.iter().all(|core| core.counters.ports.get(port).is_some_and(|p| p.link_up.read() == 1))
+    }
+
+    pub(crate) fn metrics(&self) -> String {
+        let compiled = self.compiled();
+        let counters: Vec<_> = self.cores.iter().map(|core| Arc::clone(&core.counters)).collect();
+        metrics::render(&metrics::Sources {
+            version: self.facts.version,
+            cores: &counters,
+            ports: &self.port_names,
+            series: &compiled.snapshot.series,
+            in_use: &compiled.series_in_use,
+            devices: &(self.facts.device_statistics)(),
+            access_log_lost: lock(&self.access_log).as_ref().map_or(0, AccessLog::lost),
+        })
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        let compiled = self.compiled();
+        let reasons = self.unready();
+        let mut gateways = compiled.gateways.clone();
+        let epoch = compiled.snapshot.epoch;
+        if self.cores.iter().any(|core| lock(&core.publisher).acknowledged() != epoch) {
+            let lists = gateways.iter_mut().flat_map(|g| {
+                core::iter::once(&mut g.conditions).chain(g.listeners.iter_mut().map(|l| &mut l.conditions))
+            });
+            lists.for_each(|conditions| mark_pending(conditions));
+        }
+        Status {
+            name: self.facts.name.clone(),
+            version: self.facts.version.to_owned(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            ready: reasons.is_empty(),
+            reasons,
+            epoch,
+            memory: self.facts.memory.clone(),
+            cores: (0u16..).zip(&self.cores).zip(&self.facts.cpus).map(|((i, c), &cpu)| c.status(i, cpu)).collect(),
+            ports: self.facts.ports.iter().enumerate().map(|(i, port)| self.port_status(i, port)).collect(),
+            gateways,
+            routes: compiled.routes.clone(),
+        }
+    }
+
+    fn port_status(&self, index: usize, port: &PortInfo) -> PortStatus {
+        let counters = || self.cores.iter().filter_map(|core| core.counters.ports.get(index));
+        PortStatus {
+            name: port.name.clone(),
+            device: port.device.clone(),
+            driver: port.driver.clone(),
+            mac: port.mac_text(),
+            mtu: port.mtu,
+            addresses: port.addresses.clone(),
+            offloads: port.offloads.clone(),
+            link_up: self.link_up(index),
+            rx_packets: counters().map(|p| p.rx_packets.read()).sum(),
+            tx_packets: counters().map(|p| p.tx_packets.read()).sum(),
+        }
+    }
+}
+
+impl CoreWatch {
+    fn seat(&self, index: u16, snapshot: Subscriber<Snapshot>) -> CoreSeat {
+        CoreSeat {
+            index,
+            snapshot,
+            counters: Arc::clone(&self.counters),
+            lifecycle: Arc::clone(&self.lifecycle),
+            access: Arc::clone(&self.access),
+        }
+    }
+
+    fn observe(&self) -> MutexGuard<'_, Pulse> {
+        let mut pulse = lock(&self.pulse);
+        let now = Instant::now();
+        let heartbeat = self.lifecycle.heartbeat();
+        if heartbeat != pulse.heartbeat {
+            (pulse.heartbeat, pulse.moved) = (heartbeat, now);
+        }
+        if now.duration_since(pulse.sampled) >= BUSY_WINDOW {
+            let (busy, all) = (self.counters.busy_nanoseconds.read(), self.counters.nanoseconds.read());
+            let (busy_delta, all_delta) =
+                (busy.saturating_sub(pulse.busy_nanoseconds), all.saturating_sub(pulse.nanoseconds));
+            pulse.busy = if all_delta == 0 { 0.0 } else { busy_delta as f64 / all_delta as f64 };
+            (pulse.busy_nanoseconds, pulse.nanoseconds, pulse.sampled) = (busy, all, now);
+        }
+        pulse
+    }
+
+    /// How long the core has stood still, where that is too long.
+    fn hung(&self) -> Option<Duration> {
+        let silent = self.observe().moved.elapsed();
+        (silent > HUNG).then_some(silent)
+    }
+
+    fn status(&self, index: u16, cpu: u16) -> CoreStatus {
+        let stage = self.lifecycle.stage();
+        CoreStatus {
+            index,
+            cpu,
+            stage: match stage {
+                Stage::Running => "running",
+                Stage::Draining => "draining",
+                Stage::Stopping => "stopping",
+                Stage::Stopped => "stopped",
+            }
+            .to_owned(),
+            alive: stage != Stage::Stopped && self.hung().is_none(),
+            epoch: lock(&self.publisher).acknowledged(),
+            busy: lock(&self.pulse).busy,
+            connections: self.counters.connections_open.read(),
+            requests: self.counters.requests_active.read(),
+        }
+    }
+}
+
+fn mark_pending(conditions: &mut [Condition]) {
+    for condition in conditions {
+        if condition.kind == ConditionKind::Programmed && condition.status == ConditionStatus::True {
+            *condition = Condition::new(
+                ConditionKind::Programmed,
+                ConditionStatus::False,
+                "Pending",
+                "not all cores run the newest epoch yet",
+            );
+        }
+    }
+}
+
+/// A panic elsewhere leaves these values whole: none is changed in more than one step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
