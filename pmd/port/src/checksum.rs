@@ -1,5 +1,7 @@
 //! The Internet checksum (RFC 1071) in software, for devices that cannot do it.
 
+use std::ops::Range;
+
 /// The one's complement sum of `bytes`, taken as big-endian 16-bit words, folded to 16 bits and
 /// added to `seed` (itself such a sum). Not yet inverted.
 #[must_use]
@@ -53,36 +55,97 @@ pub fn pseudo_header(addresses: &[u8], protocol: u8, len: u16) -> u16 {
 /// where the header is neither IPv4 nor IPv6 (RFC 791 §3.1, RFC 8200 §8.1, RFC 9293 §3.1).
 #[must_use]
 pub fn finish_tcp(frame: &mut [u8], l2_len: usize, l3_len: usize) -> bool {
-    const TCP: u8 = 6;
-    const TCP_HEADER: usize = 20;
-    let Some(packet) = frame.get_mut(l2_len..) else {
+    let Some(packet) = Packet::locate(frame, l2_len, l3_len, TCP) else {
         return false;
     };
-    let (least, stated, addresses) = match packet {
-        [first, _, high, low, ..] if *first >> 4 == 4 => (20, usize::from(u16::from_be_bytes([*high, *low])), 12..20),
-        [first, _, _, _, high, low, ..] if *first >> 4 == 6 => {
-            (40, 40 + usize::from(u16::from_be_bytes([*high, *low])), 8..40)
-        }
+    if packet.ipv4 {
+        fill_ipv4(packet.header);
+    }
+    fill_l4(packet.segment, TCP_CHECKSUM, packet.pseudo_header);
+    true
+}
+
+/// Fills the TCP or UDP checksum, and nothing else, of a packet of either protocol that begins `l2_len` bytes into `frame`
+/// and has an IP header of `l3_len` bytes. Returns `false`, and changes nothing, as [`finish_tcp`] does, and for other protocols.
+pub(crate) fn finish_l4(frame: &mut [u8], l2_len: usize, l3_len: usize) -> bool {
+    let protocol = match frame.get(l2_len..) {
+        Some([first, _, _, _, _, _, _, _, _, protocol, ..]) if *first >> 4 == 4 => *protocol,
+        Some([_, _, _, _, _, _, next, ..]) => *next,
         _ => return false,
     };
-    let Some(packet) = packet.get_mut(..stated) else {
+    let place = match protocol {
+        TCP => TCP_CHECKSUM,
+        UDP => UDP_CHECKSUM,
+        _ => return false,
+    };
+    let Some(packet) = Packet::locate(frame, l2_len, l3_len, protocol) else {
         return false;
     };
-    if l3_len < least || packet.len() < l3_len + TCP_HEADER {
-        return false;
+    fill_l4(packet.segment, place.clone(), packet.pseudo_header);
+    if protocol == UDP && packet.segment[place.clone()] == [0, 0] {
+        // Zero says that there is no checksum (RFC 768).
+        packet.segment[place].fill(0xff);
     }
-    let (header, segment) = packet.split_at_mut(l3_len);
-    if least == 20 {
-        header[10..12].fill(0);
-        let value = !sum(0, header);
-        header[10..12].copy_from_slice(&value.to_be_bytes());
-    }
-    // It fits: an IP packet without jumbo options holds at most 65,535 bytes behind its header.
-    let seed = pseudo_header(&header[addresses], TCP, segment.len() as u16);
-    segment[16..18].fill(0);
-    let value = !sum(seed, segment);
-    segment[16..18].copy_from_slice(&value.to_be_bytes());
     true
+}
+
+/// Fills the header checksum of an IPv4 header of at least twenty bytes.
+pub(crate) fn fill_ipv4(header: &mut [u8]) {
+    header[10..12].fill(0);
+    let value = !sum(0, header);
+    header[10..12].copy_from_slice(&value.to_be_bytes());
+}
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const TCP_CHECKSUM: Range<usize> = 16..18;
+const UDP_CHECKSUM: Range<usize> = 6..8;
+
+/// A TCP or UDP packet whose IP and L4 headers are whole.
+pub(crate) struct Packet<'a> {
+    /// The IP header is one of IPv4.
+    pub(crate) ipv4: bool,
+    /// The sum over the pseudo header.
+    pub(crate) pseudo_header: u16,
+    /// The IP header, with IPv6 extension headers.
+    pub(crate) header: &'a mut [u8],
+    /// The L4 header, at least as long as the protocol's shortest, and the payload.
+    pub(crate) segment: &'a mut [u8],
+}
+
+impl<'a> Packet<'a> {
+    /// The TCP packet that begins `l2_len` bytes into `frame`; `None` as [`finish_tcp`] says.
+    pub(crate) fn tcp(frame: &'a mut [u8], l2_len: usize, l3_len: usize) -> Option<Self> {
+        Self::locate(frame, l2_len, l3_len, TCP)
+    }
+
+    fn locate(frame: &'a mut [u8], l2_len: usize, l3_len: usize, protocol: u8) -> Option<Self> {
+        let packet = frame.get_mut(l2_len..)?;
+        let (least, stated, addresses) = match packet {
+            [first, _, high, low, ..] if *first >> 4 == 4 => {
+                (20, usize::from(u16::from_be_bytes([*high, *low])), 12..20)
+            }
+            [first, _, _, _, high, low, ..] if *first >> 4 == 6 => {
+                (40, 40 + usize::from(u16::from_be_bytes([*high, *low])), 8..40)
+            }
+            _ => return None,
+        };
+        let packet = packet.get_mut(..stated)?;
+        let l4_header = if protocol == TCP { 20 } else { 8 };
+        if l3_len < least || packet.len() < l3_len + l4_header {
+            return None;
+        }
+        let (header, segment) = packet.split_at_mut(l3_len);
+        // It fits: an IP packet without jumbo options holds at most 65,535 bytes behind its header.
+        let pseudo_header = pseudo_header(&header[addresses], protocol, segment.len() as u16);
+        Some(Self { ipv4: least == 20, pseudo_header, header, segment })
+    }
+}
+
+fn fill_l4(segment: &mut [u8], place: Range<usize>, pseudo_header: u16) {
+    segment[place.clone()].fill(0);
+    let value = !sum(pseudo_header, segment);
+    segment[place].copy_from_slice(&value.to_be_bytes());
 }
 
 #[cfg(test)]

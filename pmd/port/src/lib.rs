@@ -8,7 +8,21 @@
 //! decides anything about a packet.
 
 pub mod checksum;
+pub mod eal;
+pub mod error;
 pub mod lane;
+pub mod mbuf;
+pub mod mempool;
+pub mod offload;
+pub mod port;
+pub mod queue;
 pub mod sim;
 
+pub use eal::{Eal, EalOptions, Hugepages, MemoryMode, RegisteredThread};
+pub use error::{EalError, PortError};
 pub use lane::{BURST, Burst, Frame, Lane, LaneCounters, Link, RxChecksum, TxChecksum};
+pub use mbuf::Mbuf;
+pub use mempool::Mempool;
+pub use offload::Offloads;
+pub use port::{Capabilities, Port, PortOptions, PortStatistics};
+pub use queue::DpdkLane;

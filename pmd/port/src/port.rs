@@ -1,0 +1,440 @@
+//! Ports: configured and started once, then handed out as lanes.
+//!
+//! The binary calls it at start-up; the control side reads statistics and the link from it. It never receives or sends.
+
+mod interface;
+
+use std::ffi::{CStr, CString, c_char};
+use std::ptr;
+use std::sync::Arc;
+
+use dpdk_sys as sys;
+
+use crate::eal::{Eal, Runtime, log};
+use crate::error::{Errno, PortError, check};
+use crate::lane::Link;
+use crate::mempool::Mempool;
+use crate::offload::Offloads;
+use crate::queue::DpdkLane;
+use interface::Interface;
+
+/// How a port is to be configured.
+#[derive(Debug, Clone)]
+pub struct PortOptions {
+    /// Queue pairs, each of which becomes a lane.
+    pub queues: u16,
+    /// Frames that each receive ring holds; the driver's limits apply silently.
+    pub rx_descriptors: u16,
+    /// Frames that each send ring holds; the driver's limits apply silently.
+    pub tx_descriptors: u16,
+    /// The largest IP packet in bytes; `None` leaves what the device has.
+    pub mtu: Option<u16>,
+    /// Mbufs in each lane's pool. What the rings of the device can hold comes out of these. With the default
+    /// data room, each takes 2.4 KiB of hugepages, and 4 KiB of ordinary ones, whose borders it may not cross.
+    pub mbufs: u32,
+    /// Bytes of the longest frame that an mbuf holds.
+    pub data_room: u16,
+}
+
+impl Default for PortOptions {
+    fn default() -> Self {
+        Self { queues: 1, rx_descriptors: 1024, tx_descriptors: 1024, mtu: None, mbufs: 8192, data_room: 2048 }
+    }
+}
+
+/// One port. Dropping it and all its lanes closes it.
+#[derive(Debug)]
+pub struct Port {
+    shared: Arc<Shared>,
+    /// One a queue; taken along by the lane's maker only as a shared handle.
+    pools: Vec<Mempool>,
+    /// Queues whose lane was handed out.
+    taken: Vec<bool>,
+    started: bool,
+}
+
+/// What the driver says about the port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Receive offloads, by DPDK's names.
+    pub rx_offloads: Vec<String>,
+    /// Send offloads, by DPDK's names.
+    pub tx_offloads: Vec<String>,
+    /// Queue pairs at most.
+    pub queues: u16,
+    /// The driver spreads received flows over queues by itself (RSS).
+    pub rss: bool,
+}
+
+/// What the device counted since it started. It may count what a lane never saw, and some drivers count little.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PortStatistics {
+    /// Frames received.
+    pub rx_packets: u64,
+    /// Frames sent.
+    pub tx_packets: u64,
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+    /// Frames dropped because the receive ring was full.
+    pub rx_missed: u64,
+    /// Frames received in error.
+    pub rx_errors: u64,
+    /// Frames not sent because of an error.
+    pub tx_errors: u64,
+    /// Frames dropped because there was no mbuf for them.
+    pub rx_no_mbuf: u64,
+    /// All that the driver counts, by its own names.
+    pub extended: Vec<(String, u64)>,
+}
+
+impl Port {
+    /// Configures a device that was given to [`Eal::start`], named by the same string or by the name in it.
+    ///
+    /// # Errors
+    /// As [`PortError`] lists them. A port that failed to configure stays unusable until DPDK is started anew.
+    pub fn configure(eal: &Eal, device: &str, options: &PortOptions) -> Result<Self, PortError> {
+        let device = device.to_owned();
+        let Some(known) = eal.runtime().device(&device) else { return Err(PortError::NotFound { device }) };
+        let Some(id) = find(&known.name) else { return Err(PortError::NotFound { device }) };
+        if !eal.runtime().claim(id) {
+            return Err(PortError::InUse { device });
+        }
+        let interface = known.interface.as_deref().and_then(Interface::open);
+        let opened = Opened { id, runtime: Arc::clone(eal.runtime()), device: known.name.clone() };
+        let info = opened.info()?;
+        let pools = opened.configure(options, &info)?;
+        let mtu = opened.mtu(interface.as_ref())?;
+        if u32::from(options.data_room) < u32::from(mtu) + FRAME_OVERHEAD {
+            return Err(PortError::DataRoom { device: opened.device.clone(), mtu, data_room: options.data_room });
+        }
+        let shared = Shared {
+            mac: opened.mac()?,
+            mtu,
+            offloads: offloads(&info),
+            driver: text(info.driver_name),
+            capabilities: capabilities(&info),
+            interface,
+            opened,
+        };
+        let taken = vec![false; pools.len()];
+        Ok(Self { shared: Arc::new(shared), pools, taken, started: false })
+    }
+
+    /// Starts the device: from now on it receives.
+    ///
+    /// # Errors
+    /// [`PortError::Refused`] with the driver's words.
+    pub fn start(&mut self) -> Result<(), PortError> {
+        if !self.started {
+            let opened = &self.shared.opened;
+            // SAFETY: the port is configured and not started, and its id is valid while `opened` lives.
+            opened.step("start", || unsafe { sys::rte_eth_dev_start(opened.id) })?;
+            self.started = true;
+        }
+        Ok(())
+    }
+
+    /// Hands out the lane of a queue, once.
+    ///
+    /// # Errors
+    /// [`PortError::NotStarted`], or [`PortError::NoLane`] where it was handed out before or does not exist.
+    pub fn take_lane(&mut self, queue: u16) -> Result<DpdkLane, PortError> {
+        let device = || self.shared.opened.device.clone();
+        if !self.started {
+            return Err(PortError::NotStarted { device: device() });
+        }
+        match (self.pools.get(usize::from(queue)), self.taken.get_mut(usize::from(queue))) {
+            (Some(pool), Some(taken)) if !*taken => {
+                *taken = true;
+                Ok(DpdkLane::new(Arc::clone(&self.shared), queue, pool.share()))
+            }
+            _ => Err(PortError::NoLane { device: device(), queue }),
+        }
+    }
+
+    /// Hands out the lanes of all queues that still have theirs, in the queues' order.
+    ///
+    /// # Errors
+    /// [`PortError::NotStarted`].
+    pub fn lanes(&mut self) -> Result<Vec<DpdkLane>, PortError> {
+        let free = (0..self.queues()).filter(|queue| self.taken.get(usize::from(*queue)) == Some(&false));
+        free.collect::<Vec<_>>().into_iter().map(|queue| self.take_lane(queue)).collect()
+    }
+
+    /// What DPDK calls the port.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.shared.opened.device
+    }
+
+    /// The driver, such as `net_af_packet`.
+    #[must_use]
+    pub fn driver(&self) -> &str {
+        &self.shared.driver
+    }
+
+    /// Queue pairs, and so lanes.
+    #[must_use]
+    pub fn queues(&self) -> u16 {
+        u16::try_from(self.pools.len()).unwrap_or(u16::MAX)
+    }
+
+    /// The port's Ethernet address.
+    #[must_use]
+    pub fn mac(&self) -> [u8; 6] {
+        self.shared.mac
+    }
+
+    /// The largest IP packet that the port carries, in bytes.
+    #[must_use]
+    pub fn mtu(&self) -> u16 {
+        self.shared.mtu
+    }
+
+    /// The link's state, read without blocking.
+    #[must_use]
+    pub fn link(&self) -> Link {
+        self.shared.link()
+    }
+
+    /// What the device does about checksums.
+    #[must_use]
+    pub fn offloads(&self) -> Offloads {
+        self.shared.offloads
+    }
+
+    /// What the driver says about the port.
+    #[must_use]
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.shared.capabilities
+    }
+
+    /// The pool of a queue's lane.
+    #[must_use]
+    pub fn pool(&self, queue: u16) -> Option<&Mempool> {
+        self.pools.get(usize::from(queue))
+    }
+
+    /// What the device counted.
+    ///
+    /// # Errors
+    /// [`PortError::Refused`] where the driver keeps no counters.
+    pub fn statistics(&self) -> Result<PortStatistics, PortError> {
+        self.shared.opened.statistics()
+    }
+}
+
+/// A port as its lanes share it, closed when the last of them is gone.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) mac: [u8; 6],
+    pub(crate) mtu: u16,
+    pub(crate) offloads: Offloads,
+    driver: String,
+    capabilities: Capabilities,
+    /// The kernel's interface below, of whose carrier DPDK may know nothing.
+    interface: Option<Interface>,
+    opened: Opened,
+}
+
+impl Shared {
+    pub(crate) fn id(&self) -> u16 {
+        self.opened.id
+    }
+
+    pub(crate) fn link(&self) -> Link {
+        let (mut up, mut mbps) = (0, 0);
+        // SAFETY: the port exists as long as `opened`; both pointers are valid for the call.
+        let known = check(unsafe { sys::shim_link(self.opened.id, &raw mut up, &raw mut mbps) }).is_ok();
+        let carrier = self.interface.as_ref().is_none_or(Interface::running);
+        Link { up: known && up != 0 && carrier, mbps }
+    }
+}
+
+/// The port that DPDK knows under this name.
+pub(crate) fn find(name: &str) -> Option<u16> {
+    let name = CString::new(name).ok()?;
+    let mut id = 0;
+    // SAFETY: the name is a C string; the id is written to before the call returns.
+    check(unsafe { sys::rte_eth_dev_get_port_by_name(name.as_ptr(), &raw mut id) }).ok().map(|_| id)
+}
+
+/// Bytes of a frame beside the IP packet: Ethernet header, two VLAN tags.
+const FRAME_OVERHEAD: u32 = 14 + 8;
+
+/// A port that this process claimed. Closed on drop.
+#[derive(Debug)]
+struct Opened {
+    id: u16,
+    device: String,
+    /// Ends after the port.
+    runtime: Arc<Runtime>,
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        // SAFETY: no lane is left, so nobody polls the port. Stopping a stopped port, and a driver that cannot
+        // stop, are harmless; closing gives back all mbufs in its rings.
+        unsafe {
+            sys::rte_eth_dev_stop(self.id);
+            sys::rte_eth_dev_close(self.id);
+        }
+    }
+}
+
+impl Opened {
+    /// Does one step of the set-up, and quotes what the driver logged where it fails.
+    fn step(&self, step: &'static str, call: impl FnOnce() -> i32) -> Result<u32, PortError> {
+        let mark = log::mark();
+        check(call()).map_err(|cause| {
+            let device = self.device.clone();
+            PortError::Refused { device, step, cause, log: log::since(mark) }
+        })
+    }
+
+    fn info(&self) -> Result<sys::rte_eth_dev_info, PortError> {
+        let mut info = sys::rte_eth_dev_info::default();
+        // SAFETY: the port exists; `info` is valid for the call.
+        self.step("describe itself", || unsafe { sys::rte_eth_dev_info_get(self.id, &raw mut info) })?;
+        Ok(info)
+    }
+
+    fn mac(&self) -> Result<[u8; 6], PortError> {
+        let mut mac = [0; 6];
+        // SAFETY: the port exists; six bytes are written.
+        self.step("tell its address", || unsafe { sys::shim_mac(self.id, mac.as_mut_ptr()) })?;
+        Ok(mac)
+    }
+
+    fn mtu(&self, interface: Option<&Interface>) -> Result<u16, PortError> {
+        let mut mtu = 0;
+        // SAFETY: the port exists; `mtu` is valid for the call.
+        self.step("tell its MTU", || unsafe { sys::rte_eth_dev_get_mtu(self.id, &raw mut mtu) })?;
+        // af_packet says 1500, whatever the interface has.
+        Ok(interface.and_then(Interface::mtu).map_or(mtu, |below| mtu.min(below)))
+    }
+
+    fn configure(&self, options: &PortOptions, info: &sys::rte_eth_dev_info) -> Result<Vec<Mempool>, PortError> {
+        let queues = options.queues;
+        let available = info.max_rx_queues.min(info.max_tx_queues);
+        if queues == 0 || queues > available {
+            return Err(PortError::Queues { device: self.device.clone(), wanted: queues, available });
+        }
+        let mut conf = sys::rte_eth_conf::default();
+        conf.rxmode.offloads = info.rx_offload_capa & RX_OFFLOADS;
+        conf.txmode.offloads = info.tx_offload_capa & TX_OFFLOADS;
+        let hashes = info.flow_type_rss_offloads & (sys::SHIM_RSS_IP | sys::SHIM_RSS_TCP | sys::SHIM_RSS_UDP);
+        if queues > 1 && hashes != 0 {
+            conf.rxmode.mq_mode = sys::RTE_ETH_MQ_RX_RSS;
+            conf.rx_adv_conf.rss_conf.rss_hf = hashes;
+        }
+        if let Some(mtu) = options.mtu {
+            conf.rxmode.mtu = u32::from(mtu);
+        }
+        self.step("be configured", || {
+            // SAFETY: the port exists and is not started; what is pointed at outlives the call.
+            unsafe { sys::rte_eth_dev_configure(self.id, queues, queues, &raw const conf) }
+        })?;
+        if let Some(mtu) = options.mtu {
+            // SAFETY: as above.
+            self.step("take the MTU", || unsafe { sys::rte_eth_dev_set_mtu(self.id, mtu) })?;
+        }
+        let (mut rx, mut tx) = (options.rx_descriptors, options.tx_descriptors);
+        self.step("take the ring sizes", || {
+            // SAFETY: as above.
+            unsafe { sys::rte_eth_dev_adjust_nb_rx_tx_desc(self.id, &raw mut rx, &raw mut tx) }
+        })?;
+        // SAFETY: as above.
+        let socket = unsafe { sys::rte_eth_dev_socket_id(self.id) };
+        let mut pools = Vec::new();
+        for queue in 0..queues {
+            let pool = Mempool::create(options.mbufs, options.data_room, socket)
+                .map_err(|cause| PortError::Memory { device: self.device.clone(), mbufs: options.mbufs, cause })?;
+            self.runtime.keep(pool.raw());
+            // -1 ("any") stays all ones, as DPDK wants it.
+            let on = socket as u32;
+            self.step("set up a receive queue", || {
+                // SAFETY: as above; the pool outlives the port.
+                unsafe { sys::rte_eth_rx_queue_setup(self.id, queue, rx, on, ptr::null(), pool.as_ptr()) }
+            })?;
+            self.step("set up a send queue", || {
+                // SAFETY: as above.
+                unsafe { sys::rte_eth_tx_queue_setup(self.id, queue, tx, on, ptr::null()) }
+            })?;
+            pools.push(pool);
+        }
+        Ok(pools)
+    }
+
+    fn statistics(&self) -> Result<PortStatistics, PortError> {
+        let mut basic = sys::rte_eth_stats::default();
+        // SAFETY: the port exists; `basic` is valid for the call.
+        self.step("tell its counters", || unsafe { sys::rte_eth_stats_get(self.id, &raw mut basic) })?;
+        Ok(PortStatistics {
+            rx_packets: basic.ipackets,
+            tx_packets: basic.opackets,
+            rx_bytes: basic.ibytes,
+            tx_bytes: basic.obytes,
+            rx_missed: basic.imissed,
+            rx_errors: basic.ierrors,
+            tx_errors: basic.oerrors,
+            rx_no_mbuf: basic.rx_nombuf,
+            extended: self.extended().unwrap_or_default(),
+        })
+    }
+
+    fn extended(&self) -> Result<Vec<(String, u64)>, Errno> {
+        // SAFETY: the port exists; with no room, only the number of counters is returned.
+        let count = check(unsafe { sys::rte_eth_xstats_get_names(self.id, ptr::null_mut(), 0) })?;
+        let room = usize::try_from(count).unwrap_or(0);
+        let mut names = vec![sys::rte_eth_xstat_name::default(); room];
+        let mut values = vec![sys::rte_eth_xstat::default(); room];
+        // SAFETY: the port exists; `count` entries can be written.
+        check(unsafe { sys::rte_eth_xstats_get_names(self.id, names.as_mut_ptr(), count) })?;
+        // SAFETY: as above.
+        let got = check(unsafe { sys::rte_eth_xstats_get(self.id, values.as_mut_ptr(), count) })?;
+        let named = values.iter().take(usize::try_from(got).unwrap_or(0)).filter_map(|value| {
+            let name = names.get(usize::try_from(value.id).ok()?)?;
+            Some((text(name.name.as_ptr()), value.value))
+        });
+        Ok(named.collect())
+    }
+}
+
+const RX_OFFLOADS: u64 =
+    sys::SHIM_RX_OFFLOAD_IPV4_CKSUM | sys::SHIM_RX_OFFLOAD_TCP_CKSUM | sys::SHIM_RX_OFFLOAD_UDP_CKSUM;
+const TX_OFFLOADS: u64 = sys::SHIM_TX_OFFLOAD_IPV4_CKSUM | sys::SHIM_TX_OFFLOAD_TCP_CKSUM;
+
+fn offloads(info: &sys::rte_eth_dev_info) -> Offloads {
+    let (rx, tx) = (info.rx_offload_capa, info.tx_offload_capa);
+    Offloads {
+        rx_l4: rx & sys::SHIM_RX_OFFLOAD_TCP_CKSUM != 0,
+        rx_ipv4: rx & sys::SHIM_RX_OFFLOAD_IPV4_CKSUM != 0,
+        tx_tcp: tx & sys::SHIM_TX_OFFLOAD_TCP_CKSUM != 0,
+        tx_ipv4: tx & sys::SHIM_TX_OFFLOAD_IPV4_CKSUM != 0,
+    }
+}
+
+fn capabilities(info: &sys::rte_eth_dev_info) -> Capabilities {
+    let names = |set: u64, name: unsafe extern "C" fn(u64) -> *const c_char| {
+        let bits = (0..u64::BITS).map(|bit| 1 << bit).filter(|bit| set & bit != 0);
+        // SAFETY: both functions take any number and return a constant string.
+        bits.map(|bit| text(unsafe { name(bit) })).collect()
+    };
+    Capabilities {
+        rx_offloads: names(info.rx_offload_capa, sys::rte_eth_dev_rx_offload_name),
+        tx_offloads: names(info.tx_offload_capa, sys::rte_eth_dev_tx_offload_name),
+        queues: info.max_rx_queues.min(info.max_tx_queues),
+        rss: info.flow_type_rss_offloads != 0,
+    }
+}
+
+fn text(pointer: *const c_char) -> String {
+    if pointer.is_null() {
+        return String::new();
+    }
+    // SAFETY: DPDK's names end with a zero byte and stay where they are.
+    unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
+}

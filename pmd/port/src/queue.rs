@@ -1,0 +1,180 @@
+//! One core's queue pair on one port: the hot path.
+//!
+//! The polling core calls it. It never locks, allocates memory of the heap, or logs; a driver like af_packet makes system calls.
+
+use std::sync::Arc;
+
+use dpdk_sys as sys;
+
+use crate::lane::{BURST, Burst, Frame, Lane, LaneCounters, Link, TxChecksum};
+use crate::mbuf::Mbuf;
+use crate::mempool::Mempool;
+use crate::offload::{self, Offloads};
+use crate::port::Shared;
+
+/// DPDK's lane: an rx queue, a tx queue, and a pool.
+#[derive(Debug)]
+pub struct DpdkLane {
+    /// Frames to be sent with the next flush. Goes before `shared`, which keeps their pools.
+    stage: Burst<Mbuf>,
+    staged_bytes: u64,
+    counters: LaneCounters,
+    scattered: u64,
+    id: u16,
+    queue: u16,
+    offloads: Offloads,
+    pool: Mempool,
+    shared: Arc<Shared>,
+    /// One core's: a lane may move to its thread, and is not shared.
+    _not_sync: std::marker::PhantomData<std::cell::Cell<()>>,
+}
+
+impl DpdkLane {
+    pub(crate) fn new(shared: Arc<Shared>, queue: u16, pool: Mempool) -> Self {
+        Self {
+            stage: Burst::new(),
+            staged_bytes: 0,
+            counters: LaneCounters::default(),
+            scattered: 0,
+            id: shared.id(),
+            queue,
+            offloads: shared.offloads,
+            pool,
+            shared,
+            _not_sync: std::marker::PhantomData,
+        }
+    }
+
+    /// The queue's number on its port.
+    #[must_use]
+    pub fn queue(&self) -> u16 {
+        self.queue
+    }
+
+    /// The pool that this lane receives into and allocates from.
+    #[must_use]
+    pub fn pool(&self) -> &Mempool {
+        &self.pool
+    }
+
+    /// Mbufs of this lane's pool that are held by someone: the core, the stage, the device's rings, another port.
+    #[must_use]
+    pub fn frames_in_use(&self) -> u32 {
+        self.pool.in_use()
+    }
+
+    /// Received frames that came in several segments, did not fit into one mbuf, and were dropped. They are not in `rx_packets`.
+    #[must_use]
+    pub fn scattered_dropped(&self) -> u64 {
+        self.scattered
+    }
+
+    /// What is not the common case: frames in several segments, and frames whose checksum was left open by a peer on this machine.
+    #[cold]
+    fn straighten(&mut self, burst: &mut Burst<Mbuf>) {
+        burst.retain(|frame| {
+            if frame.segments() > 1 && !frame.linearize() {
+                self.scattered += 1;
+                return false;
+            }
+            let flags = frame.flags();
+            if offload::is_partial(flags) {
+                let flags = offload::complete_partial(flags, frame.bytes_mut());
+                frame.set_flags(flags);
+            }
+            true
+        });
+    }
+}
+
+impl Lane for DpdkLane {
+    type Frame = Mbuf;
+
+    #[inline]
+    fn receive(&mut self, burst: &mut Burst<Mbuf>) {
+        debug_assert!(burst.is_empty(), "the contract of Lane::receive");
+        burst.clear();
+        let room = burst.as_mut_ptr().cast::<*mut sys::rte_mbuf>();
+        // SAFETY: the port is started and lives as long as `shared`; this lane is its queue's only user, since it is not
+        // Clone and not Sync. `room` holds BURST pointers, and an Mbuf is one pointer. DPDK writes as many owned, non-null
+        // mbufs as it returns, at most BURST.
+        unsafe {
+            let received = sys::rte_eth_rx_burst(self.id, self.queue, room, BURST as u16);
+            burst.set_len(usize::from(received));
+        }
+        if burst.is_empty() {
+            return;
+        }
+        let odd = |frame: &Mbuf| frame.segments() > 1 || offload::is_partial(frame.flags());
+        if burst.iter().any(odd) {
+            self.straighten(burst);
+        }
+        self.counters.rx_packets += burst.len() as u64;
+        self.counters.rx_bytes += burst.iter().map(|frame| u64::from(frame.frame_len())).sum::<u64>();
+    }
+
+    #[inline]
+    fn allocate(&mut self) -> Option<Mbuf> {
+        let frame = self.pool.allocate();
+        self.counters.pool_empty += u64::from(frame.is_none());
+        frame
+    }
+
+    #[inline]
+    fn transmit(&mut self, mut frame: Mbuf, checksum: TxChecksum) {
+        // What the device said when the frame came in says nothing about its going out; how its memory is attached does.
+        let mut flags = frame.flags() & sys::SHIM_MBUF_ATTACHED;
+        if let TxChecksum::Tcp { l2_len, l3_len } = checksum
+            && let Some(request) = offload::finish_tcp(frame.bytes_mut(), l2_len, l3_len, self.offloads)
+        {
+            flags |= request.flags;
+            frame.set_tx_offload(request.lengths);
+        }
+        frame.set_flags(flags);
+        self.staged_bytes += u64::from(frame.frame_len());
+        self.stage.push(frame);
+        if self.stage.is_full() {
+            self.flush();
+        }
+    }
+
+    #[inline]
+    fn flush(&mut self) {
+        let count = self.stage.len();
+        if count == 0 {
+            return;
+        }
+        let frames = self.stage.as_mut_ptr().cast::<*mut sys::rte_mbuf>();
+        // SAFETY: as in `receive`. The stage gives up its frames before DPDK takes them: the first `taken` are DPDK's,
+        // the rest are ours, and are read and then freed once.
+        unsafe {
+            self.stage.set_len(0);
+            let taken = sys::rte_eth_tx_burst(self.id, self.queue, frames, count as u16);
+            let left = count - usize::from(taken);
+            if left > 0 {
+                let rest = std::slice::from_raw_parts(frames.add(usize::from(taken)).cast::<Mbuf>(), left);
+                self.staged_bytes -= rest.iter().map(|frame| u64::from(frame.frame_len())).sum::<u64>();
+                self.counters.tx_full += left as u64;
+                sys::rte_pktmbuf_free_bulk(frames.add(usize::from(taken)), left as u32);
+            }
+            self.counters.tx_packets += u64::from(taken);
+        }
+        self.counters.tx_bytes += std::mem::take(&mut self.staged_bytes);
+    }
+
+    fn mac(&self) -> [u8; 6] {
+        self.shared.mac
+    }
+
+    fn mtu(&self) -> u16 {
+        self.shared.mtu
+    }
+
+    fn link(&self) -> Link {
+        self.shared.link()
+    }
+
+    fn counters(&self) -> LaneCounters {
+        self.counters
+    }
+}
