@@ -1,0 +1,246 @@
+//! What goes out, to the byte.
+
+use core::net::IpAddr;
+
+use proto::http1::*;
+
+use super::accepted;
+
+fn options(forwarded_for: ForwardedFor) -> ForwardOptions<'static> {
+    let client = IpAddr::from([192, 0, 2, 7]);
+    ForwardOptions { client, scheme: "https", forwarded_for, via: None, default_authority: "10.9.2.2:8080" }
+}
+
+fn forwarded(request: &str, options: &ForwardOptions<'_>) -> String {
+    let mut out = b"what was there stays|".to_vec();
+    encode_request(&accepted(request.as_bytes()), options, &mut out);
+    String::from_utf8(out).unwrap().strip_prefix("what was there stays|").unwrap().to_owned()
+}
+
+/// Without X-Forwarded fields, which have a test of their own.
+fn plain(request: &str) -> String {
+    forwarded(request, &options(ForwardedFor::None))
+}
+
+fn returned(response: &str, request: Method, client: Version, connection: Connection) -> String {
+    let head = parse_response(response.as_bytes(), request, &Limits::default()).unwrap().unwrap();
+    let mut out = Vec::new();
+    encode_response(&head, response_framing(head.framing, client), connection, client, Some("mr"), &mut out);
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn hop_by_hop_fields_and_those_that_connection_names_are_removed() {
+    let request = "GET / HTTP/1.1\r\nhost: a\r\nConnection: X-Mine, close\r\nconnection: x-Other\r\nKeep-Alive: 5\r\n\
+        Proxy-Connection: close\r\nProxy-Authorization: Basic eA==\r\nTE: gzip\r\nUpgrade: websocket\r\nX-Mine: 1\r\n\
+        X-OTHER: 2\r\nHTTP2-Settings: x\r\nExpect: 100-continue\r\nX-Kept:3\r\nTrailer: T\r\n\r\n";
+    assert_eq!(plain(request), "GET / HTTP/1.1\r\nHost: a\r\nX-Kept: 3\r\nTrailer: T\r\n\r\n");
+
+    let response = "HTTP/1.1 200 Fine\r\nConnection: X-Mine, keep-alive\r\nKeep-Alive: 5\r\nUpgrade: h2c\r\n\
+        Proxy-Authenticate: Basic\r\nProxy-Connection: keep-alive\r\nX-Mine: 1\r\nX-Kept: 2\r\nContent-Length: 0\r\n\r\n";
+    assert_eq!(
+        returned(response, Method::Get, Version::Http11, Connection::KeepAlive),
+        "HTTP/1.1 200 Fine\r\nX-Kept: 2\r\nContent-Length: 0\r\nVia: 1.1 mr\r\n\r\n"
+    );
+}
+
+#[test]
+fn connection_cannot_remove_what_is_made_anew() {
+    let request = "POST / HTTP/1.1\r\nHost: a\r\nConnection: Host, Content-Length, X-Forwarded-For, Via\r\n\
+        Content-Length: 3\r\nX-Forwarded-For: 1.1.1.1\r\n\r\n";
+    let out = forwarded(request, &options(ForwardedFor::Replace));
+    assert!(out.contains("Host: a\r\n") && out.contains("Content-Length: 3\r\n"), "{out}");
+    assert!(out.contains("X-Forwarded-For: 192.0.2.7\r\n"), "{out}");
+}
+
+#[test]
+fn request_framing_is_made_anew() {
+    for (sent, out) in [
+        ("", ""),
+        ("content-length: 007\r\n", "Content-Length: 7\r\n"),
+        ("content-length: 0\r\n", "Content-Length: 0\r\n"),
+        ("transfer-encoding: Chunked\r\n", "Transfer-Encoding: chunked\r\n"),
+    ] {
+        let request = format!("POST / HTTP/1.1\r\nHost: a\r\n{sent}A: b\r\n\r\n");
+        assert_eq!(plain(&request), format!("POST / HTTP/1.1\r\nHost: a\r\nA: b\r\n{out}\r\n"));
+    }
+}
+
+#[test]
+fn the_target_goes_out_in_origin_form() {
+    for (line, host, out) in [
+        ("GET /a/../b?c", "a", "GET /a/../b?c HTTP/1.1\r\nHost: a\r\n\r\n"),
+        ("GET /a?", "a", "GET /a? HTTP/1.1\r\nHost: a\r\n\r\n"),
+        ("GET http://b:81/c?d", "a", "GET /c?d HTTP/1.1\r\nHost: b:81\r\n\r\n"),
+        ("GET http://b?d", "a", "GET /?d HTTP/1.1\r\nHost: b\r\n\r\n"),
+        ("OPTIONS *", "a", "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n"),
+        ("OPTIONS http://b", "a", "OPTIONS * HTTP/1.1\r\nHost: b\r\n\r\n"),
+        ("BREW /", "a", "BREW / HTTP/1.1\r\nHost: a\r\n\r\n"),
+    ] {
+        assert_eq!(plain(&format!("{line} HTTP/1.1\r\nHost: {host}\r\n\r\n")), out);
+    }
+    assert_eq!(plain("GET / HTTP/1.0\r\n\r\n"), "GET / HTTP/1.1\r\nHost: 10.9.2.2:8080\r\n\r\n");
+}
+
+#[test]
+fn upgrade_expect_and_te_are_forwarded_when_they_count() {
+    let request = |lines: &str| format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
+    let expected = |lines: &str| format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
+    for (sent, out) in [
+        (
+            "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
+            "Sec-WebSocket-Version: 13\r\nConnection: upgrade\r\nUpgrade: websocket\r\n",
+        ),
+        ("Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\n", ""),
+        ("Connection: Upgrade\r\nUpgrade: websocket, h2c\r\n", ""),
+        ("Connection: TE\r\nTE: gzip, Trailers\r\n", "Connection: TE\r\nTE: trailers\r\n"),
+        ("TE: trailers\r\n", ""),
+        (
+            "Connection: te, upgrade\r\nTE: trailers\r\nUpgrade: a\r\n",
+            "Connection: upgrade, TE\r\nTE: trailers\r\nUpgrade: a\r\n",
+        ),
+        ("Expect: 100-continue\r\nContent-Length: 1\r\n", "Expect: 100-continue\r\nContent-Length: 1\r\n"),
+        ("Expect: 100-continue\r\n", ""),
+    ] {
+        assert_eq!(plain(&request(sent)), expected(out), "{sent}");
+    }
+}
+
+#[test]
+fn the_client_is_named_as_asked() {
+    let request = "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: gopher\r\n\
+        Forwarded: for=x\r\nx-forwarded-for: 10.0.0.2\r\nX-Forwarded-Host: h\r\nX-Forwarded-For:\r\n\r\n";
+    let fields = |mode| {
+        let out = forwarded(request, &options(mode));
+        out.strip_prefix("GET / HTTP/1.1\r\nHost: a\r\n").unwrap().strip_suffix("\r\n").unwrap().to_owned()
+    };
+    assert_eq!(
+        fields(ForwardedFor::Append),
+        "Forwarded: for=x\r\nX-Forwarded-Host: h\r\nX-Forwarded-For: 10.0.0.1, 10.0.0.2, 192.0.2.7\r\n\
+         X-Forwarded-Proto: https\r\n"
+    );
+    assert_eq!(fields(ForwardedFor::Replace), "X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\n");
+    assert_eq!(
+        fields(ForwardedFor::None),
+        "X-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: gopher\r\nForwarded: for=x\r\nx-forwarded-for: 10.0.0.2\r\n\
+         X-Forwarded-Host: h\r\nX-Forwarded-For: \r\n"
+    );
+    for (client, text) in [("2001:db8::7", "2001:db8::7"), ("::ffff:192.0.2.8", "192.0.2.8")] {
+        let options = ForwardOptions { client: client.parse().unwrap(), ..options(ForwardedFor::Append) };
+        let out = forwarded("GET / HTTP/1.1\r\nHost: a\r\n\r\n", &options);
+        assert!(out.contains(&format!("X-Forwarded-For: {text}\r\n")), "{out}");
+    }
+}
+
+#[test]
+fn via_names_the_version_received_behind_those_before() {
+    let options = ForwardOptions { via: Some("mr"), ..options(ForwardedFor::None) };
+    assert_eq!(
+        forwarded("GET / HTTP/1.0\r\nHost: a\r\nVia: 1.1 x\r\n\r\n", &options),
+        "GET / HTTP/1.1\r\nHost: a\r\nVia: 1.1 x\r\nVia: 1.0 mr\r\n\r\n"
+    );
+}
+
+#[test]
+fn response_framing_suits_the_client() {
+    use Connection::{Close, KeepAlive};
+    use Version::{Http10, Http11};
+    let length = "Content-Length: 5\r\n";
+    let chunked = "Transfer-Encoding: chunked\r\n";
+    for (sent, client, connection, out) in [
+        (length, Http11, KeepAlive, "Content-Length: 5\r\n"),
+        (length, Http11, Close, "Content-Length: 5\r\nConnection: close\r\n"),
+        (length, Http10, KeepAlive, "Content-Length: 5\r\nConnection: keep-alive\r\n"),
+        (chunked, Http11, KeepAlive, "Transfer-Encoding: chunked\r\n"),
+        (chunked, Http10, KeepAlive, "Connection: close\r\n"),
+        ("", Http11, KeepAlive, "Transfer-Encoding: chunked\r\n"),
+        ("", Http10, KeepAlive, "Connection: close\r\n"),
+    ] {
+        let response = format!("HTTP/1.1 200 OK\r\n{sent}\r\n");
+        let expected = format!("HTTP/1.1 200 OK\r\n{out}Via: 1.1 mr\r\n\r\n");
+        assert_eq!(returned(&response, Method::Get, client, connection), expected, "{sent} {client:?}");
+    }
+}
+
+#[test]
+fn responses_without_a_body_keep_only_a_length_that_means_something() {
+    for (status, request, sent, out) in [
+        (200, Method::Head, "Content-Length: 5\r\n", "Content-Length: 5\r\n"),
+        (200, Method::Head, "Transfer-Encoding: chunked\r\n", ""),
+        (304, Method::Get, "Content-Length: 5\r\n", "Content-Length: 5\r\n"),
+        (204, Method::Get, "Content-Length: 5\r\n", ""),
+    ] {
+        let response = format!("HTTP/1.1 {status} X\r\n{sent}\r\n");
+        let expected = format!("HTTP/1.1 {status} X\r\n{out}Via: 1.1 mr\r\n\r\n");
+        assert_eq!(returned(&response, request, Version::Http11, Connection::KeepAlive), expected, "{status}");
+    }
+}
+
+#[test]
+fn switches_and_interim_responses_pass() {
+    assert_eq!(
+        returned(
+            "HTTP/1.1 101 S\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n",
+            Method::Get,
+            Version::Http11,
+            Connection::KeepAlive,
+        ),
+        "HTTP/1.1 101 S\r\nSec-WebSocket-Accept: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\nVia: 1.1 mr\r\n\r\n"
+    );
+    let response = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    let head = parse_response(response, Method::Get, &Limits::default()).unwrap().unwrap();
+    let mut out = Vec::new();
+    encode_interim(&head, &mut out);
+    assert_eq!(out, b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
+}
+
+#[test]
+fn chunk_headers_are_hexadecimal_without_leading_zeros() {
+    for len in [1, 9, 10, 15, 16, 255, 256, 4096, 65_535, 1 << 31, usize::MAX] {
+        let mut out = Vec::new();
+        encode_chunk_header(len, &mut out);
+        assert_eq!(String::from_utf8(out.clone()).unwrap(), format!("{len:x}\r\n"));
+        assert!(out.len() <= MAX_CHUNK_HEADER);
+    }
+}
+
+#[test]
+fn trailers_that_govern_the_message_are_dropped() {
+    let raw = b"X-Checksum: 1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\nHost: b\r\nAuthorization: x\r\n\
+        Set-Cookie: x\r\nContent-Type: x\r\nCache-Control: x\r\nConnection: close\r\nTrailer: x\r\nTE: x\r\n\
+        X-Forwarded-For: x\r\nCookie: x\r\nWWW-Authenticate: x\r\nProxy-Authorization: x\r\nExpect: x\r\nRange: x\r\n\
+        Content-Encoding: x\r\nIf-Match: x\r\ngrpc-status:0\r\n";
+    let mut out = Vec::new();
+    encode_trailers(raw, &mut out);
+    assert_eq!(out, b"0\r\nX-Checksum: 1\r\ngrpc-status: 0\r\n\r\n");
+    for nothing in [&b""[..], b"not a field\r\n", b"A: b", b"A: b\r\n\r\nC: d\r\n"] {
+        let mut out = Vec::new();
+        encode_trailers(nothing, &mut out);
+        assert_eq!(out, LAST_CHUNK);
+    }
+}
+
+#[test]
+fn local_replies_are_whole() {
+    let reply = |status, fields: &[(&str, &str)], body, connection, head_only| {
+        let mut out = Vec::new();
+        encode_local(status, fields, body, connection, head_only, &mut out);
+        String::from_utf8(out).unwrap()
+    };
+    let head = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Type: text/plain; charset=utf-8\r\n\
+        Content-Length: 5\r\nConnection: close\r\n\r\n";
+    let fields = [("Retry-After", "1"), ("X", "split\r\nted")];
+    assert_eq!(reply(503, &fields, "down\n", Connection::Close, false), format!("{head}down\n"));
+    assert_eq!(reply(503, &fields, "down\n", Connection::Close, true), head);
+    assert_eq!(
+        reply(404, &[], "", Connection::KeepAlive, false),
+        "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: keep-alive\r\n\r\n"
+    );
+    let every = Rejection::ALL.iter().map(|cause| cause.status()).chain([408, 413, 429, 502, 503, 504]);
+    for status in every {
+        assert_ne!(reason(status), "", "{status}");
+        let bytes = reply(status, &[], "why", Connection::Close, false);
+        let parsed = parse_response(bytes.as_bytes(), Method::Get, &Limits::default()).unwrap().unwrap();
+        assert_eq!((parsed.status, parsed.framing, parsed.keep_alive), (status, Framing::Length(3), false));
+    }
+}
