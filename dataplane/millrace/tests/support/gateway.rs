@@ -1,0 +1,266 @@
+//! A running Millrace: its configuration, its process, its admin endpoints.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::client::{Connection, Response};
+use super::sandbox::{Ns, Sandbox, VIP};
+use super::wait_for;
+
+/// The binary under test.
+pub const MILLRACE: &str = env!("CARGO_BIN_EXE_millrace");
+
+const START: Duration = Duration::from_secs(20);
+
+/// A configuration: what the tests share, and the parts in which they differ.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Further lines of `Appliance.spec`, indented by two spaces.
+    pub appliance: String,
+    /// Documents beside the appliance.
+    pub documents: Vec<String>,
+}
+
+impl Config {
+    /// One listener on port 80, and nothing behind it.
+    pub fn new() -> Self {
+        let gateway = r#"apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: { name: web }
+spec:
+  gatewayClassName: millrace
+  addresses: [{ type: IPAddress, value: 10.9.1.1 }]
+  listeners: [{ name: http, protocol: HTTP, port: 80 }]
+"#;
+        Self { appliance: String::new(), documents: vec![gateway.to_owned()] }
+    }
+
+    /// Adds to `Appliance.spec`.
+    pub fn appliance(mut self, lines: &str) -> Self {
+        self.appliance.push_str(lines);
+        self
+    }
+
+    /// Adds a document.
+    pub fn document(mut self, text: &str) -> Self {
+        self.documents.push(text.to_owned());
+        self
+    }
+
+    /// A backend with these endpoints: `address:port` or `address:port*weight`.
+    pub fn backend(self, name: &str, endpoints: &[&str]) -> Self {
+        let list = endpoints.iter().map(|endpoint| {
+            let (address, weight) = endpoint.split_once('*').unwrap_or((endpoint, "1"));
+            let (address, port) = address.split_once(':').expect("address:port");
+            format!("{{ address: {address}, port: {port}, weight: {weight} }}")
+        });
+        let list = list.collect::<Vec<_>>().join(", ");
+        self.document(&format!(
+            "apiVersion: millrace.dev/v1alpha1\nkind: Backend\nmetadata: {{ name: {name} }}\nspec:\n  endpoints: [{list}]\n"
+        ))
+    }
+
+    /// A route from hosts (none: any) and a path prefix to weighted backends, `name` or `name*weight`.
+    pub fn route(self, name: &str, hosts: &[&str], path: (&str, &str), backends: &[&str]) -> Self {
+        let (kind, value) = path;
+        let refs = backends.iter().map(|backend| {
+            let (name, weight) = backend.split_once('*').unwrap_or((backend, "1"));
+            format!("{{ group: millrace.dev, kind: Backend, name: {name}, port: 8080, weight: {weight} }}")
+        });
+        let refs = refs.collect::<Vec<_>>().join(", ");
+        let hosts = if hosts.is_empty() { String::new() } else { format!("  hostnames: {hosts:?}\n") };
+        self.document(&format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{ name: {name} }}\nspec:\n  \
+             parentRefs: [{{ name: web }}]\n{hosts}  rules:\n    - matches: [{{ path: {{ type: {kind}, value: \"{value}\" }} }}]\n      \
+             backendRefs: [{refs}]\n"
+        ))
+    }
+
+    /// Everything to one backend with these endpoints.
+    pub fn everything_to(endpoints: &[&str]) -> Self {
+        Self::new().backend("all", endpoints).route("all", &[], ("PathPrefix", "/"), &["all"])
+    }
+
+    /// The YAML.
+    pub fn text(&self) -> String {
+        let appliance = format!(
+            r#"apiVersion: millrace.dev/v1alpha1
+kind: Appliance
+metadata: {{ name: edge }}
+spec:
+  cores: [{cpu}]
+  memory: {{ hugepages: off, mebibytes: 512 }}
+  ports:
+    - name: north
+      device: "net_af_packet0,iface=mr-north"
+      addresses: ["10.9.1.1/24"]
+    - name: south
+      device: "net_af_packet1,iface=mr-south"
+      addresses: ["10.9.2.1/24"]
+  admin: {{ address: "127.0.0.1:9901" }}
+{}"#,
+            self.appliance,
+            cpu = polling_cpu(),
+        );
+        std::iter::once(&appliance).chain(&self.documents).map(String::as_str).collect::<Vec<_>>().join("---\n")
+    }
+}
+
+/// A Millrace that serves. Dropping it kills it.
+#[derive(Debug)]
+pub struct Gateway<'a> {
+    pub sandbox: &'a Sandbox,
+    child: Child,
+}
+
+impl<'a> Gateway<'a> {
+    /// Starts it and waits until it is ready.
+    pub fn start(sandbox: &'a Sandbox, config: &Config) -> Self {
+        let path = sandbox.dir().join("millrace.yaml");
+        std::fs::write(&path, config.text()).expect("the sandbox can be written");
+        let log = File::options().create(true).append(true).open(sandbox.dir().join("millrace.log"));
+        let log = log.expect("the sandbox can be written");
+        let mut command = sandbox.command(Ns::Millrace, MILLRACE);
+        command.args(["run", "-f"]).arg(&path);
+        command.stdout(log.try_clone().expect("a file can be cloned")).stderr(log).stdin(Stdio::null());
+        let mut child = command.spawn().expect("millrace starts");
+        sandbox.adopt(child.id());
+        let start = Instant::now();
+        loop {
+            let ready = sandbox.inside(Ns::Millrace, || {
+                admin_request("GET", "/readyz").is_some_and(|response| response.status == 200)
+            });
+            if ready {
+                break;
+            }
+            if let Some(status) = child.try_wait().expect("a child can be waited for") {
+                panic!("millrace ended: {status}\n{}", read_log(sandbox));
+            }
+            if start.elapsed() > START {
+                let _ = child.kill();
+                panic!("millrace is not ready after {START:?}\n{}", read_log(sandbox));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Self { sandbox, child }
+    }
+
+    /// A client's connection.
+    pub fn connect(&self) -> Connection {
+        self.sandbox.inside(Ns::Client, || Connection::open((VIP, 80)))
+    }
+
+    /// One request on a connection of its own; `head` is everything before the empty line, without the last CR LF.
+    pub fn request(&self, head: &str) -> Response {
+        let mut connection = self.connect();
+        connection.send(format!("{head}\r\n\r\n"));
+        connection.response()
+    }
+
+    /// A GET of `path`.
+    pub fn get(&self, path: &str) -> Response {
+        self.request(&format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close"))
+    }
+
+    /// What the admin address says.
+    pub fn admin(&self, path: &str) -> Response {
+        self.sandbox
+            .inside(Ns::Millrace, || admin_request("GET", path))
+            .unwrap_or_else(|| panic!("the admin address does not answer\n{}", self.log()))
+    }
+
+    /// The sum of a metric over all series that have these labels.
+    pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
+        let text = self.admin("/metrics").text();
+        let mut found = false;
+        let mut sum = 0.0;
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let Some((series, value)) = line.rsplit_once(' ') else { continue };
+            let (metric, rest) = series.split_once('{').unwrap_or((series, ""));
+            if metric == name && labels.iter().all(|(key, value)| rest.contains(&format!("{key}=\"{value}\""))) {
+                found = true;
+                sum += value.parse::<f64>().expect("a number");
+            }
+        }
+        // A series with labels may not be there before its first event; a metric must be.
+        assert!(found || text.contains(&format!("# TYPE {name} ")), "no metric {name}{labels:?} in:\n{text}");
+        sum as u64
+    }
+
+    /// Packets dropped for a reason.
+    pub fn drops(&self, reason: &str) -> u64 {
+        self.metric("millrace_packets_dropped_total", &[("reason", reason)])
+    }
+
+    /// Resident memory in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    /// Sends SIGTERM.
+    pub fn terminate(&self) {
+        let pid = Pid::from_raw(self.child.id().cast_signed()).expect("a process id");
+        kill_process(pid, Signal::TERM).expect("it runs");
+    }
+
+    /// Waits until it has ended.
+    pub fn ended(&mut self, limit: Duration) -> ExitStatus {
+        let mut status = None;
+        wait_for("millrace ends", limit, || {
+            status = self.child.try_wait().expect("a child can be waited for");
+            status.is_some()
+        });
+        status.expect("it ended")
+    }
+
+    /// Panics unless it still runs and serves.
+    pub fn assert_alive(&mut self) {
+        let status = self.child.try_wait().expect("a child can be waited for");
+        assert!(status.is_none(), "millrace ended: {status:?}\n{}", self.log());
+        assert_eq!(self.admin("/livez").status, 200);
+    }
+
+    /// What it has written.
+    pub fn log(&self) -> String {
+        read_log(self.sandbox)
+    }
+}
+
+impl Drop for Gateway<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("── Millrace's last words\n{}", self.log());
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn read_log(sandbox: &Sandbox) -> String {
+    let text = std::fs::read(sandbox.dir().join("millrace.log")).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let lines = text.lines().collect::<Vec<_>>();
+    lines[lines.len().saturating_sub(40)..].join("\n")
+}
+
+fn admin_request(method: &str, path: &str) -> Option<Response> {
+    let mut stream = TcpStream::connect("127.0.0.1:9901").ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n").ok()?;
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).ok()?;
+    Response::parse(&bytes)
+}
+
+/// The last CPU that this process may use.
+pub fn polling_cpu() -> usize {
+    let set = rustix::thread::sched_getaffinity(None).expect("the affinity can be read");
+    (0..rustix::thread::CpuSet::MAX_CPU).rev().find(|&cpu| set.is_set(cpu)).expect("a CPU")
+}
