@@ -4,13 +4,13 @@
 //! Nothing is said about what cannot be judged because the other side is itself wrong: that would
 //! send the reader to the wrong place.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
-use crate::decode::{Decoded, Kind, Resource, closest};
+use crate::decode::{Decoded, Kind, Resource, closest, quote};
 use crate::error::Found;
 use crate::hostname::Hostname;
 use crate::located::{Located, Location};
@@ -43,16 +43,24 @@ pub(crate) fn check(documents: &[Decoded], blind: bool, found: &mut Found) {
 struct Known<'a> {
     objects: HashMap<(Kind, &'a ObjectName), &'a Decoded>,
     /// Names whose kind is wrong.
-    of_some_kind: Vec<&'a ObjectName>,
+    of_some_kind: HashSet<&'a ObjectName>,
     /// Kinds of which one has a wrong name.
-    nameless: Vec<Kind>,
+    nameless: HashSet<Kind>,
+    /// All names in order, for hints.
+    names: HashMap<Kind, Vec<&'a ObjectName>>,
     /// Something may have any name and kind.
     blind: bool,
 }
 
 impl<'a> Known<'a> {
     fn collect(documents: &'a [Decoded], blind: bool, found: &mut Found) -> Self {
-        let mut known = Known { objects: HashMap::new(), of_some_kind: Vec::new(), nameless: Vec::new(), blind };
+        let mut known = Known {
+            objects: HashMap::new(),
+            of_some_kind: HashSet::new(),
+            nameless: HashSet::new(),
+            names: HashMap::new(),
+            blind,
+        };
         let mut appliance: Option<&Location> = None;
         for document in documents {
             match (document.kind, &document.name) {
@@ -70,8 +78,12 @@ impl<'a> Known<'a> {
                         continue;
                     }
                 },
-                (None, Some(name)) => known.of_some_kind.push(&name.value),
-                (Some(kind), None) => known.nameless.push(kind),
+                (None, Some(name)) => {
+                    known.of_some_kind.insert(&name.value);
+                }
+                (Some(kind), None) => {
+                    known.nameless.insert(kind);
+                }
                 (None, None) => known.blind = true,
             }
             if document.kind == Some(Kind::Appliance)
@@ -86,6 +98,12 @@ impl<'a> Known<'a> {
                     ),
                 }
             }
+        }
+        for (kind, name) in known.objects.keys() {
+            known.names.entry(*kind).or_default().push(name);
+        }
+        for names in known.names.values_mut() {
+            names.sort();
         }
         let may_be_one = known.blind || !known.of_some_kind.is_empty() || known.nameless.contains(&Kind::Appliance);
         if appliance.is_none() && !may_be_one {
@@ -105,7 +123,7 @@ impl<'a> Known<'a> {
 
     /// Whether it may be defined by something that is itself wrong.
     fn may_exist(&self, kind: Kind, name: &ObjectName) -> bool {
-        self.blind || self.nameless.contains(&kind) || self.of_some_kind.contains(&name)
+        self.blind || self.nameless.contains(&kind) || self.of_some_kind.contains(name)
     }
 
     /// Reports that `name` is not defined.
@@ -114,14 +132,13 @@ impl<'a> Known<'a> {
             return;
         }
         let problem = format!("there is no {} {name}", kind.name());
-        let mut names: Vec<&ObjectName> =
-            self.objects.keys().filter(|(other, _)| *other == kind).map(|(_, name)| *name).collect();
-        names.sort();
-        let elsewhere = names.iter().find(|n| n.name == name.name);
-        let alike = closest(
-            name.name.as_str(),
-            names.iter().filter(|n| n.namespace == name.namespace).map(|n| n.name.as_str()),
-        );
+        // Enough for any human's configuration, and a bound for the others.
+        const COMPARED: usize = 1_000;
+        let names = self.names.get(&kind).map(Vec::as_slice).unwrap_or_default();
+        let compared = || names.iter().take(COMPARED);
+        let elsewhere = compared().find(|n| n.name == name.name);
+        let alike =
+            closest(name.name.as_str(), compared().filter(|n| n.namespace == name.namespace).map(|n| n.name.as_str()));
         let hint = match (alike, elsewhere) {
             (Some(alike), _) => format!("did you mean {alike}?"),
             (None, Some(elsewhere)) => format!("there is one in another namespace: {elsewhere}"),
@@ -142,6 +159,8 @@ impl<'a> Known<'a> {
 struct Host {
     /// `None` if they are not known.
     addresses: Option<HashMap<IpAddr, Location>>,
+    /// The first of them, for hints.
+    list: String,
     /// Ranges of the ports' subnets, in order and disjoint.
     subnets: Vec<(IpAddr, IpAddr)>,
     /// Whether there is a router for everything else.
@@ -156,30 +175,33 @@ impl Host {
         let mut addresses = HashMap::new();
         let mut routers = Unique::default();
         for port in &spec.ports {
-            names.add(&port.name, &document.place(&port.at, "name"), "port name", found);
+            names.add(&port.name, &document.place(&port.at, "name"), found, || format!("port named {}", port.name));
             let device_at = document.place(&port.at, "device");
             let mut parts = port.device.split(',');
             let device = parts.next().unwrap_or_default();
-            if devices.add(device, &device_at, "device", found) {
+            if devices.add(device, &device_at, found, || format!("port on the device {}", quote(device))) {
                 for interface in parts.filter_map(|part| part.strip_prefix("iface=")) {
-                    interfaces.add(interface, &device_at, "interface", found);
+                    interfaces
+                        .add(interface, &device_at, found, || format!("port on the interface {}", quote(interface)));
                 }
             }
             for net in &port.addresses {
                 if let Some(first) = addresses.insert(net.addr(), net.at.clone()) {
                     let hint = format!("the first is at {first}");
-                    found.hinted(&net.at, format!("address {} a second time", net.addr()), hint);
+                    found.hinted(&net.at, format!("a second {}", net.addr()), hint);
                 }
             }
             if let Some(router) = &port.gateway {
-                routers.add((), &router.at, "gateway: only one port can have it,", found);
+                routers.add((), &router.at, found, || "gateway: only one port can have one".to_owned());
                 if addresses.contains_key(&router.value) {
                     let problem = format!("{} is the appliance's own address", router.value);
                     found.hinted(&router.at, problem, "give the address of the next router");
                 }
             }
         }
+        let list: Vec<String> = spec.addresses().take(8).map(|a| a.to_string()).collect();
         Host {
+            list: list.join(", "),
             addresses: document.is_sound("spec.ports").then_some(addresses),
             subnets: subnets(spec, found),
             router: !routers.first.is_empty(),
@@ -247,20 +269,19 @@ fn check_gateway<'a>(
     let mut addresses = Unique::default();
     for address in &gateway.spec.addresses {
         let at = document.place(&address.at, "value");
-        addresses.add(address.value, &at, "address", found);
+        addresses.add(address.value, &at, found, || format!("{}", address.value));
         if let Some(own) = &host.addresses
             && !own.contains_key(&address.value)
         {
-            let mut own: Vec<IpAddr> = own.keys().copied().collect();
-            own.sort();
-            let own: Vec<String> = own.iter().take(8).map(IpAddr::to_string).collect();
             let problem = format!("{} is on no port of the Appliance", address.value);
-            found.hinted(&at, problem, format!("its addresses are {}", own.join(", ")));
+            found.hinted(&at, problem, format!("its addresses are {}", host.list));
         }
     }
     let mut names = Unique::default();
     for listener in &gateway.spec.listeners {
-        names.add(&listener.name, &document.place(&listener.at, "name"), "listener", found);
+        names.add(&listener.name, &document.place(&listener.at, "name"), found, || {
+            format!("listener named {}", listener.name)
+        });
         let hostname = listener.hostname.as_ref().map(|hostname| &hostname.value);
         let holders = sockets.by_port.entry((listener.port, hostname)).or_default();
         let first = if !document.is_sound("spec.addresses") {
@@ -271,7 +292,8 @@ fn check_gateway<'a>(
         } else {
             gateway.spec.addresses.iter().fold(holders.on_all_addresses, |first, address| {
                 match holders.by_address.entry(address.value) {
-                    Entry::Occupied(holder) if holder.get().field == listener.at.field => first,
+                    // The same address twice, which has been reported.
+                    Entry::Occupied(holder) if **holder.get() == listener.at => first,
                     Entry::Occupied(holder) => first.or(Some(holder.get())),
                     Entry::Vacant(free) => {
                         free.insert(&listener.at);
@@ -297,7 +319,7 @@ fn check_route<'a>(document: &Decoded, route: &'a HttpRoute, known: &Known<'a>, 
     for parent in &route.spec.parent_refs {
         let key = (&parent.gateway, &parent.section_name, parent.port);
         let name_at = document.place(&parent.at, "name");
-        parents.add(key, &name_at, "parent", found);
+        parents.add(key, &name_at, found, || format!("reference to the same part of Gateway {}", parent.gateway));
         let Some(target) = known.get(Kind::Gateway, &parent.gateway) else {
             known.dangling(Kind::Gateway, &parent.gateway, &name_at, found);
             continue;
@@ -335,7 +357,7 @@ fn check_route<'a>(document: &Decoded, route: &'a HttpRoute, known: &Known<'a>, 
     let mut names: Unique<&Name> = Unique::default();
     for rule in &route.spec.rules {
         if let Some(name) = &rule.name {
-            names.add(name, &document.place(&rule.at, "name"), "rule", found);
+            names.add(name, &document.place(&rule.at, "name"), found, || format!("rule named {name}"));
         }
         for reference in &rule.backend_refs {
             let name = &reference.backend;
@@ -371,7 +393,9 @@ fn check_backend(document: &Decoded, backend: &Backend, host: &Host, found: &mut
     let mut endpoints = Unique::default();
     for endpoint in &backend.spec.endpoints {
         let at = document.place(&endpoint.at, "address");
-        endpoints.add((endpoint.address, endpoint.port), &at, "endpoint", found);
+        endpoints.add((endpoint.address, endpoint.port), &at, found, || {
+            format!("endpoint with the address {} and the same port", endpoint.address)
+        });
         let Some(own) = &host.addresses else {
             continue;
         };
@@ -401,8 +425,8 @@ impl<T> Default for Unique<T> {
 }
 
 impl<T: Eq + Hash> Unique<T> {
-    /// Reports `value` if it was seen before; whether it was not.
-    fn add(&mut self, value: T, at: &Location, what: &str, found: &mut Found) -> bool {
+    /// Reports `value`, which `describe` puts into words, if it was seen before; whether it was not.
+    fn add(&mut self, value: T, at: &Location, found: &mut Found, describe: impl FnOnce() -> String) -> bool {
         match self.first.entry(value) {
             Entry::Vacant(vacant) => {
                 vacant.insert(at.clone());
@@ -410,7 +434,7 @@ impl<T: Eq + Hash> Unique<T> {
             }
             Entry::Occupied(first) => {
                 let hint = format!("the first is at {}", first.get());
-                found.hinted(at, format!("{what} a second time"), hint);
+                found.hinted(at, format!("a second {}", describe()), hint);
                 false
             }
         }

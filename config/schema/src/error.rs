@@ -84,10 +84,12 @@ impl std::error::Error for ConfigError {}
 pub struct Errors(Vec<ConfigError>);
 
 impl Errors {
-    /// Puts what was found in order; at least one error, or there is nothing to be put.
-    pub(crate) fn from_found(mut found: Vec<ConfigError>) -> Self {
-        found.sort();
-        found.dedup();
+    /// `found`, in order and not empty, of which `more` were left out.
+    pub(crate) fn from_found(mut found: Vec<ConfigError>, more: usize) -> Self {
+        if more > 0 {
+            let at = Location::file("");
+            found.push(ConfigError::new(&at, format!("{more} more errors are not shown")));
+        }
         Errors(found)
     }
 
@@ -163,9 +165,15 @@ impl Found {
         errors.map(|error| error.field.clone()).collect()
     }
 
-    /// Those that were kept.
-    pub(crate) fn into_errors(self) -> Vec<ConfigError> {
-        self.errors
+    /// Whether further errors are only counted, so that no effort need go into their hints.
+    pub(crate) fn is_full(&self) -> bool {
+        self.errors.len() >= MAX_ERRORS
+    }
+
+    /// Those that were kept, and how many were not.
+    pub(crate) fn into_errors(self) -> (Vec<ConfigError>, usize) {
+        let more = self.count - self.errors.len();
+        (self.errors, more)
     }
 
     fn push(&mut self, error: ConfigError) {
@@ -203,7 +211,7 @@ impl Excerpt {
 }
 
 /// `c`, or a space in place of what a terminal would act upon.
-fn printable(c: char) -> char {
+pub(crate) fn printable(c: char) -> char {
     if c.is_control() || matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
         ' '
     } else {

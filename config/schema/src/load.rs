@@ -106,6 +106,10 @@ impl Loader {
     }
 
     fn read(&mut self, name: &str, source: impl Read) {
+        if self.texts.contains_key(name) {
+            self.unreadable(name, "is given twice", None);
+            return;
+        }
         let mut bytes = Vec::new();
         if let Err(error) = source.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes) {
             self.unreadable(name, &format!("cannot be read: {}", reason(&error)), None);
@@ -114,10 +118,6 @@ impl Loader {
         if bytes.len() as u64 > MAX_FILE_BYTES {
             let problem = format!("is larger than {} MiB", MAX_FILE_BYTES >> 20);
             self.unreadable(name, &problem, Some("spread it over several files"));
-            return;
-        }
-        if self.texts.contains_key(name) {
-            self.unreadable(name, "is given twice", None);
             return;
         }
         let text = match String::from_utf8(bytes) {
@@ -194,12 +194,12 @@ impl Loader {
 
     fn finish(mut self) -> Result<Configuration, Errors> {
         check(&self.documents, self.blind, &mut self.found);
-        let mut errors = self.found.into_errors();
+        let (mut errors, more) = self.found.into_errors();
         let mut appliance = None;
         let (mut gateways, mut routes, mut backends) = (Vec::new(), Vec::new(), Vec::new());
         for document in self.documents {
             match document.resource {
-                Some(Resource::Appliance(found)) => appliance = Some(found),
+                Some(Resource::Appliance(found)) => appliance = Some(*found),
                 Some(Resource::Gateway(found)) => gateways.push(found),
                 Some(Resource::Route(found)) => routes.push(found),
                 Some(Resource::Backend(found)) => backends.push(found),
@@ -210,8 +210,9 @@ impl Loader {
             Some(appliance) if errors.is_empty() => Ok(Configuration { appliance, gateways, routes, backends }),
             _ => {
                 errors.sort();
+                errors.dedup();
                 excerpts(&mut errors, &self.texts);
-                Err(Errors::from_found(errors))
+                Err(Errors::from_found(errors, more))
             }
         }
     }

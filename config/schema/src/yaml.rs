@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 
+use crate::decode::quote;
 use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, Span};
 
 /// Deepest nesting; the resources need 12.
@@ -165,7 +166,7 @@ impl Builder {
     fn take(&mut self, event: Event<'_>, span: &Span) {
         let at = mark(span.start.line(), span.start.col());
         if let Some(tag) = event.tag() {
-            let problem = format!("a tag, {}", tag.original());
+            let problem = format!("a tag, {}", quote(&tag.original()));
             self.complain(span, problem, Some("leave it out: the field says what type its value has"));
         }
         match event {
@@ -217,7 +218,7 @@ impl Builder {
                         if keys.insert(text.clone()) {
                             Ok(text)
                         } else {
-                            Err(Some(format!("the field `{text}` a second time")))
+                            Err(Some(format!("the field {} a second time", quote(&text))))
                         }
                     });
                     if let Err(Some(problem)) = &text {
@@ -328,7 +329,7 @@ mod tests {
         let found = errors("a: [1\n---\nb: *x\nb: 2\n---\n? [c]\n: 1\n");
         assert_eq!(found.len(), 4, "{found:?}");
         assert!(found[1].starts_with("3:4 an alias"), "{found:?}");
-        assert!(found[2].starts_with("4:1 the field `b` a second time"), "{found:?}");
+        assert!(found[2].starts_with("4:1 the field \"b\" a second time"), "{found:?}");
         assert!(found[3].starts_with("6:3 a key that is not a string"), "{found:?}");
     }
 

@@ -2,19 +2,25 @@
 
 use std::net::IpAddr;
 
-use super::object::{Object, list};
+use super::object::{Object, at_most, list};
 use super::scalar::{address, choice, hostname, name, port, text};
 use super::{At, Decoder, quote};
 use crate::resources::{GatewaySpec, Listener, Protocol, RouteNamespaces};
 use crate::{GATEWAY_CLASS, GATEWAY_GROUP};
 
+/// What the Gateway API takes. It also bounds how many pairs of the two there are to be checked.
+const MAX_ADDRESSES: usize = 16;
+const MAX_LISTENERS: usize = 64;
+
 pub(super) fn spec(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<GatewaySpec> {
     let mut object = Object::open(decoder, at)?;
     object.required(decoder, "gatewayClassName", class);
-    let spec = GatewaySpec {
+    let mut spec = GatewaySpec {
         addresses: object.list(decoder, "addresses", gateway_address),
         listeners: object.required_list(decoder, "listeners", listener),
     };
+    at_most(decoder, MAX_ADDRESSES, &mut spec.addresses);
+    at_most(decoder, MAX_LISTENERS, &mut spec.listeners);
     for field in ["allowedListeners", "backendTLS", "defaultScope", "infrastructure", "tls"] {
         object.later(decoder, field);
     }

@@ -14,7 +14,7 @@ mod scalar;
 
 use std::sync::Arc;
 
-use crate::error::Found;
+use crate::error::{Found, printable};
 use crate::located::{Located, Location};
 use crate::name::ObjectName;
 use crate::resources::{Appliance, Backend, Gateway, HttpRoute};
@@ -62,7 +62,7 @@ impl Decoded {
 /// A resource.
 #[derive(Debug)]
 pub(crate) enum Resource {
-    Appliance(Located<Appliance>),
+    Appliance(Box<Located<Appliance>>),
     Gateway(Located<Gateway>),
     Route(Located<HttpRoute>),
     Backend(Located<Backend>),
@@ -166,7 +166,7 @@ impl Path<'_> {
                 if !out.is_empty() {
                     out.push('.');
                 }
-                out.extend(name.chars().take(64));
+                out.extend(name.chars().take(64).map(printable));
             }
             Path::Item(parent, index) => {
                 parent.write(out);
@@ -201,7 +201,7 @@ impl Decoder<'_> {
         let resource = match kind {
             Kind::Appliance => object
                 .required(self, "spec", appliance::spec)
-                .map(|spec| Resource::Appliance(Located::new(Appliance { metadata, spec }, at))),
+                .map(|spec| Resource::Appliance(Box::new(Located::new(Appliance { metadata, spec }, at)))),
             Kind::Gateway => object
                 .required(self, "spec", gateway::spec)
                 .map(|spec| Resource::Gateway(Located::new(Gateway { metadata, spec }, at))),
@@ -269,8 +269,18 @@ impl Decoder<'_> {
 
 /// `text` in quotes, shortened if it is long, without what a terminal would act upon.
 pub(crate) fn quote(text: &str) -> String {
+    let short = short(text);
+    let whole = short.strip_suffix('…').unwrap_or(&short);
+    let more = if whole.len() < short.len() { "…" } else { "" };
+    format!("{whole:?}{more}")
+}
+
+/// The start of `text`.
+pub(crate) fn short(text: &str) -> String {
     const LONGEST: usize = 80;
-    let short: String = text.chars().take(LONGEST).collect();
-    let more = if short.len() < text.len() { "…" } else { "" };
-    format!("{short:?}{more}")
+    let mut short: String = text.chars().take(LONGEST).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    short
 }

@@ -1,6 +1,6 @@
 //! Mappings with known fields, and lists.
 
-use super::{At, Decoder, Path};
+use super::{At, Decoder, Path, quote, short};
 use crate::located::Located;
 use crate::yaml::{Entry, Node, Value};
 
@@ -104,6 +104,10 @@ impl<'a> Object<'a> {
             }
             let path = Path::Field(self.at.path, &entry.key);
             let place = decoder.place(entry.at, &path);
+            if decoder.found.is_full() {
+                decoder.found.error(&place, "unknown field");
+                continue;
+            }
             let hint = match closest(&entry.key, self.known.iter().copied()) {
                 Some(name) => format!("did you mean `{name}`?"),
                 None => format!("the fields here are {}", self.known.join(", ")),
@@ -132,6 +136,15 @@ impl<'a> Object<'a> {
     }
 }
 
+/// Reports a list of more than `most` items, and cuts it.
+pub(crate) fn at_most<T>(decoder: &mut Decoder<'_>, most: usize, items: &mut Vec<Located<T>>) {
+    if let Some(first) = items.get(most) {
+        let problem = "one more than there can be".to_owned();
+        decoder.found.hinted(&first.at, problem, format!("at most {most} are taken"));
+        items.truncate(most);
+    }
+}
+
 /// Decodes every item; those that are wrong are reported and left out.
 pub(crate) fn list<T>(
     decoder: &mut Decoder<'_>,
@@ -157,9 +170,9 @@ pub(crate) fn wrong_type(decoder: &mut Decoder<'_>, at: At<'_>, value: &Value, w
         Value::Invalid => return,
         Value::Null => ("null".to_owned(), None),
         Value::Bool(value) => (format!("the boolean {value}"), None),
-        Value::Integer(text, _) => (format!("the integer {text}"), Some(text)),
-        Value::Float(text) => (format!("the number {text}"), Some(text)),
-        Value::String(text) => (format!("the string {}", super::quote(text)), None),
+        Value::Integer(text, _) => (format!("the integer {}", short(text)), Some(short(text))),
+        Value::Float(text) => (format!("the number {}", short(text)), Some(short(text))),
+        Value::String(text) => (format!("the string {}", quote(text)), None),
         Value::Sequence(_) => ("a list".to_owned(), None),
         Value::Mapping(_) => ("a mapping".to_owned(), None),
     };

@@ -9,7 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::object::{closest, wrong_type};
-use super::{At, Decoder, quote};
+use super::{At, Decoder, quote, short};
 use crate::hostname::Hostname;
 use crate::name::Name;
 use crate::quantity::{ByteSize, Timeout, parse_duration};
@@ -60,7 +60,7 @@ where
         let number = number.and_then(|n| T::try_from(n).ok());
         let number = number.filter(|n| range.contains(n));
         if number.is_none() {
-            let problem = format!("{written} is out of range");
+            let problem = format!("{} is out of range", short(written));
             let hint = format!("it can be {} to {}", range.start(), range.end());
             decoder.error(at, problem, hint);
         }
@@ -202,6 +202,7 @@ pub(crate) fn socket_address(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<So
 fn any_duration(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<Duration> {
     const HINT: &str = "numbers with the units h, m, s, ms, such as 10s, 500ms or 1m30s";
     if let Value::Integer(written, _) = &at.node.value {
+        let written = short(written);
         let problem = format!("{written} has no unit");
         decoder.error(at, problem, format!("{written}s, or {written}ms"));
         return None;
