@@ -84,10 +84,10 @@ fn cores(text: &mut Exposition, sources: &Sources<'_>) {
 type PortFamily = (&'static str, &'static str, &'static str, fn(&PortCounters) -> &Counter);
 
 const PORT_FAMILIES: &[PortFamily] = &[
-    ("millrace_port_received_packets_total", "counter", "Frames received.", |p| &p.rx_packets),
-    ("millrace_port_received_bytes_total", "counter", "Bytes received.", |p| &p.rx_bytes),
-    ("millrace_port_sent_packets_total", "counter", "Frames sent.", |p| &p.tx_packets),
-    ("millrace_port_sent_bytes_total", "counter", "Bytes sent.", |p| &p.tx_bytes),
+    ("millrace_port_rx_packets_total", "counter", "Frames received.", |p| &p.rx_packets),
+    ("millrace_port_rx_bytes_total", "counter", "Bytes received.", |p| &p.rx_bytes),
+    ("millrace_port_tx_packets_total", "counter", "Frames sent.", |p| &p.tx_packets),
+    ("millrace_port_tx_bytes_total", "counter", "Bytes sent.", |p| &p.tx_bytes),
     ("millrace_port_tx_full_total", "counter", "Frames dropped because the tx ring was full.", |p| &p.tx_full),
     ("millrace_port_pool_empty_total", "counter", "Frames not sent because the pool was empty.", |p| &p.pool_empty),
     ("millrace_port_link_up", "gauge", "1 while the link is up.", |p| &p.link_up),

@@ -95,7 +95,7 @@ fn numbers_are_where_they_belong() {
         ("millrace_core_turns_total{core=\"0\"}", 7.0),
         ("millrace_core_turns_total{core=\"1\"}", 9.0),
         ("millrace_packets_dropped_total{core=\"1\",reason=\"land\"}", 3.0),
-        ("millrace_port_received_packets_total{core=\"0\",port=\"south\"}", 11.0),
+        ("millrace_port_rx_packets_total{core=\"0\",port=\"south\"}", 11.0),
         ("millrace_device_statistic_total{port=\"north\",name=\"rx_missed_errors\"}", 4.0),
         ("millrace_access_log_lost_total", 5.0),
         ("millrace_requests_total{listener=\"d/g/l\",route=\"d/r\",backend=\"d/b\",code=\"200\"}", 2.0),
