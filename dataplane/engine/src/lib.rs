@@ -4,4 +4,5 @@
 
 pub mod clock;
 pub mod flow;
+pub mod port;
 pub mod timer;
