@@ -80,6 +80,13 @@ pub struct Eal {
     runtime: Arc<Runtime>,
 }
 
+/// DPDK's release, as it names itself. Can be asked before it is started.
+#[must_use]
+pub fn dpdk_version() -> String {
+    // SAFETY: the function returns a constant string.
+    unsafe { std::ffi::CStr::from_ptr(dpdk_sys::rte_version()) }.to_string_lossy().into_owned()
+}
+
 impl Eal {
     /// Starts DPDK, and checks that every device has a driver that took it.
     ///
@@ -120,8 +127,7 @@ impl Eal {
     /// DPDK's release, as it names itself.
     #[must_use]
     pub fn version(&self) -> String {
-        // SAFETY: the function returns a constant string.
-        unsafe { std::ffi::CStr::from_ptr(dpdk_sys::rte_version()) }.to_string_lossy().into_owned()
+        dpdk_version()
     }
 
     /// Takes what DPDK logged since the last call, oldest line first. Of a long log only the end is kept.
@@ -260,19 +266,15 @@ fn arguments(options: &EalOptions, devices: &[Device], memory: MemoryMode) -> Re
         options.mebibytes.to_string(),
     ];
     let mut say = |argument: &str| arguments.push(argument.to_owned());
-    match memory {
-        MemoryMode::Ordinary => ["--no-huge", "--iova-mode=va"].into_iter().for_each(&mut say),
-        MemoryMode::Hugepages if options.file_prefix.is_none() => say("--in-memory"),
-        MemoryMode::Hugepages => {}
+    match (memory, &options.file_prefix) {
+        (MemoryMode::Ordinary, _) => ["--no-huge", "--iova-mode=va"].into_iter().for_each(&mut say),
+        (MemoryMode::Hugepages, None) => say("--in-memory"),
+        (MemoryMode::Hugepages, Some(_)) => {}
     }
     match &options.file_prefix {
         Some(prefix) => say(&format!("--file-prefix={prefix}")),
-        // Not visible outside, but the directory for run-time files must be this process's own.
-        None if memory == MemoryMode::Ordinary => {
-            say("--no-shconf");
-            say(&format!("--file-prefix=millrace-{}", std::process::id()));
-        }
-        None => {}
+        // Nothing is written under this prefix, so that many processes may have it.
+        None => ["--no-shconf", "--file-prefix=millrace"].into_iter().for_each(&mut say),
     }
     if options.single_file_segments {
         say("--single-file-segments");
@@ -303,6 +305,11 @@ fn init(arguments: Vec<CString>) -> Result<u32, Errno> {
 /// Finds the common reasons in DPDK's own words.
 fn explain(options: &EalOptions, memory: MemoryMode, cause: Errno, log: Vec<String>) -> EalError {
     let says = |words: &str| log.iter().any(|line| line.contains(words));
+    let unparsed = |text: &&String| says(&format!("failed to parse device \"{}\"", device::name(text)));
+    if let Some(device) = options.devices.iter().find(unparsed) {
+        let reason = "DPDK has no driver of this name".to_owned();
+        return EalError::UnknownDevice { device: device.clone(), reason };
+    }
     if let (true, Some(prefix)) = (says("Cannot create lock on"), &options.file_prefix) {
         return EalError::PrefixInUse { prefix: prefix.clone() };
     }

@@ -18,7 +18,7 @@ pub mod port;
 pub mod queue;
 pub mod sim;
 
-pub use eal::{Eal, EalOptions, Hugepages, MemoryMode, RegisteredThread};
+pub use eal::{Eal, EalOptions, Hugepages, MemoryMode, RegisteredThread, dpdk_version};
 pub use error::{EalError, PortError};
 pub use lane::{BURST, Burst, Frame, Lane, LaneCounters, Link, RxChecksum, TxChecksum};
 pub use mbuf::Mbuf;

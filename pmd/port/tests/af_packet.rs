@@ -5,39 +5,89 @@ mod common;
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
-use common::{exchange, in_own_process, open, options, run, veth};
-use pmd::{Burst, Eal, Frame, Lane, Link, MemoryMode, PortOptions, RxChecksum, TxChecksum};
+use common::{exchange, in_own_process, open, options, run, veth, with_roles};
+use pmd::{
+    Burst, Eal, EalError, EalOptions, Frame, Hugepages, Lane, MemoryMode, Offloads, Port, PortError, PortOptions,
+    RxChecksum, TxChecksum,
+};
 
 #[test]
-fn frames_pass_between_two_ports() {
-    in_own_process("frames_pass_between_two_ports", || {
+fn frames_pass_on_ordinary_memory() {
+    in_own_process("frames_pass_on_ordinary_memory", || {
+        frames_pass(&options(&A_AND_B), MemoryMode::Ordinary);
+    });
+}
+
+#[test]
+fn frames_pass_on_hugepages() {
+    with_roles("frames_pass_on_hugepages", 128, &["alone"], |_, _| {
+        let on_hugepages = EalOptions { hugepages: Hugepages::Auto, ..options(&A_AND_B) };
+        frames_pass(&on_hugepages, MemoryMode::Hugepages);
+    });
+}
+
+#[test]
+fn many_processes_run_side_by_side() {
+    with_roles("many_processes_run_side_by_side", 0, &["one", "two", "three"], |_, _| {
+        frames_pass(&options(&A_AND_B), MemoryMode::Ordinary);
+    });
+}
+
+#[test]
+fn a_refusal_is_in_the_drivers_words() {
+    in_own_process("a_refusal_is_in_the_drivers_words", || {
         veth("mrp-a", "mrp-b");
-        let eal =
-            Eal::start(&options(&["net_af_packet0,iface=mrp-a", "net_af_packet1,iface=mrp-b,qdisc_bypass=1"])).unwrap();
-        assert_eq!(eal.memory_mode(), MemoryMode::Ordinary);
-        let _registered = eal.register_thread().unwrap();
-        assert!(eal.register_thread().is_err(), "a thread registers once");
-        let (a_port, mut a) = open(&eal, "net_af_packet0,iface=mrp-a", &PortOptions::default());
-        let (_b_port, mut b) = open(&eal, "net_af_packet1", &PortOptions::default());
-        assert_eq!(a_port.driver(), "net_af_packet");
-        assert_eq!(a.mtu(), 1500);
-        let address = std::fs::read_to_string("/proc/net/dev").unwrap();
-        assert!(address.contains("mrp-a"), "this process is in the namespace of the veth pair");
+        let device = "net_af_packet0,iface=mrp-a,blocksz=1000";
+        let error = Eal::start(&options(&["net_ring0", device])).unwrap_err();
+        assert!(matches!(&error, EalError::DeviceRefused { device: refused, .. } if refused == device), "{error:?}");
+        assert!(error.to_string().contains("block"), "{error}");
+    });
+}
 
-        exchange(&mut a, &mut b, 2000);
-        exchange(&mut b, &mut a, 500);
-        assert_eq!((a.frames_in_use(), b.frames_in_use()), (0, 0));
-        let statistics = a_port.statistics().unwrap();
-        assert!(statistics.tx_packets >= 2000 && statistics.rx_packets >= 500, "{statistics:?}");
+const A_AND_B: [&str; 2] = ["net_af_packet0,iface=mrp-a", "net_af_packet1,iface=mrp-b,qdisc_bypass=1"];
 
-        assert!(a.link().up);
-        run("ip link set mrp-b down");
-        assert!(!a.link().up, "af_packet itself does not know, the interface does");
-        run("ip link set mrp-b up");
+fn frames_pass(options: &EalOptions, memory: MemoryMode) {
+    veth("mrp-a", "mrp-b");
+    let eal = Eal::start(options).unwrap();
+    assert_eq!(eal.memory_mode(), memory);
+    let _registered = eal.register_thread().unwrap();
+    assert!(eal.register_thread().is_err(), "a thread registers once");
+    let (a_port, mut a) = open(&eal, A_AND_B[0], &PortOptions { mbufs: 4096, ..PortOptions::default() });
+    let (_b_port, mut b) = open(&eal, "net_af_packet1", &PortOptions { mbufs: 4096, ..PortOptions::default() });
+    assert_eq!((a_port.driver(), a_port.offloads()), ("net_af_packet", Offloads::default()));
+    assert_eq!(a.mtu(), 1500);
+    assert_ne!(a.mac(), b.mac());
+
+    exchange(&mut a, &mut b, 2000);
+    exchange(&mut b, &mut a, 500);
+    assert_eq!((a.frames_in_use(), b.frames_in_use()), (0, 0));
+    let statistics = a_port.statistics().unwrap();
+    assert!(statistics.tx_packets >= 2000 && statistics.rx_packets >= 500, "{statistics:?}");
+
+    let wait_for = |up: bool, why: &str| {
         let deadline = Instant::now() + Duration::from_secs(10);
-        while !matches!(a.link(), Link { up: true, .. }) {
-            assert!(Instant::now() < deadline);
+        while a.link().up != up {
+            assert!(Instant::now() < deadline, "{why}");
         }
+    };
+    wait_for(true, "veth has a carrier");
+    run("ip link set mrp-b down");
+    wait_for(false, "af_packet itself does not know, the interface does");
+    run("ip link set mrp-b up");
+    wait_for(true, "the carrier is back");
+}
+
+#[test]
+fn the_interface_bounds_the_mtu() {
+    in_own_process("the_interface_bounds_the_mtu", || {
+        veth("mrp-a", "mrp-b");
+        run("ip link set mrp-a mtu 1400");
+        let eal = Eal::start(&options(&A_AND_B)).unwrap();
+        let (_a_port, a) = open(&eal, "net_af_packet0", &PortOptions { mbufs: 1024, ..PortOptions::default() });
+        assert_eq!(a.mtu(), 1400);
+        let small = PortOptions { mbufs: 1024, data_room: 1500, ..PortOptions::default() };
+        let error = Port::configure(&eal, "net_af_packet1", &small).unwrap_err();
+        assert!(matches!(error, PortError::DataRoom { .. } | PortError::Refused { .. }), "{error}");
     });
 }
 

@@ -6,8 +6,8 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use std::env;
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -15,25 +15,33 @@ use std::time::{Duration, Instant};
 use pmd::{Burst, DpdkLane, Eal, EalOptions, Frame, Hugepages, Lane, Mbuf, Port, PortOptions, TxChecksum};
 
 const ROLE: &str = "MILLRACE_TEST_ROLE";
+const FOLDER: &str = "MILLRACE_TEST_FOLDER";
 
 /// The longest that a child may take: many times what it needs, for machines with other work.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Runs `body` in a child process as the role `alone`, and fails where it fails.
+/// Runs `body` in a child process, and fails where it fails.
 pub(crate) fn in_own_process(test: &str, body: impl FnOnce()) {
-    with_roles(test, &["alone"], |_| body());
+    with_roles(test, 0, &["alone"], |_, _| body());
 }
 
-/// Runs `body` in one child process a role, all at the same time and each in namespaces of its own.
-pub(crate) fn with_roles(test: &str, roles: &[&str], body: impl FnOnce(&str)) {
-    if let Ok(role) = env::var(ROLE) {
-        return body(&role);
+/// Runs `body` in one child process a role, all at the same time and each in namespaces of its own, with `hugepages_mib` MiB of
+/// free hugepages in the machine. `body` gets its role, and a folder that all roles share.
+pub(crate) fn with_roles(test: &str, hugepages_mib: u64, roles: &[&str], body: impl FnOnce(&str, &Path)) {
+    if let (Ok(role), Ok(folder)) = (env::var(ROLE), env::var(FOLDER)) {
+        return body(&role, Path::new(&folder));
     }
     if !is_root() {
         println!("\n######## {test} NOT RUN: needs root ########\n");
         return;
     }
-    let mut children: Vec<(String, Child)> = roles.iter().map(|role| ((*role).to_owned(), spawn(test, role))).collect();
+    let Ok(_hugepages) = Hugepages2M::reserve(hugepages_mib) else {
+        println!("\n######## {test} NOT RUN: the kernel has no {hugepages_mib} MiB of hugepages to give ########\n");
+        return;
+    };
+    let folder = PathBuf::from(format!("/tmp/mrp-{}-{test}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let mut children: Vec<_> = roles.iter().map(|role| (*role, spawn(test, role, &folder))).collect();
     let deadline = Instant::now() + LIMIT;
     let mut failures = Vec::new();
     for (role, child) in &mut children {
@@ -42,25 +50,62 @@ pub(crate) fn with_roles(test: &str, roles: &[&str], body: impl FnOnce(&str)) {
             Some(status) => failures.push(format!("{role}: {status}")),
             None => failures.push(format!("{role}: killed after {LIMIT:?}")),
         }
-        if !failures.is_empty() {
-            break;
-        }
     }
     for (_, child) in &mut children {
         let _ = child.kill();
         let _ = child.wait();
     }
+    fs::remove_dir_all(&folder).unwrap();
     assert!(failures.is_empty(), "{test}: {failures:?}");
 }
 
-fn spawn(test: &str, role: &str) -> Child {
+fn spawn(test: &str, role: &str, folder: &Path) -> Child {
     Command::new("unshare")
-        .args(["--net", "--mount", "--kill-child", "--"])
+        .args(["--net", "--mount", "--"])
         .arg(env::current_exe().unwrap())
         .args([test, "--exact", "--nocapture", "--test-threads=1"])
         .env(ROLE, role)
+        .env(FOLDER, folder)
         .spawn()
         .unwrap()
+}
+
+/// Free hugepages of 2 MiB for one test at a time; the machine's setting is put back when it ends.
+struct Hugepages2M {
+    /// The setting before, if it was changed.
+    before: Option<u64>,
+    /// Held until the setting is back.
+    _lock: Option<File>,
+}
+
+const NR_HUGEPAGES: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
+const FREE_HUGEPAGES: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
+
+impl Hugepages2M {
+    fn reserve(mib: u64) -> Result<Self, ()> {
+        if mib == 0 {
+            return Ok(Self { before: None, _lock: None });
+        }
+        let lock = File::create("/tmp/mrp-hugepages.lock").unwrap();
+        lock.lock().unwrap();
+        let read = |file| fs::read_to_string(file).ok()?.trim().parse::<u64>().ok();
+        let (Some(total), Some(free)) = (read(NR_HUGEPAGES), read(FREE_HUGEPAGES)) else { return Err(()) };
+        let missing = (mib / 2).saturating_sub(free);
+        let mut guard = Self { before: None, _lock: Some(lock) };
+        if missing > 0 {
+            guard.before = Some(total);
+            fs::write(NR_HUGEPAGES, (total + missing).to_string()).map_err(drop)?;
+        }
+        if read(FREE_HUGEPAGES).is_some_and(|free| free >= mib / 2) { Ok(guard) } else { Err(()) }
+    }
+}
+
+impl Drop for Hugepages2M {
+    fn drop(&mut self) {
+        if let Some(before) = self.before {
+            fs::write(NR_HUGEPAGES, before.to_string()).unwrap();
+        }
+    }
 }
 
 fn wait(child: &mut Child, deadline: Instant) -> Option<ExitStatus> {
@@ -182,11 +227,4 @@ pub(crate) fn exchange(tx: &mut DpdkLane, rx: &mut DpdkLane, frames: u32) {
     let bytes: u64 = (0..frames).map(|number| every_length(number) as u64).sum();
     assert!(sent.tx_bytes >= bytes && received.rx_bytes >= bytes);
     assert_eq!((sent.tx_full, sent.pool_empty), (0, 0));
-}
-
-/// A folder of this test run for sockets, the same for all its roles.
-pub(crate) fn folder(test: &str) -> PathBuf {
-    let folder = PathBuf::from(format!("/tmp/mrp-{test}-{}", std::os::unix::process::parent_id()));
-    fs::create_dir_all(&folder).unwrap();
-    folder
 }
