@@ -109,7 +109,10 @@ pub(crate) fn parse(text: &str) -> Vec<Document> {
             Some(Err(error)) => {
                 let mut broken = std::mem::take(&mut builder);
                 let marker = error.marker();
-                let (problem, hint) = describe(error.kind());
+                let (problem, mut hint) = describe(error.kind());
+                if hint.is_none() && marker.byte_offset().is_some_and(|end| has_tab(text, end)) {
+                    hint = Some(SPACES);
+                }
                 broken.errors.push(SyntaxError { at: mark(marker.line(), marker.col()), problem, hint });
                 documents.push(Document { root: None, errors: broken.errors });
                 match parser.proceed_next_document() {
@@ -276,6 +279,16 @@ fn resolve(text: &str) -> Value {
     }
 }
 
+const SPACES: &str = "indent with spaces: YAML does not take tabs for that";
+
+/// Whether the line that `text` is in at byte `end` starts with white space that has a tab.
+fn has_tab(text: &str, end: usize) -> bool {
+    let before = text.get(..end).unwrap_or_default();
+    let line = before.rsplit(['\n', '\r']).next().unwrap_or_default();
+    let blank = line.len() - line.trim_start().len();
+    line.get(..blank).is_some_and(|blank| blank.contains('\t'))
+}
+
 /// The parser's words, and for the errors that people make most a hint.
 fn describe(kind: &ErrorKind) -> (String, Option<&'static str>) {
     match kind {
@@ -283,7 +296,7 @@ fn describe(kind: &ErrorKind) -> (String, Option<&'static str>) {
         ErrorKind::TabNotAllowed
         | ErrorKind::TabInBlockIndentation
         | ErrorKind::TabInIndentation
-        | ErrorKind::TabInPlainScalar => (format!("not YAML: {kind}"), Some("indent with spaces")),
+        | ErrorKind::TabInPlainScalar => (format!("not YAML: {kind}"), Some(SPACES)),
         ErrorKind::UnclosedFlowCollection { open } => {
             (format!("not YAML: `{open}` is not closed"), Some("is the file truncated?"))
         }

@@ -21,11 +21,20 @@ fn brief(errors: &Errors) -> String {
     out
 }
 
-/// `hello.yaml` with `from` replaced by `to` fails with `expected`.
-fn case(from: &str, to: &str, expected: &str) {
-    assert_eq!(HELLO.matches(from).count(), 1, "{from:?} is in hello.yaml once");
-    let errors = load_str("hello.yaml", &HELLO.replace(from, to)).expect_err(to);
-    assert_eq!(brief(&errors).trim_end(), expected, "after {from:?} became {to:?}");
+/// For each (from, to, expected): `hello.yaml` with `from` replaced by `to` fails with `expected`.
+fn cases(table: &[(&str, &str, &str)]) {
+    let mut wrong = String::new();
+    for (from, to, expected) in table {
+        assert_eq!(HELLO.matches(from).count(), 1, "{from:?} is in hello.yaml once");
+        let found = match load_str("hello.yaml", &HELLO.replace(from, to)) {
+            Ok(_) => "it loads".to_owned(),
+            Err(errors) => brief(&errors),
+        };
+        if found.trim_end() != *expected {
+            let _ = writeln!(wrong, "(r#\"{from}\"#, r#\"{to}\"#,\n r#\"{}\"#),", found.trim_end());
+        }
+    }
+    assert!(wrong.is_empty(), "not as expected:\n{wrong}");
 }
 
 #[test]
@@ -34,15 +43,15 @@ fn an_error_is_shown_with_its_line_and_a_caret() {
     let errors = load_str("routes.yaml", &text).unwrap_err();
     assert_eq!(
         errors.to_string(),
-        r#"routes.yaml:33:32: spec.rules[0].matches[0].path.type: unknown value "Pathprefx"; one of Exact, PathPrefix
- 33 |     - matches: [{ path: { type: Pathprefx, value: / } }]
+        r#"routes.yaml:31:33: spec.rules[0].matches[0].path.type: unknown value "Pathprefx"; one of Exact, PathPrefix
+ 31 |     - matches: [{ path: { type: Pathprefx, value: / } }]
     |                                 ^
     = hint: did you mean PathPrefix?
 1 error"#
     );
     let json = serde_json::to_value(&errors).unwrap();
     assert_eq!(json[0]["file"], "routes.yaml");
-    assert_eq!(json[0]["line"], 33);
+    assert_eq!(json[0]["line"], 31);
     assert_eq!(json[0]["field"], "spec.rules[0].matches[0].path.type");
     assert_eq!(json[0]["hint"], "did you mean PathPrefix?");
 }
@@ -129,12 +138,711 @@ apiVersion: gateway.networking.k8s.io/v1
 }
 
 #[test]
+fn a_document_has_to_be_a_known_resource() {
+    cases(&[
+        (
+            r#"kind: Gateway"#,
+            r#"kind: Gatway"#,
+            r#"18:7 kind: unknown value "Gatway"; one of Appliance, Backend, Gateway, HTTPRoute (did you mean Gateway?)"#,
+        ),
+        (
+            r#"kind: Gateway"#,
+            r#"kind: GRPCRoute"#,
+            r#"18:7 kind: not supported yet: kind GRPCRoute (leave it out; a later release takes it)
+29:24 spec.parentRefs[0].name: there is no Gateway default/web (define a Gateway)"#,
+        ),
+        (
+            r#"kind: Gateway"#,
+            r#"kind: 7"#,
+            r#"18:7 kind: must be a string, is the integer 7 (in quotes it is a string: "7")"#,
+        ),
+        (r#"kind: Gateway"#, r#""#, r#"17:1 kind: is missing"#),
+        (
+            r#"kind: Gateway"#,
+            r#"kind: Gateway
+spce: {}"#,
+            r#"19:1 spce: unknown field (did you mean `spec`?)"#,
+        ),
+        (
+            r#"kind: HTTPRoute
+"#,
+            r#"kind: HTTPRoute
+spec: {}
+"#,
+            r#"29:1 : the field "spec" a second time"#,
+        ),
+        (
+            r#"metadata: { name: web }"#,
+            r#"metadata: { name: web }
+status: { conditions: [] }
+typo: 1"#,
+            r#"21:1 typo: unknown field (the fields here are apiVersion, kind, metadata, status, spec)"#,
+        ),
+        (
+            r#"metadata: { name: web }"#,
+            r#"metadata: { name: Web, uid: x, generation: 3 }"#,
+            r#"19:19 metadata.name: "Web" has upper-case letters (lower-case letters, digits, - and ., starting and ending with a letter or digit)"#,
+        ),
+        (
+            r#"metadata: { name: web }"#,
+            r#"metadata: { name: web, namespace: a.b }"#,
+            r#"19:35 metadata.namespace: "a.b" has a dot (at most 63 lower-case letters, digits and -, starting and ending with a letter or digit)"#,
+        ),
+        (
+            r#"metadata: { name: web }"#,
+            r#"metadata: { name: web, labels: { a: 1 }, creationTimestamp: yesterday }"#,
+            r#"19:37 metadata.labels.a: must be a string, is the integer 1 (in quotes it is a string: "1")
+19:61 metadata.creationTimestamp: "yesterday" is not a time (such as 2026-01-31T12:00:00Z)"#,
+        ),
+        (r#"metadata: { name: web }"#, r#"metadata: web"#, r#"19:11 metadata: must be a mapping, is the string "web""#),
+        (r#"metadata: { name: web }"#, r#"metadata: {}"#, r#"19:11 metadata.name: is missing"#),
+        (
+            r#"metadata: { name: web }"#,
+            r#"metadata: { name: 123 }"#,
+            r#"19:19 metadata.name: must be a string, is the integer 123 (in quotes it is a string: "123")"#,
+        ),
+        (
+            r#"metadata: { name: web }"#,
+            r#"metadata: { name: web"#,
+            r#"20:5 : not YAML: while parsing a flow mapping, did not find expected ',' or '}'"#,
+        ),
+        (
+            r#"metadata: { name: web }"#,
+            r#"metadata: { name: *web }"#,
+            r#"19:19 : an alias (write the value out: aliases are not taken)"#,
+        ),
+        (
+            r#"metadata: { name: web }"#,
+            r#"metadata: { name: !!str web }"#,
+            r#"19:25 : a tag, "!!str" (leave it out: the field says what type its value has)"#,
+        ),
+        (
+            r#"metadata: { name: web }"#,
+            r#"metadata: { name: web }
+	spec:"#,
+            r#"20:2 : not YAML: while parsing a block mapping, did not find expected key (indent with spaces: YAML does not take tabs for that)"#,
+        ),
+        (
+            r#"kind: Appliance"#,
+            r#"kind: Backend"#,
+            r#"0:0 : there is no Appliance (a configuration has one resource of kind Appliance, with the host's cores and ports)
+6:3 spec.cores: unknown field (the fields here are protocol, endpoints)
+6:3 spec.endpoints: is missing
+7:3 spec.memory: unknown field (the fields here are protocol, endpoints)
+8:3 spec.ports: unknown field (the fields here are protocol, endpoints)
+15:3 spec.admin: unknown field (the fields here are protocol, endpoints)"#,
+        ),
+    ]);
+}
+
+#[test]
 fn the_appliance() {
-    case("cores: [1] ", "cores: []", "6:10 spec.cores: is empty (at least one item is needed)");
-    case(
-        "cores: [1] ",
-        "cores: 1",
-        "6:10 spec.cores: must be a list, is the integer 1 (put the item into a list: [ … ], or a line with a dash in front)",
+    cases(&[
+        (r#"cores: [1] "#, r#"cores: [] "#, r#"6:10 spec.cores: is empty (at least one item is needed)"#),
+        (
+            r#"cores: [1] "#,
+            r#"cores: 1 "#,
+            r#"6:10 spec.cores: must be a list, is the integer 1 (put the item into a list: [ … ], or a line with a dash in front)"#,
+        ),
+        (r#"cores: [1] "#, r#"cores: [-1] "#, r#"6:11 spec.cores[0]: -1 is out of range (it can be 0 to 65535)"#),
+        (
+            r#"cores: [1] "#,
+            r#"cores: [1, 2] "#,
+            r#"6:14 spec.cores[1]: not supported yet: more than one core (cores: [1]; more than one core comes with a later release)"#,
+        ),
+        (r#"cores: [1] "#, r#"cores: [one] "#, r#"6:11 spec.cores[0]: must be an integer, is the string "one""#),
+        (r#"cores: [1] "#, r#""#, r#"7:3 spec.cores: is missing"#),
+        (
+            r#"hugepages: auto, mebibytes: 512 }"#,
+            r#"hugepages: yes, mebibytes: 1 }"#,
+            r#"7:24 spec.memory.hugepages: unknown value "yes"; one of auto, required, off
+7:40 spec.memory.mebibytes: 1 is out of range (it can be 64 to 1048576)"#,
+        ),
+        (
+            r#"hugepages: auto, mebibytes: 512 }"#,
+            r#"hugepages: true, mebibytes: 512MiB }"#,
+            r#"7:24 spec.memory.hugepages: must be a string, is the boolean true (in quotes it is a string: "true")
+7:41 spec.memory.mebibytes: must be an integer, is the string "512MiB""#,
+        ),
+        (
+            r#"name: south"#,
+            r#"name: north"#,
+            r#"12:13 spec.ports[1].name: a second port named north (the first is at hello.yaml:9:13)"#,
+        ),
+        (
+            r#"net_af_packet1,iface=mr-south"#,
+            r#"net_af_packet0,iface=mr-south"#,
+            r#"13:15 spec.ports[1].device: a second port on the device "net_af_packet0" (the first is at hello.yaml:10:15)"#,
+        ),
+        (
+            r#"net_af_packet1,iface=mr-south"#,
+            r#"net_af_packet1,iface=mr-north"#,
+            r#"13:15 spec.ports[1].device: a second port on the interface "mr-north" (the first is at hello.yaml:10:15)"#,
+        ),
+        (
+            r#"net_af_packet1,iface=mr-south"#,
+            r#""#,
+            r#"13:15 spec.ports[1].device: "" is not a DPDK device (a vdev such as "net_af_packet0,iface=eth1", or a PCI address such as "0000:03:00.0")"#,
+        ),
+        (
+            r#"10.9.2.1/24"#,
+            r#"10.9.2.1"#,
+            r#"14:19 spec.ports[1].addresses[0]: "10.9.2.1" has no prefix length (such as 10.9.2.1/24)"#,
+        ),
+        (
+            r#"10.9.2.1/24"#,
+            r#"10.9.2.255/24"#,
+            r#"14:19 spec.ports[1].addresses[0]: 10.9.2.255/24 is the broadcast address of its network (give the port's own address with the length of its subnet)"#,
+        ),
+        (
+            r#"10.9.2.1/24"#,
+            r#"10.9.2.1/33"#,
+            r#"14:19 spec.ports[1].addresses[0]: "10.9.2.1/33" is not an IP address with a prefix length (such as 10.9.1.1/24)"#,
+        ),
+        (
+            r#"10.9.2.1/24"#,
+            r#"fd00:9:1::1/64"#,
+            r#"14:19 spec.ports[1].addresses[0]: not supported yet: IPv6 (fd00:9:1::1) (leave it out; a later release takes it)"#,
+        ),
+        (
+            r#"10.9.2.1/24"#,
+            r#"127.0.0.1/8"#,
+            r#"14:19 spec.ports[1].addresses[0]: 127.0.0.1 is a loopback address (give the address of one host)"#,
+        ),
+        (
+            r#"10.9.2.1/24"#,
+            r#"10.9.1.7/16"#,
+            r#"11:19 spec.ports[0].addresses[0]: the subnet of 10.9.1.1/24 overlaps with that of another port (10.9.1.7/16 is at hello.yaml:14:19: give each port subnets of its own)"#,
+        ),
+        (
+            r#"10.9.2.1/24"#,
+            r#"10.9.1.1/24"#,
+            r#"14:19 spec.ports[1].addresses[0]: a second 10.9.1.1 (the first is at hello.yaml:11:19)
+38:26 spec.endpoints[0].address: no port reaches 10.9.2.2 (give a port of the Appliance an address in its subnet, or a gateway)
+38:49 spec.endpoints[1].address: no port reaches 10.9.2.3 (give a port of the Appliance an address in its subnet, or a gateway)"#,
+        ),
+        (
+            r#"addresses: ["10.9.2.1/24"] "#,
+            r#"addresses: [] "#,
+            r#"14:18 spec.ports[1].addresses: is empty (at least one item is needed)"#,
+        ),
+        (
+            r#"addresses: ["10.9.2.1/24"] "#,
+            r#"addresses: ["10.9.2.1/24"]
+      gateway: 10.9.7.1"#,
+            r#"15:16 spec.ports[1].gateway: 10.9.7.1 is not in a subnet of this port (an address in 10.9.2.0/24)"#,
+        ),
+        (
+            r#"addresses: ["10.9.2.1/24"] "#,
+            r#"addresses: ["10.9.2.1/24"]
+      gateway: 10.9.2.1"#,
+            r#"15:16 spec.ports[1].gateway: 10.9.2.1 is the appliance's own address (give the address of the next router)"#,
+        ),
+        (
+            r#"addresses: ["10.9.2.1/24"] "#,
+            r#"addresses: ["10.9.2.1/24"]
+      queues: 2
+      mtu: 100
+      vlan: 7"#,
+            r#"15:15 spec.ports[1].queues: not supported yet: more than one queue (queues: 1; more come with more than one core, in a later release)
+16:12 spec.ports[1].mtu: 100 is out of range (it can be 576 to 9216)
+17:13 spec.ports[1].vlan: not supported yet: vlan (leave it out; a later release takes it)"#,
+        ),
+        (
+            r#"addresses: ["10.9.1.1/24"]"#,
+            r#"addresses: ["10.9.1.1/24"]
+      gateway: 10.9.1.9
+    - { name: x, device: x, addresses: [10.8.1.1/24], gateway: 10.8.1.2 }"#,
+            r#"13:64 spec.ports[1].gateway: a second gateway: only one port can have one (the first is at hello.yaml:12:16)"#,
+        ),
+        (
+            r#""127.0.0.1:9901""#,
+            r#""127.0.0.1""#,
+            r#"15:21 spec.admin.address: "127.0.0.1" is not an IP address with a port (such as "127.0.0.1:9901")"#,
+        ),
+        (
+            r#"admin: {"#,
+            r#"accessLog: { path: log, requests: some }
+  admin: {"#,
+            r#"15:22 spec.accessLog.path: "log" is not an absolute path (such as /dev/stdout or /var/log/millrace/access.log)
+15:37 spec.accessLog.requests: unknown value "some"; one of all, errors, none"#,
+        ),
+        (
+            r#"admin: {"#,
+            r#"http: { via: "a b", forwardedFor: add }
+  admin: {"#,
+            r#"15:16 spec.http.via: "a b" is not a pseudonym for Via (letters, digits, - and ., such as edge-1; none if left out)
+15:37 spec.http.forwardedFor: unknown value "add"; one of append, replace, none"#,
+        ),
+        (
+            r#"admin: {"#,
+            r#"http: { timeouts: { head: 10, body: 1.5s, idle: 0s, request: 0s, drain: forever } }
+  admin: {"#,
+            r#"15:29 spec.http.timeouts.head: 10 has no unit (10s, or 10ms)
+15:39 spec.http.timeouts.body: "1.5s" is not a duration (numbers with the units h, m, s, ms, such as 10s, 500ms or 1m30s)
+15:51 spec.http.timeouts.idle: must be longer than 0s (this one cannot be switched off)
+15:75 spec.http.timeouts.drain: "forever" is not a duration (numbers with the units h, m, s, ms, such as 10s, 500ms or 1m30s)"#,
+        ),
+        (
+            r#"admin: {"#,
+            r#"http: { limits: { target: 32KiB, head: 16KiB, fields: 0, body: big, interimReplies: 8 } }
+  admin: {"#,
+            r#"15:19 spec.http.limits: target, 32KiB, is larger than head, 16KiB (the target is a part of the head)
+15:57 spec.http.limits.fields: 0 is out of range (it can be 1 to 1000)
+15:66 spec.http.limits.body: is not a size (a number of bytes, or such as 64KiB, 1MiB, 4GiB)"#,
+        ),
+        (
+            r#"admin: {"#,
+            r#"tcp: { maxConnections: 10, halfOpen: 20, receiveBuffer: 1KiB, sendBuffer: 1.5, clientTimeScale: 51, minMss: 1 }
+  admin: {"#,
+            r#"15:8 spec.tcp: halfOpen, 20, is above maxConnections, 10 (a connection that is half open counts as one)
+15:59 spec.tcp.receiveBuffer: 1KiB is out of range (it can be 4KiB to 1GiB)
+15:77 spec.tcp.sendBuffer: is not a size (a number of bytes, or such as 64KiB, 1MiB, 4GiB)
+15:99 spec.tcp.clientTimeScale: 51 is out of range (it can be 1 to 50)
+15:111 spec.tcp.minMss: 1 is out of range (it can be 64 to 536)"#,
+        ),
+        (
+            r#"admin: {"#,
+            r#"ip: { neighbors: 1, mtuFloor: 9000 }
+  upstream: { idleTimeout: 0s, maxPerEndpoint: 65535, idle: 3 }
+  admin: {"#,
+            r#"15:20 spec.ip.neighbors: 1 is out of range (it can be 16 to 65536)
+15:33 spec.ip.mtuFloor: 9000 is out of range (it can be 68 to 1280)
+16:28 spec.upstream.idleTimeout: must be longer than 0s (this one cannot be switched off)
+16:48 spec.upstream.maxPerEndpoint: 65535 is out of range (it can be 1 to 60000)
+16:55 spec.upstream.idle: unknown field (the fields here are idlePerEndpoint, idleTimeout, maxPerEndpoint)"#,
+        ),
+    ]);
+}
+
+#[test]
+fn gateways() {
+    cases(&[
+        (
+            r#"gatewayClassName: millrace"#,
+            r#"gatewayClassName: nginx"#,
+            r#"21:21 spec.gatewayClassName: unknown value "nginx"; it must be millrace"#,
+        ),
+        (
+            r#"gatewayClassName: millrace"#,
+            r#"gatewayclassname: millrace"#,
+            r#"21:3 spec.gatewayClassName: is missing
+21:3 spec.gatewayclassname: unknown field (did you mean `gatewayClassName`?)"#,
+        ),
+        (
+            r#"gatewayClassName: millrace"#,
+            r#"gatewayClassName: millrace
+  infrastructure: {}"#,
+            r#"22:19 spec.infrastructure: not supported yet: infrastructure (leave it out; a later release takes it)"#,
+        ),
+        (
+            r#"type: IPAddress"#,
+            r#"type: Hostname"#,
+            r#"22:23 spec.addresses[0].type: not supported yet: addresses of type Hostname (leave it out; a later release takes it)"#,
+        ),
+        (
+            r#"type: IPAddress"#,
+            r#"type: IPAdress"#,
+            r#"22:23 spec.addresses[0].type: unknown value "IPAdress"; it must be IPAddress (type: IPAddress, which is also the default)"#,
+        ),
+        (
+            r#"type: IPAddress, value: 10.9.1.1"#,
+            r#"value: 10.9.1.2"#,
+            r#"22:24 spec.addresses[0].value: 10.9.1.2 is on no port of the Appliance (its addresses are 10.9.1.1, 10.9.2.1)"#,
+        ),
+        (
+            r#"type: IPAddress, value: 10.9.1.1"#,
+            r#"value: 10.9.1.1/24"#,
+            r#"22:24 spec.addresses[0].value: "10.9.1.1/24" is not an IP address (without a prefix length)"#,
+        ),
+        (
+            r#"type: IPAddress, value: 10.9.1.1"#,
+            r#"value: web.example.com"#,
+            r#"22:24 spec.addresses[0].value: "web.example.com" is not an IP address (such as 10.9.1.1; host names are not resolved)"#,
+        ),
+        (
+            r#"type: IPAddress, value: 10.9.1.1 }"#,
+            r#"value: 10.9.1.1 }, { value: 10.9.1.1 }"#,
+            r#"22:45 spec.addresses[1].value: a second 10.9.1.1 (the first is at hello.yaml:22:24)"#,
+        ),
+        (
+            r#"name: http, protocol: HTTP, port: 80"#,
+            r#"name: http, protocol: HTTPS, port: 443, tls: {}"#,
+            r#"23:39 spec.listeners[0].protocol: not supported yet: protocol HTTPS (protocol: HTTP; the others come with a later release)
+23:62 spec.listeners[0].tls: not supported yet: tls (leave it out; a later release takes it)"#,
+        ),
+        (
+            r#"name: http, protocol: HTTP, port: 80"#,
+            r#"name: http, protocol: http, port: 0"#,
+            r#"23:39 spec.listeners[0].protocol: unknown value "http"; it must be HTTP (did you mean HTTP?)
+23:51 spec.listeners[0].port: 0 is out of range (it can be 1 to 65535)"#,
+        ),
+        (
+            r#"name: http, protocol: HTTP, port: 80"#,
+            r#"name: http, port: "80""#,
+            r#"23:15 spec.listeners[0].protocol: is missing
+23:35 spec.listeners[0].port: must be an integer, is the string "80" (leave out the quotes)"#,
+        ),
+        (
+            r#"name: http, protocol: HTTP, port: 80"#,
+            r#"name: http, protocol: HTTP, port: 65536"#,
+            r#"23:51 spec.listeners[0].port: 65536 is out of range (it can be 1 to 65535)"#,
+        ),
+        (
+            r#"name: http, protocol: HTTP, port: 80 }"#,
+            r#"name: http, protocol: HTTP, port: 80 }, { name: http, protocol: HTTP, port: 81 }"#,
+            r#"23:65 spec.listeners[1].name: a second listener named http (the first is at hello.yaml:23:23)"#,
+        ),
+        (
+            r#"name: http, protocol: HTTP, port: 80 }"#,
+            r#"name: http, protocol: HTTP, port: 80 }, { name: other, protocol: HTTP, port: 80 }"#,
+            r#"23:57 spec.listeners[1]: a second listener for port 80 and all hostnames on the same address (the first is at hello.yaml:23:15: each needs a port or a hostname of its own)"#,
+        ),
+        (
+            r#"name: http, protocol: HTTP, port: 80 }"#,
+            r#"name: a, hostname: "*.a.b", protocol: HTTP, port: 80 }, { name: b, hostname: "*.a.b", protocol: HTTP, port: 80 }"#,
+            r#"23:73 spec.listeners[1]: a second listener for port 80 and *.a.b on the same address (the first is at hello.yaml:23:15: each needs a port or a hostname of its own)"#,
+        ),
+        (
+            r#"name: http, protocol: HTTP, port: 80"#,
+            r#"name: http, protocol: HTTP, port: 80, hostname: "a.*.b""#,
+            r#"23:65 spec.listeners[0].hostname: "a.*.b" has a wildcard that is not its whole first label (a DNS name in lower case without port, such as shop.example.com or *.example.com)"#,
+        ),
+        (
+            r#"name: http, protocol: HTTP, port: 80"#,
+            r#"name: http, protocol: HTTP, port: 80, hostname: "a.b:80""#,
+            r#"23:65 spec.listeners[0].hostname: "a.b:80" has a port (a DNS name in lower case without port, such as shop.example.com or *.example.com)"#,
+        ),
+        (
+            r#"name: http, protocol: HTTP, port: 80"#,
+            r#"name: http, protocol: HTTP, port: 80, allowedRoutes: { namespaces: { from: Selector, selector: {} } }"#,
+            r#"23:92 spec.listeners[0].allowedRoutes.namespaces.from: not supported yet: namespaces other than Same and All (leave it out; a later release takes it)
+23:112 spec.listeners[0].allowedRoutes.namespaces.selector: not supported yet: selector (leave it out; a later release takes it)"#,
+        ),
+        (
+            r#"name: http, protocol: HTTP, port: 80"#,
+            r#"name: http, protocol: HTTP, port: 80, allowedRoutes: { namespaces: { from: all }, kinds: [{ kind: GRPCRoute }, { kind: Foo }] }"#,
+            r#"23:92 spec.listeners[0].allowedRoutes.namespaces.from: unknown value "all"; one of Same, All (did you mean All?)
+23:115 spec.listeners[0].allowedRoutes.kinds[0].kind: not supported yet: GRPCRoute (leave it out; a later release takes it)
+23:136 spec.listeners[0].allowedRoutes.kinds[1].kind: unknown value "Foo"; it must be HTTPRoute"#,
+        ),
+    ]);
+}
+
+#[test]
+fn routes() {
+    cases(&[
+        (
+            r#"parentRefs: [{ name: web }]"#,
+            r#"parentRefs: [{ name: wep }]"#,
+            r#"29:24 spec.parentRefs[0].name: there is no Gateway default/wep (did you mean web?)"#,
+        ),
+        (
+            r#"parentRefs: [{ name: web }]"#,
+            r#"parentRefs: [{ name: web, namespace: other }]"#,
+            r#"29:24 spec.parentRefs[0].name: there is no Gateway other/web (there is one in another namespace: default/web)"#,
+        ),
+        (
+            r#"parentRefs: [{ name: web }]"#,
+            r#"parentRefs: [{ name: web, sectionName: https, port: 81 }]"#,
+            r#"29:42 spec.parentRefs[0].sectionName: Gateway default/web has no listener https (did you mean http?)
+29:55 spec.parentRefs[0].port: Gateway default/web has no listener on port 81 (its ports are 80)"#,
+        ),
+        (
+            r#"parentRefs: [{ name: web }]"#,
+            r#"parentRefs: [{ name: web }, { name: web }]"#,
+            r#"29:39 spec.parentRefs[1].name: a second reference to the same part of Gateway default/web (the first is at hello.yaml:29:24)"#,
+        ),
+        (
+            r#"parentRefs: [{ name: web }]"#,
+            r#"parentRefs: [{ group: "", kind: Service, name: web }]"#,
+            r#"29:16 spec.parentRefs[0]: not supported yet: references to a Service (group: gateway.networking.k8s.io, kind: Gateway)"#,
+        ),
+        (
+            r#"parentRefs: [{ name: web }]"#,
+            r#"parentRefs: [{ kind: Gatway, name: web }]"#,
+            r#"29:16 spec.parentRefs[0]: "Gatway" of "gateway.networking.k8s.io" cannot be referred to here (group: gateway.networking.k8s.io, kind: Gateway)"#,
+        ),
+        (
+            r#"parentRefs: [{ name: web }]"#,
+            r#"parentRefs: { name: web }"#,
+            r#"29:15 spec.parentRefs: must be a list, is a mapping (put the item into a list: [ … ], or a line with a dash in front)"#,
+        ),
+        (
+            r#"parentRefs: [{ name: web }]"#,
+            r#"parentRefs: [{ name: web }]
+  hostnames: [10.0.0.1, Shop.example.com, "*"]"#,
+            r#"30:15 spec.hostnames[0]: "10.0.0.1" is an IP address (a DNS name in lower case without port, such as shop.example.com or *.example.com)
+30:25 spec.hostnames[1]: "Shop.example.com" has upper-case letters (did you mean shop.example.com?)
+30:43 spec.hostnames[2]: "*" has a wildcard that is not its whole first label (a DNS name in lower case without port, such as shop.example.com or *.example.com)"#,
+        ),
+        (
+            r#"parentRefs: [{ name: web }]"#,
+            r#"parentRefs: [{ name: web }]
+  hostname: a.b"#,
+            r#"30:3 spec.hostname: unknown field (did you mean `hostnames`?)"#,
+        ),
+        (
+            r#"path: { type: PathPrefix, value: / }"#,
+            r#"path: { type: RegularExpression, value: ".*" }"#,
+            r#"31:33 spec.rules[0].matches[0].path.type: not supported yet: paths of type RegularExpression (leave it out; a later release takes it)"#,
+        ),
+        (
+            r#"path: { type: PathPrefix, value: / }"#,
+            r#"path: { type: prefix, value: / }"#,
+            r#"31:33 spec.rules[0].matches[0].path.type: unknown value "prefix"; one of Exact, PathPrefix"#,
+        ),
+        (
+            r#"path: { type: PathPrefix, value: / }"#,
+            r#"path: { value: foo }"#,
+            r#"31:34 spec.rules[0].matches[0].path.value: "foo" does not start with / (did you mean "/foo"?)"#,
+        ),
+        (
+            r#"path: { type: PathPrefix, value: / }"#,
+            r#"path: { value: /a//b }"#,
+            r#"31:34 spec.rules[0].matches[0].path.value: "/a//b" has an empty segment (write single slashes)"#,
+        ),
+        (
+            r#"path: { type: PathPrefix, value: / }"#,
+            r#"path: { value: /a/../b }"#,
+            r#"31:34 spec.rules[0].matches[0].path.value: "/a/../b" has a . or .. segment (write the path as it is after they are resolved)"#,
+        ),
+        (
+            r#"path: { type: PathPrefix, value: / }"#,
+            r#"path: { value: /a%2Fb }"#,
+            r#"31:34 spec.rules[0].matches[0].path.value: "/a%2Fb" has an encoded slash (write /)"#,
+        ),
+        (
+            r#"path: { type: PathPrefix, value: / }"#,
+            r#"path: { value: /a%2 }"#,
+            r#"31:34 spec.rules[0].matches[0].path.value: "/a%2" has characters that a path cannot have (percent-encode them as RFC 3986 says)"#,
+        ),
+        (
+            r#"path: { type: PathPrefix, value: / }"#,
+            r#"path: { value: "/a?b=c" }"#,
+            r#"31:34 spec.rules[0].matches[0].path.value: "/a?b=c" has a query or a fragment (did you mean "/a"?)"#,
+        ),
+        (
+            r#"path: { type: PathPrefix, value: / }"#,
+            r#"path: { value: /grün }"#,
+            r#"31:34 spec.rules[0].matches[0].path.value: "/grün" has characters that a path cannot have (percent-encode them as RFC 3986 says)"#,
+        ),
+        (
+            r#"path: { type: PathPrefix, value: / }"#,
+            r#"method: GET, headers: [], queryParams: []"#,
+            r#"31:27 spec.rules[0].matches[0].method: not supported yet: method (leave it out; a later release takes it)
+31:41 spec.rules[0].matches[0].headers: not supported yet: headers (leave it out; a later release takes it)
+31:58 spec.rules[0].matches[0].queryParams: not supported yet: queryParams (leave it out; a later release takes it)"#,
+        ),
+        (
+            r#"    - matches:"#,
+            r#"    - filters: []
+      retry: {}
+      matchs: []
+      matches:"#,
+            r#"31:16 spec.rules[0].filters: not supported yet: filters (leave it out; a later release takes it)
+32:14 spec.rules[0].retry: not supported yet: retry (leave it out; a later release takes it)
+33:7 spec.rules[0].matchs: unknown field (did you mean `matches`?)"#,
+        ),
+        (
+            r#"group: millrace.dev, kind: Backend, name: hello"#,
+            r#"name: hello"#,
+            r#"32:21 spec.rules[0].backendRefs[0]: not supported yet: references to a Service (group: millrace.dev, kind: Backend)"#,
+        ),
+        (
+            r#"group: millrace.dev, kind: Backend, name: hello"#,
+            r#"group: millrace.dev, name: hello"#,
+            r#"32:21 spec.rules[0].backendRefs[0]: "Service" of "millrace.dev" cannot be referred to here (group: millrace.dev, kind: Backend)"#,
+        ),
+        (
+            r#"group: millrace.dev, kind: Backend, name: hello"#,
+            r#"group: millrace.dev, kind: Backend, name: helo"#,
+            r#"32:65 spec.rules[0].backendRefs[0].name: there is no Backend default/helo (did you mean hello?)"#,
+        ),
+        (
+            r#"group: millrace.dev, kind: Backend, name: hello"#,
+            r#"group: millrace.dev, kind: Backend, name: hello, namespace: other"#,
+            r#"32:83 spec.rules[0].backendRefs[0].namespace: not supported yet: a backend of another namespace, other/hello (it takes a ReferenceGrant, which comes with a later release; put both into one namespace)"#,
+        ),
+        (
+            r#"group: millrace.dev, kind: Backend, name: hello, port: 8080"#,
+            r#"group: millrace.dev, kind: Backend, name: hello"#,
+            r#"32:21 spec.rules[0].backendRefs[0].port: is missing: endpoint 10.9.2.2 of default/hello has no port of its own (give a port here, or to every endpoint of the Backend)"#,
+        ),
+        (
+            r#"group: millrace.dev, kind: Backend, name: hello, port: 8080"#,
+            r#"group: millrace.dev, kind: Backend, name: hello, port: 8080, weight: 1000001, filters: []"#,
+            r#"32:92 spec.rules[0].backendRefs[0].weight: 1000001 is out of range (it can be 0 to 1000000)
+32:110 spec.rules[0].backendRefs[0].filters: not supported yet: filters (leave it out; a later release takes it)"#,
+        ),
+        (
+            r#"      backendRefs:"#,
+            r#"      timeouts: { request: 1s, backendRequest: 2s }
+      backendRefs:"#,
+            r#"32:17 spec.rules[0].timeouts: backendRequest is longer than request (request covers every try at a backend: make it the longer one)"#,
+        ),
+        (
+            r#"      backendRefs:"#,
+            r#"      timeouts: { request: 0s, backendRequest: 2 }
+      backendRefs:"#,
+            r#"32:48 spec.rules[0].timeouts.backendRequest: 2 has no unit (2s, or 2ms)"#,
+        ),
+    ]);
+}
+
+#[test]
+fn backends() {
+    cases(&[
+        (
+            r#"{ address: 10.9.2.2 }"#,
+            r#"{ address: 10.9.1.1 }"#,
+            r#"38:26 spec.endpoints[0].address: 10.9.1.1 is the appliance's own address (it stands at hello.yaml:11:19; give the address of the server)"#,
+        ),
+        (
+            r#"{ address: 10.9.2.2 }"#,
+            r#"{ address: 10.9.3.2 }"#,
+            r#"38:26 spec.endpoints[0].address: no port reaches 10.9.3.2 (give a port of the Appliance an address in its subnet, or a gateway)"#,
+        ),
+        (
+            r#"{ address: 10.9.2.2 }"#,
+            r#"{ address: 10.9.2.3 }"#,
+            r#"38:49 spec.endpoints[1].address: a second endpoint with the address 10.9.2.3 and the same port (the first is at hello.yaml:38:26)"#,
+        ),
+        (
+            r#"{ address: 10.9.2.2 }"#,
+            r#"{ address: hello.local }"#,
+            r#"38:26 spec.endpoints[0].address: "hello.local" is not an IP address (such as 10.9.1.1; host names are not resolved)"#,
+        ),
+        (
+            r#"{ address: 10.9.2.2 }"#,
+            r#"{ address: "10.9.2.2:80" }"#,
+            r#"38:26 spec.endpoints[0].address: "10.9.2.2:80" is not an IP address (without a port)"#,
+        ),
+        (
+            r#"{ address: 10.9.2.2 }"#,
+            r#"{ address: "fd00::2" }"#,
+            r#"38:26 spec.endpoints[0].address: not supported yet: IPv6 (fd00::2) (leave it out; a later release takes it)"#,
+        ),
+        (
+            r#"{ address: 10.9.2.2 }"#,
+            r#"{ address: 224.0.0.1, port: 99999, weight: -1 }"#,
+            r#"38:26 spec.endpoints[0].address: 224.0.0.1 is a multicast address (give the address of one host)
+38:43 spec.endpoints[0].port: 99999 is out of range (it can be 1 to 65535)
+38:58 spec.endpoints[0].weight: -1 is out of range (it can be 0 to 1000000)"#,
+        ),
+        (
+            r#"{ address: 10.9.2.2 }"#,
+            r#"10.9.2.2"#,
+            r#"38:15 spec.endpoints[0]: must be a mapping, is the string "10.9.2.2""#,
+        ),
+        (
+            r#"endpoints: [{ address: 10.9.2.2 }, { address: 10.9.2.3, weight: 2 }]"#,
+            r#"protocol: h2"#,
+            r#"38:3 spec.endpoints: is missing
+38:13 spec.protocol: unknown value "h2"; it must be http"#,
+        ),
+        (
+            r#"endpoints: [{ address: 10.9.2.2 }, { address: 10.9.2.3, weight: 2 }]"#,
+            r#"endpoints: null"#,
+            r#"38:3 spec.endpoints: is missing"#,
+        ),
+    ]);
+}
+
+#[test]
+fn there_has_to_be_one_appliance_and_every_name_once() {
+    let brief_of = |files: &[(&str, &str)]| {
+        let files: Vec<(&str, &[u8])> = files.iter().map(|(name, text)| (*name, text.as_bytes())).collect();
+        load_sources(&files).expect_err("refused").to_string()
+    };
+    let missing = "there is no Appliance\n   = hint: a configuration has one resource of kind Appliance, with the host's cores and ports\n1 error";
+    assert_eq!(brief_of(&[]), missing);
+    assert_eq!(brief_of(&[("a.yaml", "# nothing\n---\n---\n")]), missing);
+    assert_eq!(brief_of(&[("a.yaml", " \n\n")]), "a.yaml: is empty\n   = hint: is it truncated?\n1 error");
+    let twice = brief_of(&[("a.yaml", HELLO), ("b.yaml", HELLO)]);
+    let listed: Vec<&str> = twice.lines().filter(|line| line.starts_with("b.yaml")).collect();
+    assert_eq!(
+        listed,
+        [
+            "b.yaml:4:19: metadata.name: a second Appliance default/edge",
+            "b.yaml:19:19: metadata.name: a second Gateway default/web",
+            "b.yaml:23:15: spec.listeners[0]: a second listener for port 80 and all hostnames on the same address",
+            "b.yaml:27:19: metadata.name: a second HTTPRoute default/hello",
+            "b.yaml:36:19: metadata.name: a second Backend default/hello",
+        ],
+        "{twice}"
     );
-    case("cores: [1] ", "", "");
+    let other = HELLO.split("---").next().unwrap().replace("name: edge", "name: other");
+    let two = brief_of(&[("a.yaml", HELLO), ("b.yaml", &other)]);
+    assert!(two.starts_with("b.yaml:4:19: metadata.name: a second Appliance\n"), "{two}");
+    assert!(two.ends_with("\n1 error"), "{two}");
+}
+
+#[test]
+fn a_gateway_on_all_addresses_conflicts_with_one_on_some() {
+    let other = "
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: { name: other }
+spec:
+  gatewayClassName: millrace
+  listeners: [{ name: http, protocol: HTTP, port: 80 }]
+";
+    for text in [
+        format!("{HELLO}{other}"),
+        format!("{other}{HELLO}").replacen("\n---\n", "", 1).replacen("# The", "---\n# The", 1),
+    ] {
+        let errors = load_str("x.yaml", &text).unwrap_err();
+        assert_eq!(errors.len(), 1, "{errors}");
+        assert!(errors.to_string().contains("a second listener for port 80"), "{errors}");
+        assert!(
+            load_str(
+                "x.yaml",
+                &text.replace(
+                    "protocol: HTTP, port: 80 }]\n---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute",
+                    "protocol: HTTP, port: 81 }]\n---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute"
+                )
+            )
+            .is_ok()
+        );
+    }
+}
+
+#[test]
+fn what_cannot_be_judged_is_not_complained_about() {
+    // The Gateway's document is broken, so nothing is known of what it defines.
+    let text = HELLO.replace("metadata: { name: web }", "metadata: { name: web");
+    assert_eq!(load_str("x.yaml", &text).unwrap_err().len(), 1);
+    // A Backend with one wrong endpoint still is there to be referred to.
+    let text = HELLO.replace("address: 10.9.2.2 ", "adress: 10.9.2.2 ");
+    let errors = load_str("x.yaml", &text).unwrap_err();
+    assert!(errors.iter().all(|e| e.field.starts_with("spec.endpoints[0]")), "{errors}");
+}
+
+#[test]
+fn files_and_directories() {
+    let directory = std::env::temp_dir().join(format!("millrace-schema-{}", std::process::id()));
+    let inner = directory.join("inner.yaml");
+    std::fs::create_dir_all(&inner).unwrap();
+    let parts: Vec<&str> = HELLO.split("---\n").collect();
+    for (name, text) in [
+        ("1.yaml", parts[..3].join("---\n").as_str()),
+        ("2.yml", parts[3]),
+        (".hidden.yaml", "broken: ["),
+        ("notes.txt", "broken: ["),
+    ] {
+        std::fs::write(directory.join(name), text).unwrap();
+    }
+    let whole = load(std::slice::from_ref(&directory));
+    let part = load(&[directory.join("2.yml"), directory.join("none.yaml"), inner]);
+    let twice = load(&[directory.clone(), directory.join("2.yml")]);
+    std::fs::remove_dir_all(&directory).unwrap();
+
+    let whole = whole.unwrap();
+    assert_eq!(whole.backends[0].at.file.as_ref(), directory.join("2.yml").to_str().unwrap());
+    let part = part.unwrap_err().to_string();
+    assert!(part.contains("none.yaml: cannot be read: no such file or directory"), "{part}");
+    assert!(part.contains("inner.yaml: has no configuration in it"), "{part}");
+    assert!(twice.unwrap_err().to_string().contains("2.yml: is given twice"));
 }

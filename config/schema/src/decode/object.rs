@@ -210,21 +210,30 @@ pub(crate) fn closest<'n>(given: &str, names: impl Iterator<Item = &'n str>) -> 
         .map(|(_, name)| name)
 }
 
-/// Levenshtein's distance.
+/// Levenshtein's distance, where two neighbours that changed places count as one change.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
+    // For each end of `b`, the distance of it to the part of `a` so far, and that of the rounds before.
     let mut row: Vec<usize> = (0..=b.len()).collect();
+    let mut before = row.clone();
+    let mut last = None;
     for (i, x) in a.chars().enumerate() {
+        let mut next = vec![i + 1];
         let mut left = i + 1;
-        let mut diagonal = i;
-        for (above, y) in row.iter_mut().skip(1).zip(&b) {
-            let best = (diagonal + usize::from(x != *y)).min(*above + 1).min(left + 1);
-            diagonal = std::mem::replace(above, best);
+        for (j, y) in b.iter().enumerate() {
+            let at = |row: &[usize], j: usize| row.get(j).copied().unwrap_or(usize::MAX);
+            let mut best = (at(&row, j) + usize::from(x != *y)).min(at(&row, j + 1) + 1).min(left + 1);
+            if let Some(before_j) = j.checked_sub(1)
+                && last == Some(*y)
+                && b.get(before_j) == Some(&x)
+            {
+                best = best.min(at(&before, before_j) + 1);
+            }
+            next.push(best);
             left = best;
         }
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
-        }
+        before = std::mem::replace(&mut row, next);
+        last = Some(x);
     }
     row.last().copied().unwrap_or_default()
 }
@@ -243,5 +252,6 @@ mod tests {
         assert_eq!(closest("x", names()), None);
         assert_eq!(distance("kitten", "sitting"), 3);
         assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("spce", "spec"), 1);
     }
 }
