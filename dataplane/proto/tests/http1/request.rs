@@ -161,6 +161,7 @@ fn a_malformed_request_line_is_refused() {
         ("space at the end", line("GET / HTTP/1.1 "), cause),
         ("method not a token", line("G(T / HTTP/1.1"), cause),
         ("method that never ends", line(&"A".repeat(33)), cause),
+        ("method too long", line(&format!("{} / HTTP/1.1", "A".repeat(33))), cause),
         ("small http", line("GET / http/1.1"), cause),
         ("no minor version", line("GET / HTTP/1"), cause),
         ("two digits", line("GET / HTTP/1.10"), cause),
