@@ -2,7 +2,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod balance;
 pub mod clock;
+pub mod core;
 pub mod flow;
 pub mod port;
+pub mod proxy;
+pub mod random;
+pub mod stack;
 pub mod timer;

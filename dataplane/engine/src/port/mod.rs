@@ -67,6 +67,9 @@ pub struct Hop {
     generation: u32,
 }
 
+/// Bytes of an Ethernet header: where the IP packet of a frame begins.
+pub const ETHERNET_HEADER: usize = ETHERNET;
+
 /// Time from one look at the link to the next, and between announcements.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -124,6 +127,12 @@ impl<L: Lane> Port<L> {
     #[must_use]
     pub fn lane_mut(&mut self) -> &mut L {
         &mut self.lane
+    }
+
+    /// Gives the lane back.
+    #[must_use]
+    pub fn into_lane(self) -> L {
+        self.lane
     }
 
     /// The largest IP packet, in bytes: the device's or the configured one, whichever is less.
@@ -523,3 +532,6 @@ const UDP: u8 = 17;
 fn count(counters: &CoreCounters, verdict: Verdict) {
     counters.drops[verdict as usize].add(1);
 }
+
+#[cfg(test)]
+mod tests;

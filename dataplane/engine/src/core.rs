@@ -1,0 +1,267 @@
+//! The turn of a polling core: everything that happens to a packet is called from here, in this order.
+//!
+//! One core owns its lanes, connections, timers and counters. It reads the clock once a turn, looks once whether control has
+//! published a new snapshot, and never waits for anybody.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use pmd::{Burst, Lane};
+use tables::access::AccessQueue;
+use tables::lifecycle::{Lifecycle, Stage};
+use tables::publish::Subscriber;
+use tables::{CoreCounters, CoreSettings, Snapshot};
+
+use crate::clock::{Clock, Instant};
+use crate::port::{Ingress, Port};
+use crate::proxy::{Context, Proxy};
+use crate::random::Random;
+use crate::stack::{Admission, Net, Stack};
+
+/// Connections handed to the proxy in one turn at most: more than a burst from every port can touch.
+const READY_A_TURN: usize = 1024;
+
+/// Turns between two reports of gauges. At a million turns a second and more, a few hundred reports a second.
+const REPORT_TURNS: u64 = 4096;
+
+/// Nanoseconds between two reports where turns are long.
+const REPORT_NANOSECONDS: u64 = 10_000_000;
+
+/// Slots looked at in one turn while the core drains or stops, so that the walk does not hold up traffic.
+const DRAIN_SLOTS_A_TURN: u32 = 1024;
+
+/// What a core is made from.
+pub struct CoreInput<L: Lane> {
+    /// Its index among the appliance's cores.
+    pub index: u16,
+    /// One lane per port, in the order of the settings' ports.
+    pub lanes: Vec<L>,
+    /// What holds while it runs.
+    pub settings: CoreSettings,
+    /// The tables.
+    pub snapshot: Subscriber<Snapshot>,
+    /// What it counts.
+    pub counters: Arc<CoreCounters>,
+    /// What it is asked to do.
+    pub lifecycle: Arc<Lifecycle>,
+    /// Where it reports requests.
+    pub access: AccessQueue,
+    /// Seeds its secrets; from the operating system, except where a run is to be replayed.
+    pub seed: u64,
+}
+
+/// One polling core.
+pub struct Core<L: Lane> {
+    index: u16,
+    ports: Vec<Port<L>>,
+    stack: Stack,
+    proxy: Proxy,
+    snapshot: Subscriber<Snapshot>,
+    counters: Arc<CoreCounters>,
+    lifecycle: Arc<Lifecycle>,
+    access: AccessQueue,
+    burst: Burst<L::Frame>,
+    turns: u64,
+    busy: u64,
+    busy_nanoseconds: u64,
+    started: Option<Instant>,
+    last_turn: Instant,
+    next_report: Instant,
+    /// The next slot to look at while draining or stopping.
+    walk: u32,
+}
+
+impl<L: Lane> Core<L> {
+    /// A core that has not turned yet.
+    #[must_use]
+    pub fn new(input: CoreInput<L>) -> Self {
+        let CoreInput { index, lanes, settings, snapshot, counters, lifecycle, access, seed } = input;
+        let ports = lanes
+            .into_iter()
+            .zip(&settings.ports)
+            .enumerate()
+            .map(|(i, (lane, port))| Port::new(i, lane, port, &settings.tcp))
+            .collect();
+        let stack = Stack::new(&settings.tcp, Random::new(seed));
+        let proxy = Proxy::new(snapshot.current());
+        counters.epoch.set(snapshot.current().epoch);
+        Self {
+            index,
+            ports,
+            stack,
+            proxy,
+            snapshot,
+            counters,
+            lifecycle,
+            access,
+            burst: Burst::new(),
+            turns: 0,
+            busy: 0,
+            busy_nanoseconds: 0,
+            started: None,
+            last_turn: Instant::default(),
+            next_report: Instant::default(),
+            walk: 0,
+        }
+    }
+
+    /// Turns until the core is told to stop and has nothing left.
+    pub fn run(&mut self, clock: &Clock) {
+        while self.lifecycle.stage() < Stage::Stopped {
+            self.turn(clock.now());
+        }
+        self.report();
+    }
+
+    /// One turn. Returns whether there was anything to do.
+    pub fn turn(&mut self, now: Instant) -> bool {
+        if self.snapshot.refresh() {
+            self.proxy.renew(self.snapshot.current());
+            self.counters.epoch.set(self.snapshot.current().epoch);
+        }
+        let stage = self.lifecycle.stage();
+        let mut busy = false;
+        for port in 0..self.ports.len() {
+            busy |= self.receive(now, port, stage);
+        }
+        busy |= self.stack.timers(now);
+        let mut unreachable = None;
+        for port in &mut self.ports {
+            if now >= port.next_maintenance() {
+                port.maintain(now, &self.counters);
+                // One a turn and port: the others are still there next time.
+                port.unreachable(|address| unreachable = Some(address));
+                if let Some(address) = unreachable.take() {
+                    self.stack.unreachable(address);
+                }
+            }
+        }
+        busy |= self.serve(now, stage);
+        let mut net = Net { now, ports: &mut self.ports, counters: &self.counters };
+        busy |= self.stack.egress(&mut net);
+        for port in &mut self.ports {
+            port.lane_mut().flush();
+        }
+        self.account(now, busy);
+        busy
+    }
+
+    /// When something is due at the earliest, if no packet comes before; for harnesses in virtual time.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Instant> {
+        let ports = self.ports.iter().map(Port::next_maintenance).min();
+        self.stack.next_due().into_iter().chain(self.proxy.next_due()).chain(ports).min()
+    }
+
+    /// Gives the lanes back.
+    #[must_use]
+    pub fn into_lanes(self) -> Vec<L> {
+        self.ports.into_iter().map(Port::into_lane).collect()
+    }
+
+    /// The ports, for tests and harnesses.
+    pub fn ports_mut(&mut self) -> &mut [Port<L>] {
+        &mut self.ports
+    }
+
+    /// Takes a burst from one port.
+    fn receive(&mut self, now: Instant, index: usize, stage: Stage) -> bool {
+        let Some(port) = self.ports.get_mut(index) else { return false };
+        port.lane_mut().receive(&mut self.burst);
+        let any = !self.burst.is_empty();
+        for frame in self.burst.drain(..) {
+            let Some(port) = self.ports.get_mut(index) else { break };
+            let ingress = port.ingress(now, frame, &self.counters);
+            let mut net = Net { now, ports: &mut self.ports, counters: &self.counters };
+            match ingress {
+                Ingress::Segment(frame, segment) => {
+                    let snapshot = self.snapshot.current();
+                    let admit = |address: SocketAddr| match snapshot.bind(address) {
+                        Some(_) if stage == Stage::Running => Admission::Listening,
+                        Some(_) => Admission::Draining,
+                        None => Admission::Closed,
+                    };
+                    self.stack.segment(&mut net, index, frame, &segment, admit);
+                }
+                Ingress::IcmpError(error) => self.stack.icmp_error(&mut net, &error),
+                Ingress::Done => {}
+            }
+        }
+        any
+    }
+
+    /// Lets the proxy deal with what happened.
+    fn serve(&mut self, now: Instant, stage: Stage) -> bool {
+        let Self { ports, stack, proxy, snapshot, counters, access, .. } = self;
+        let net = Net { now, ports, counters };
+        let mut cx = Context {
+            net,
+            stack,
+            snapshot: snapshot.current(),
+            draining: stage >= Stage::Draining,
+            access,
+            core: self.index,
+        };
+        let mut busy = proxy.timers(&mut cx);
+        for _ in 0..READY_A_TURN {
+            let Some(id) = cx.stack.next_ready() else { break };
+            proxy.drive(&mut cx, id);
+            busy = true;
+        }
+        if stage >= Stage::Draining {
+            let slots = cx.stack.slots();
+            let from = if self.walk >= slots { 0 } else { self.walk };
+            let to = slots.min(from + DRAIN_SLOTS_A_TURN);
+            self.walk = to;
+            if stage == Stage::Draining {
+                proxy.drain(&mut cx, from..to);
+            } else {
+                proxy.stop(&mut cx, from..to);
+                cx.stack.abort_orphans();
+            }
+            if cx.stack.live() == 0 {
+                self.lifecycle.advance(Stage::Stopped);
+            }
+        }
+        busy
+    }
+
+    /// Keeps the books of the turn, and now and then shows them.
+    fn account(&mut self, now: Instant, busy: bool) {
+        // The turn that ends now began when the last one ended, as far as the clock was read.
+        let spent = now.since(self.last_turn);
+        if self.started.is_none() {
+            self.started = Some(now);
+        } else if busy {
+            self.busy_nanoseconds += spent;
+        }
+        self.last_turn = now;
+        self.turns += 1;
+        self.busy += u64::from(busy);
+        if self.turns.is_multiple_of(REPORT_TURNS) || now >= self.next_report {
+            self.next_report = Instant(now.0 + REPORT_NANOSECONDS);
+            self.report();
+        }
+    }
+
+    fn report(&self) {
+        let counters = &self.counters;
+        counters.turns.set(self.turns);
+        counters.busy_turns.set(self.busy);
+        counters.busy_nanoseconds.set(self.busy_nanoseconds);
+        counters.nanoseconds.set(self.started.map_or(0, |started| self.last_turn.since(started)));
+        self.stack.report(counters);
+        self.proxy.report(counters);
+        for (port, shown) in self.ports.iter().zip(&counters.ports) {
+            let counted = port.lane().counters();
+            shown.rx_packets.set(counted.rx_packets);
+            shown.rx_bytes.set(counted.rx_bytes);
+            shown.tx_packets.set(counted.tx_packets);
+            shown.tx_bytes.set(counted.tx_bytes);
+            shown.tx_full.set(counted.tx_full);
+            shown.pool_empty.set(counted.pool_empty);
+            shown.link_up.set(u64::from(port.lane().link().up));
+        }
+        self.lifecycle.beat(self.turns);
+    }
+}

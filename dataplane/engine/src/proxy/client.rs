@@ -1,0 +1,199 @@
+//! One client connection, and the request that it is at.
+
+use std::net::SocketAddr;
+
+use arrayvec::ArrayVec;
+use proto::http1::{BodyDecoder, Framing, Method, Version};
+use tables::access::{TARGET_BYTES, WORD_BYTES};
+use tables::{EndpointId, SeriesId};
+
+use crate::clock::Instant;
+use crate::stack::ConnectionId;
+
+/// A client connection.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) id: ConnectionId,
+    /// Where it connected to.
+    pub(super) local: SocketAddr,
+    /// Where it came from.
+    pub(super) remote: SocketAddr,
+    pub(super) phase: Phase,
+    /// Bytes of the head that were searched for its end.
+    pub(super) searched: usize,
+    /// Bytes of the head that the parser saw without finding a fault.
+    pub(super) checked: usize,
+    /// When the first byte of the request came; [`Instant::NEVER`] before.
+    pub(super) started: Instant,
+    /// When the connection became idle.
+    pub(super) idle_since: Instant,
+    /// What the timer is armed for.
+    pub(super) armed: Instant,
+    pub(super) exchange: Exchange,
+}
+
+/// What a client connection is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// It waits for a request, or for the rest of one's head.
+    Head,
+    /// It is being served.
+    Exchange,
+    /// It is a tunnel: bytes pass both ways as they are.
+    Tunnel,
+}
+
+/// One request and its response.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    /// The backend connection, established or not.
+    pub(super) upstream: Option<ConnectionId>,
+    /// Its endpoint.
+    pub(super) endpoint: Option<(EndpointId, SocketAddr)>,
+    /// Position of the rule in its snapshot, and of the target in the rule: they hold while `epoch` does.
+    pub(super) choice: Option<Choice>,
+    pub(super) series: SeriesId,
+    /// Connections tried before this one.
+    pub(super) attempt: u8,
+    /// The backend connection served a request before this one.
+    pub(super) reused: bool,
+
+    pub(super) method: Method,
+    pub(super) version: Version,
+    /// The client would send another request on this connection.
+    pub(super) keep_alive: bool,
+    /// The client asked for another protocol.
+    pub(super) wants_upgrade: bool,
+    /// How the request's body is framed, on both sides.
+    pub(super) framing: Framing,
+    /// Bytes of the request's head at the front of the client's buffer; 0 once consumed. While they are there, the request
+    /// can be sent again.
+    pub(super) head_held: usize,
+    pub(super) head_sent: bool,
+    pub(super) body: BodyDecoder,
+    pub(super) request_done: bool,
+
+    /// Bytes of the response's head that were searched for its end.
+    pub(super) response_searched: usize,
+    pub(super) interim: u8,
+    /// The response's body, once its head was sent.
+    pub(super) response: Option<BodyDecoder>,
+    /// How the body is framed towards the client.
+    pub(super) response_framing: Framing,
+    /// The backend connection can serve another request.
+    pub(super) upstream_keep: bool,
+    /// The client's connection ends with this response.
+    pub(super) close: bool,
+    pub(super) status: u16,
+
+    pub(super) connecting_since: Instant,
+    pub(super) sent_at: Instant,
+    /// When a byte of the exchange last moved.
+    pub(super) progress: Instant,
+    /// From sending to the first byte of the response, in nanoseconds.
+    pub(super) backend_ns: u64,
+    /// The end of everything, by the route's or the listener's timeout.
+    pub(super) until: Instant,
+    pub(super) request_bytes: u64,
+    pub(super) response_bytes: u64,
+    pub(super) body_bytes: u64,
+
+    pub(super) method_bytes: ArrayVec<u8, WORD_BYTES>,
+    pub(super) authority: ArrayVec<u8, WORD_BYTES>,
+    pub(super) target: ArrayVec<u8, TARGET_BYTES>,
+}
+
+/// Which rule of which snapshot serves a request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Choice {
+    pub(super) epoch: tables::Epoch,
+    pub(super) rule: u32,
+    pub(super) target: u32,
+}
+
+impl Client {
+    pub(super) fn new() -> Self {
+        let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
+        Self {
+            id: ConnectionId(u32::MAX),
+            local: nobody,
+            remote: nobody,
+            phase: Phase::Head,
+            searched: 0,
+            checked: 0,
+            started: Instant::NEVER,
+            idle_since: Instant::default(),
+            armed: Instant::NEVER,
+            exchange: Exchange::new(),
+        }
+    }
+
+    /// Makes it the client of a new connection.
+    pub(super) fn begin(&mut self, id: ConnectionId, local: SocketAddr, remote: SocketAddr, now: Instant) {
+        self.id = id;
+        self.local = local;
+        self.remote = remote;
+        self.armed = Instant::NEVER;
+        self.await_request(now);
+    }
+
+    /// Makes it wait for the next request.
+    pub(super) fn await_request(&mut self, now: Instant) {
+        self.phase = Phase::Head;
+        self.searched = 0;
+        self.checked = 0;
+        self.started = Instant::NEVER;
+        self.idle_since = now;
+        self.exchange.reset();
+    }
+}
+
+impl Exchange {
+    fn new() -> Self {
+        Self {
+            upstream: None,
+            endpoint: None,
+            choice: None,
+            series: SeriesId(0),
+            attempt: 0,
+            reused: false,
+            method: Method::Other,
+            version: Version::Http11,
+            keep_alive: false,
+            wants_upgrade: false,
+            framing: Framing::None,
+            head_held: 0,
+            head_sent: false,
+            body: BodyDecoder::new(Framing::None),
+            request_done: false,
+            response_searched: 0,
+            interim: 0,
+            response: None,
+            response_framing: Framing::None,
+            upstream_keep: false,
+            close: false,
+            status: 0,
+            connecting_since: Instant::default(),
+            sent_at: Instant::default(),
+            progress: Instant::default(),
+            backend_ns: 0,
+            until: Instant::NEVER,
+            request_bytes: 0,
+            response_bytes: 0,
+            body_bytes: 0,
+            method_bytes: ArrayVec::new_const(),
+            authority: ArrayVec::new_const(),
+            target: ArrayVec::new_const(),
+        }
+    }
+
+    /// Forgets the last request.
+    pub(super) fn reset(&mut self) {
+        *self = Self::new();
+    }
+
+    /// The response has begun: its head is on its way to the client.
+    pub(super) fn answered(&self) -> bool {
+        self.response.is_some()
+    }
+}

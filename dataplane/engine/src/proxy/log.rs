@@ -1,0 +1,58 @@
+//! What is counted and logged of a request when it ends.
+
+use pmd::Lane;
+use tables::access::{AccessLevel, AccessRecord, Flag};
+
+use super::client::{Client, Phase};
+use super::{Context, Proxy};
+
+impl Proxy {
+    /// Counts the request as finished, and reports it to the access log.
+    pub(super) fn finish<L: Lane>(
+        &mut self,
+        cx: &Context<'_, L>,
+        client: &mut Client,
+        flag: Flag,
+        detail: &'static str,
+    ) {
+        let exchange = &client.exchange;
+        self.active -= 1;
+        if client.phase == Phase::Tunnel {
+            self.tunnels -= 1;
+        }
+        cx.net.counters.requests_finished.add(1);
+        let duration_ns = cx.net.now.since(client.started);
+        let series = cx.snapshot.series.get(exchange.series.0 as usize);
+        if let Some(block) = series.and_then(|series| series.cores.get(usize::from(cx.core))) {
+            block.finished(exchange.status, duration_ns, exchange.request_bytes, exchange.response_bytes);
+        }
+        let wanted = match cx.snapshot.http.access {
+            AccessLevel::None => false,
+            AccessLevel::Errors => !matches!(flag, Flag::None | Flag::Tunnel) || exchange.status >= 500,
+            AccessLevel::All => true,
+        };
+        if !wanted {
+            return;
+        }
+        let record = AccessRecord {
+            core: cx.core,
+            series: exchange.series,
+            client: client.remote,
+            endpoint: exchange.endpoint,
+            method: exchange.method_bytes.clone(),
+            authority: exchange.authority.clone(),
+            target: exchange.target.clone(),
+            status: exchange.status,
+            flag,
+            detail,
+            request_bytes: exchange.request_bytes,
+            response_bytes: exchange.response_bytes,
+            duration_ns,
+            backend_ns: exchange.backend_ns,
+            attempt: exchange.attempt,
+        };
+        if cx.access.push(record).is_err() {
+            cx.net.counters.access_log_lost.add(1);
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Replies of Millrace's own, and the end of every exchange.
+
+use pmd::Lane;
+use proto::http1::{self, Connection, Method};
+use tables::access::Flag;
+
+use super::client::{Client, Phase};
+use super::{Context, Proxy, Role, Step};
+use crate::stack::{ConnectionId, Status};
+
+/// Why a request is answered here.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Refusal {
+    pub(super) status: u16,
+    pub(super) flag: Flag,
+    pub(super) detail: &'static str,
+}
+
+impl Refusal {
+    pub(super) const fn new(status: u16, flag: Flag, detail: &'static str) -> Self {
+        Self { status, flag, detail }
+    }
+}
+
+impl Proxy {
+    /// Answers the request here, or, where its response has begun already, cuts that short.
+    pub(super) fn refuse<L: Lane>(&mut self, cx: &mut Context<'_, L>, client: &mut Client, refusal: Refusal) -> Step {
+        self.drop_upstream(cx, client);
+        if client.exchange.answered() {
+            return self.cut_short(cx, client, refusal.flag, refusal.detail);
+        }
+        let exchange = &mut client.exchange;
+        exchange.status = refusal.status;
+        // After a fault nobody knows where the next request begins, and a body that was not read stands in its way.
+        let keep = exchange.keep_alive
+            && !cx.draining
+            && exchange.request_done
+            && exchange.head_held > 0
+            && refusal.flag != Flag::Rejected;
+        let connection = if keep { Connection::KeepAlive } else { Connection::Close };
+        let head_only = exchange.method == Method::Head;
+        let fields: &[(&str, &str)] = match refusal.status {
+            405 => &[("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")],
+            503 => &[("Retry-After", "1")],
+            _ => &[],
+        };
+        self.out.clear();
+        http1::encode_local(refusal.status, fields, refusal.detail, connection, head_only, &mut self.out);
+        exchange.response_bytes = self.out.len() as u64;
+        cx.stack.send(client.id, &self.out);
+        let held = exchange.head_held;
+        self.finish(cx, client, refusal.flag, refusal.detail);
+        if !keep {
+            cx.stack.close(client.id, cx.net.now, cx.snapshot.http.linger_timeout);
+            return Step::Gone;
+        }
+        cx.stack.consume(client.id, held);
+        client.await_request(cx.net.now);
+        Step::Again
+    }
+
+    /// Ends a response that cannot be completed, so that the client cannot take it for whole.
+    pub(super) fn cut_short<L: Lane>(
+        &mut self,
+        cx: &mut Context<'_, L>,
+        client: &mut Client,
+        flag: Flag,
+        detail: &'static str,
+    ) -> Step {
+        self.drop_upstream(cx, client);
+        let until_close = client.exchange.response_framing == http1::Framing::UntilClose;
+        self.finish(cx, client, flag, detail);
+        if until_close || flag == Flag::ClientTimeout {
+            // A FIN would say that this was all.
+            cx.stack.abort(client.id);
+        } else {
+            cx.stack.close(client.id, cx.net.now, cx.snapshot.http.linger_timeout);
+        }
+        Step::Gone
+    }
+
+    /// The client is gone: so is its request.
+    pub(super) fn give_up<L: Lane>(&mut self, cx: &mut Context<'_, L>, client: &mut Client) -> Step {
+        self.drop_upstream(cx, client);
+        if client.exchange.status == 0 {
+            // Nobody was told anything; NGINX's code for it.
+            client.exchange.status = 499;
+        }
+        self.finish(cx, client, Flag::ClientGone, "");
+        cx.stack.abort(client.id);
+        Step::Gone
+    }
+
+    /// The response is complete.
+    pub(super) fn complete<L: Lane>(&mut self, cx: &mut Context<'_, L>, client: &mut Client) -> Step {
+        let exchange = &mut client.exchange;
+        // A backend that answers before it has the whole request leaves both connections in the middle of a message.
+        let whole = exchange.request_done;
+        if let Some(upstream) = exchange.upstream.take() {
+            if whole && exchange.upstream_keep {
+                self.park(cx, upstream);
+            } else {
+                self.let_go(cx, upstream, !whole);
+            }
+        }
+        let close = client.exchange.close || !whole;
+        self.finish(cx, client, Flag::None, "");
+        if close {
+            cx.stack.close(client.id, cx.net.now, cx.snapshot.http.linger_timeout);
+            return Step::Gone;
+        }
+        client.await_request(cx.net.now);
+        Step::Again
+    }
+
+    /// Resets the backend connection of an exchange that will not be completed.
+    pub(super) fn drop_upstream<L: Lane>(&mut self, cx: &mut Context<'_, L>, client: &mut Client) {
+        if let Some(upstream) = client.exchange.upstream.take() {
+            self.let_go(cx, upstream, true);
+        }
+    }
+
+    /// Resets a client because the core stops.
+    pub(super) fn stop_client<L: Lane>(&mut self, cx: &mut Context<'_, L>, id: ConnectionId) {
+        let Some(role) = self.roles.get_mut(id.0 as usize) else { return };
+        let Role::Client(mut client) = core::mem::replace(role, Role::None) else { return };
+        self.drop_upstream(cx, &mut client);
+        if client.phase != Phase::Head {
+            self.finish(cx, &mut client, Flag::Stopped, "");
+        }
+        cx.stack.abort(id);
+        self.retire(cx, client);
+    }
+
+    /// Whether the client can still be told anything.
+    pub(super) fn client_is_gone<L: Lane>(cx: &Context<'_, L>, client: &Client) -> bool {
+        matches!(cx.stack.status(client.id), Status::Ended(_) | Status::Unknown)
+    }
+}

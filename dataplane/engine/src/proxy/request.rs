@@ -1,0 +1,271 @@
+//! A request's head: read, refused or routed, and sent to an endpoint.
+
+use pmd::Lane;
+use proto::http1::{
+    self, BodyDecoder, ForwardOptions, ForwardedFor as HttpForwardedFor, Framing, Limits, RequestHead, parse_request,
+};
+use tables::access::{AccessLevel, Flag, cut};
+use tables::{ForwardedFor, HttpSettings, Routed};
+
+use super::client::{Choice, Client, Phase};
+use super::reply::Refusal;
+use super::upstream::Upstream;
+use super::{Context, Proxy, Role, Step};
+use crate::clock::Instant;
+use crate::stack::{ConnectError, ConnectionId, Status};
+
+impl Proxy {
+    /// Reads the head of the next request, as far as it is there.
+    pub(super) fn read_head<L: Lane>(&mut self, cx: &mut Context<'_, L>, client: &mut Client) -> Step {
+        let id = client.id;
+        let now = cx.net.now;
+        let http = &cx.snapshot.http;
+        let status = cx.stack.status(id);
+        let readable = cx.stack.readable(id);
+        let over = !matches!(status, Status::Open);
+        if readable == 0 {
+            if let Status::Ended(_) | Status::Unknown = status {
+                cx.stack.abort(id);
+                return Step::Gone;
+            }
+            if over || cx.draining {
+                cx.stack.close(id, now, http.linger_timeout);
+                return Step::Gone;
+            }
+            return Step::Wait(client.idle_since + http.idle_timeout);
+        }
+        if client.started == Instant::NEVER {
+            client.started = now;
+        }
+        let full = cx.stack.is_full(id);
+        let front = cx.stack.front(id).len();
+        // In one piece nearly always: the ring is empty, and starts over, whenever a request was taken whole.
+        let mut input = core::mem::take(&mut self.input);
+        let bytes = if front == readable {
+            cx.stack.front(id)
+        } else {
+            cx.stack.copy_front(id, &mut input);
+            &input
+        };
+        let complete = http1::head_end(bytes, client.searched).is_some();
+        client.searched = bytes.len();
+        // A head that comes in small pieces is looked at when it is complete, and for faults whenever it has doubled:
+        // so that it costs a constant per byte, and a fault is still found early.
+        let parsed = if !complete && !full && client.checked > 0 && bytes.len() < client.checked * 2 {
+            Ok(None)
+        } else {
+            client.checked = bytes.len();
+            match parse_request(bytes, &limits(http)) {
+                Ok(Some(head)) => Ok(Some(self.begin(cx.snapshot, cx.draining, client, &head, now))),
+                Ok(None) => Ok(None),
+                Err(rejection) => Err(rejection),
+            }
+        };
+        self.input = input;
+        match parsed {
+            Ok(None) if full => self.reject(cx, client, http1::Rejection::HeadTooLarge),
+            Ok(None) => incomplete(cx, client, over),
+            Err(rejection) => self.reject(cx, client, rejection),
+            Ok(Some(Err(refusal))) => {
+                self.start(cx, client);
+                self.refuse(cx, client, refusal)
+            }
+            Ok(Some(Ok(()))) => {
+                self.start(cx, client);
+                self.dispatch(cx, client, true)
+            }
+        }
+    }
+
+    /// Refuses a head that is no request.
+    fn reject<L: Lane>(&mut self, cx: &mut Context<'_, L>, client: &mut Client, rejection: http1::Rejection) -> Step {
+        self.start_refused(cx, client);
+        self.refuse(cx, client, Refusal::new(rejection.status(), Flag::Rejected, rejection.detail()))
+    }
+
+    /// Counts a request that will be refused before its listener is known.
+    pub(super) fn start_refused<L: Lane>(&mut self, cx: &Context<'_, L>, client: &mut Client) {
+        let bind = cx.snapshot.bind(client.local).and_then(|bind| cx.snapshot.binds().get(bind.0 as usize));
+        if let Some(bind) = bind {
+            client.exchange.series = bind.unmatched;
+        }
+        self.start(cx, client);
+    }
+
+    /// Notes what the head says, finds its rule and target, and encodes it for the backend.
+    fn begin(
+        &mut self,
+        snapshot: &tables::Snapshot,
+        draining: bool,
+        client: &mut Client,
+        head: &RequestHead<'_>,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        let http = &snapshot.http;
+        let exchange = &mut client.exchange;
+        exchange.method = head.method;
+        exchange.version = head.version;
+        exchange.keep_alive = head.keep_alive && !draining;
+        exchange.wants_upgrade = head.upgrade.is_some();
+        exchange.framing = head.framing;
+        exchange.body = BodyDecoder::new(head.framing);
+        exchange.request_done = exchange.body.is_complete();
+        exchange.head_held = head.len;
+        exchange.request_bytes = head.len as u64;
+        exchange.progress = now;
+        exchange.until = http.request_timeout.map_or(Instant::NEVER, |timeout| client.started + timeout);
+        if http.access != AccessLevel::None {
+            exchange.method_bytes = cut(head.method_bytes);
+            exchange.authority = cut(head.authority);
+            exchange.target = cut(head.target);
+        }
+        if let (Framing::Length(length), Some(limit)) = (head.framing, http.max_body)
+            && length > limit
+        {
+            return Err(Refusal::new(413, Flag::Rejected, "body_too_large"));
+        }
+        let Some(bind) = snapshot.bind(client.local) else {
+            return Err(Refusal::new(404, Flag::NoRoute, "listener_removed"));
+        };
+        let (index, rule) = match snapshot.route(bind, head.host, head.path) {
+            Routed::Rule(index, rule) => (index, rule),
+            Routed::Nothing(series) => {
+                exchange.series = series;
+                return Err(Refusal::new(404, Flag::NoRoute, "no_route"));
+            }
+        };
+        exchange.series = rule.unserved;
+        if let Some(timeout) = rule.request_timeout {
+            exchange.until = client.started + timeout;
+        }
+        let Some(target) = self.balance.target(index, rule) else {
+            return Err(Refusal::new(500, Flag::NoBackend, "no_backend"));
+        };
+        exchange.choice = Some(Choice { epoch: snapshot.epoch, rule: index, target: target as u32 });
+        if let Some(target) = rule.targets.get(target) {
+            exchange.series = target.series;
+        }
+        self.encode(http, client, head);
+        Ok(())
+    }
+
+    fn encode(&mut self, http: &HttpSettings, client: &Client, head: &RequestHead<'_>) {
+        let options = ForwardOptions {
+            client: client.remote.ip(),
+            scheme: "http",
+            forwarded_for: match http.forwarded_for {
+                ForwardedFor::Append => HttpForwardedFor::Append,
+                ForwardedFor::Replace => HttpForwardedFor::Replace,
+                ForwardedFor::None => HttpForwardedFor::None,
+            },
+            via: http.via.as_deref(),
+            // HTTP/1.0 without Host: an empty one says that there is none (RFC 9112 §3.2).
+            default_authority: "",
+        };
+        self.out.clear();
+        http1::encode_request(head, &options, &mut self.out);
+    }
+
+    /// Counts a request that has begun.
+    fn start<L: Lane>(&mut self, cx: &Context<'_, L>, client: &mut Client) {
+        client.phase = Phase::Exchange;
+        self.active += 1;
+        cx.net.counters.requests_started.add(1);
+    }
+
+    /// Finds an endpoint and a connection to it. `encoded` says that the head lies in `self.out`.
+    pub(super) fn dispatch<L: Lane>(&mut self, cx: &mut Context<'_, L>, client: &mut Client, encoded: bool) -> Step {
+        let Some(choice) = client.exchange.choice.filter(|choice| choice.epoch == cx.snapshot.epoch) else {
+            // The tables changed between two tries.
+            return self.refuse(cx, client, Refusal::new(503, Flag::NoEndpoint, "configuration_changed"));
+        };
+        let target = cx.snapshot.rules.get(choice.rule as usize).and_then(|r| r.targets.get(choice.target as usize));
+        let Some((id, cluster)) = target.and_then(|t| Some((t.cluster, cx.snapshot.cluster(t.cluster)?))) else {
+            return self.refuse(cx, client, Refusal::new(500, Flag::NoBackend, "no_backend"));
+        };
+        let failed = client.exchange.endpoint.map(|(id, _)| id);
+        let Some((endpoint, address)) = self.balance.endpoint(id, cluster, failed) else {
+            return self.refuse(cx, client, Refusal::new(503, Flag::NoEndpoint, "no_endpoint"));
+        };
+        client.exchange.endpoint = Some((endpoint, address));
+        // A replay goes out on a connection of its own: the idle ones may all have died together.
+        let pooled = if client.exchange.attempt == 0 { self.pools.take(endpoint) } else { None };
+        if let Some(upstream) = pooled {
+            if let Some(Role::Upstream(role)) = self.roles.get_mut(upstream.0 as usize) {
+                role.client = Some(client.id);
+            }
+            client.exchange.upstream = Some(upstream);
+            client.exchange.reused = true;
+            cx.net.counters.upstream_reused.add(1);
+            if encoded {
+                self.send_head(cx, client, upstream);
+            }
+            return Step::Again;
+        }
+        match cx.stack.connect(&mut cx.net, address) {
+            Ok(upstream) => {
+                let role = Upstream {
+                    endpoint,
+                    client: Some(client.id),
+                    established: false,
+                    served: 0,
+                    idle_since: cx.net.now,
+                    armed: false,
+                };
+                self.set_role(upstream, Role::Upstream(role));
+                client.exchange.upstream = Some(upstream);
+                client.exchange.reused = false;
+                client.exchange.connecting_since = cx.net.now;
+                Step::Again
+            }
+            Err(error) => {
+                cx.net.counters.upstream_failed.add(1);
+                let refusal = match error {
+                    ConnectError::NoRoute => Refusal::new(502, Flag::ConnectFailed, "no_route_to_endpoint"),
+                    ConnectError::NoPort => Refusal::new(503, Flag::Overloaded, "no_source_port"),
+                    ConnectError::Limit => Refusal::new(503, Flag::Overloaded, "connection_limit"),
+                };
+                self.refuse(cx, client, refusal)
+            }
+        }
+    }
+
+    /// Sends the head that lies in `self.out`.
+    fn send_head<L: Lane>(&mut self, cx: &mut Context<'_, L>, client: &mut Client, upstream: ConnectionId) {
+        cx.stack.send(upstream, &self.out);
+        let exchange = &mut client.exchange;
+        exchange.head_sent = true;
+        exchange.sent_at = cx.net.now;
+        exchange.progress = cx.net.now;
+        // A request that may be replayed stays where it is until its response begins (RFC 9110 §9.2.2).
+        if !(exchange.request_done && exchange.method.is_idempotent()) {
+            cx.stack.consume(client.id, exchange.head_held);
+            exchange.head_held = 0;
+        }
+    }
+
+    /// Sends the head once more, or at last: the connection it needs is there now.
+    pub(super) fn send_held_head<L: Lane>(&mut self, cx: &mut Context<'_, L>, client: &mut Client, up: ConnectionId) {
+        cx.stack.copy_front(client.id, &mut self.input);
+        let input = core::mem::take(&mut self.input);
+        if let Ok(Some(head)) = parse_request(&input, &limits(&cx.snapshot.http)) {
+            self.encode(&cx.snapshot.http, client, &head);
+            self.send_head(cx, client, up);
+        }
+        self.input = input;
+    }
+}
+
+/// A head that is not complete.
+fn incomplete<L: Lane>(cx: &mut Context<'_, L>, client: &Client, over: bool) -> Step {
+    if over {
+        // The client closed in the middle of it: nobody waits for an answer.
+        cx.stack.close(client.id, cx.net.now, cx.snapshot.http.linger_timeout);
+        return Step::Gone;
+    }
+    Step::Wait(client.started + cx.snapshot.http.head_timeout)
+}
+
+pub(super) fn limits(http: &HttpSettings) -> Limits {
+    Limits { target: http.max_target as usize, head: http.max_head as usize, fields: http.max_fields as usize }
+}

@@ -1,0 +1,199 @@
+//! What smoltcp takes for a network device: one received packet in, any number of packets out.
+
+use pmd::{Frame, Lane, TxChecksum};
+use smoltcp::phy::{ChecksumCapabilities, Device, DeviceCapabilities, Medium, RxToken, TxToken};
+use smoltcp::time::Instant as StackInstant;
+use tables::CoreCounters;
+
+use super::connection::Track;
+use crate::clock::Instant;
+use crate::port::{ETHERNET_HEADER, Hop, Port};
+
+fn capabilities(mtu: u16) -> DeviceCapabilities {
+    let mut capabilities = DeviceCapabilities::default();
+    capabilities.medium = Medium::Ip;
+    capabilities.max_transmission_unit = usize::from(mtu);
+    // Ports check what comes in, and lanes fill in what goes out.
+    capabilities.checksum = ChecksumCapabilities::ignored();
+    capabilities
+}
+
+/// A device without packets, which tells an interface its MTU.
+#[derive(Debug)]
+pub(super) struct Idle {
+    /// The largest IP packet.
+    pub mtu: u16,
+}
+
+/// The device of one connection while the stack works on it.
+pub(super) struct ConnectionDevice<'a, L: Lane> {
+    /// The IP packet that came in, until the stack takes it.
+    pub packet: Option<&'a [u8]>,
+    /// Where packets go out.
+    pub out: Out<'a, L>,
+}
+
+/// Where a connection's packets go out, and who is told of them.
+pub(super) struct Out<'a, L: Lane> {
+    /// The port.
+    pub port: &'a mut Port<L>,
+    /// Real time.
+    pub now: Instant,
+    /// The path's MTU.
+    pub mtu: u16,
+    /// Next hop, remembered from packet to packet.
+    pub hop: &'a mut Hop,
+    /// The connection's sequence numbers.
+    pub track: &'a mut Track,
+    /// The core's counters.
+    pub counters: &'a CoreCounters,
+    /// Takes a packet for which there is no frame.
+    pub scratch: &'a mut Vec<u8>,
+}
+
+impl<L: Lane> Device for ConnectionDevice<'_, L> {
+    type RxToken<'t>
+        = Received<'t>
+    where
+        Self: 't;
+    type TxToken<'t>
+        = Sending<'t, L>
+    where
+        Self: 't;
+
+    fn receive(&mut self, _: StackInstant) -> Option<(Received<'_>, Sending<'_, L>)> {
+        let packet = self.packet.take()?;
+        Some((Received(packet), self.out.token(None)))
+    }
+
+    fn transmit(&mut self, _: StackInstant) -> Option<Sending<'_, L>> {
+        // Taken before the stack decides that the packet is sent: with an empty pool it keeps its state and tries again.
+        let frame = self.out.port.packet(usize::from(self.out.mtu))?;
+        Some(self.out.token(Some(frame)))
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        capabilities(self.out.mtu)
+    }
+}
+
+impl<L: Lane> Out<'_, L> {
+    fn token(&mut self, frame: Option<L::Frame>) -> Sending<'_, L> {
+        Sending {
+            frame,
+            out: Out {
+                port: self.port,
+                now: self.now,
+                mtu: self.mtu,
+                hop: self.hop,
+                track: self.track,
+                counters: self.counters,
+                scratch: self.scratch,
+            },
+        }
+    }
+}
+
+/// The packet that came in.
+pub(super) struct Received<'t>(&'t [u8]);
+
+impl RxToken for Received<'_> {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
+        f(self.0)
+    }
+}
+
+/// Leave to send one packet.
+pub(super) struct Sending<'t, L: Lane> {
+    frame: Option<L::Frame>,
+    out: Out<'t, L>,
+}
+
+impl<L: Lane> TxToken for Sending<'_, L> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
+        let Self { frame, out } = self;
+        let frame = frame.or_else(|| out.port.packet(len)).and_then(|mut frame| {
+            let fits = frame.set_len(ETHERNET_HEADER + len) && frame.bytes().len() == ETHERNET_HEADER + len;
+            fits.then_some(frame)
+        });
+        let Some(mut frame) = frame else {
+            // No buffer: the packet is lost as if on the wire, which the lane counted, and TCP will send it again.
+            out.scratch.resize(len, 0);
+            return f(out.scratch);
+        };
+        let (_, packet) = frame.bytes_mut().split_at_mut(ETHERNET_HEADER);
+        let result = f(packet);
+        out.track.sent(packet, out.counters);
+        let ipv6 = packet.first().is_some_and(|first| first >> 4 == 6);
+        let checksum = TxChecksum::Tcp { l2_len: ETHERNET_HEADER as u8, l3_len: if ipv6 { 40 } else { 20 } };
+        let destination = out.track.remote;
+        out.port.send_via(out.now, out.hop, frame, destination, checksum, out.counters);
+        result
+    }
+}
+
+impl Device for Idle {
+    type RxToken<'t> = Received<'t>;
+    type TxToken<'t> = Never;
+
+    fn receive(&mut self, _: StackInstant) -> Option<(Received<'_>, Never)> {
+        None
+    }
+
+    fn transmit(&mut self, _: StackInstant) -> Option<Never> {
+        None
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        capabilities(self.mtu)
+    }
+}
+
+/// A token that nobody ever gets.
+#[derive(Debug)]
+pub(super) enum Never {}
+
+impl TxToken for Never {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, _: usize, _: F) -> R {
+        match self {}
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A device that keeps what is sent.
+    #[derive(Debug, Default)]
+    pub(crate) struct Capture {
+        pub(crate) sent: Vec<Vec<u8>>,
+    }
+
+    pub(crate) struct Keep<'t>(&'t mut Vec<Vec<u8>>);
+
+    impl TxToken for Keep<'_> {
+        fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
+            let mut packet = vec![0; len];
+            let result = f(&mut packet);
+            self.0.push(packet);
+            result
+        }
+    }
+
+    impl Device for Capture {
+        type RxToken<'t> = Received<'t>;
+        type TxToken<'t> = Keep<'t>;
+
+        fn receive(&mut self, _: StackInstant) -> Option<(Received<'_>, Keep<'_>)> {
+            None
+        }
+
+        fn transmit(&mut self, _: StackInstant) -> Option<Keep<'_>> {
+            Some(Keep(&mut self.sent))
+        }
+
+        fn capabilities(&self) -> DeviceCapabilities {
+            capabilities(1500)
+        }
+    }
+}
