@@ -38,7 +38,7 @@ fn decode(framing: Framing, input: &[u8], step: usize) -> Outcome {
 fn bad_chunked_bodies_are_refused() {
     use BodyError::*;
     let long = |len: usize| format!("1;{}\r\na\r\n0\r\n\r\n", "a".repeat(len - 1));
-    let trailers = |len: usize| format!("0\r\nA: {}\r\n\r\n", "a".repeat(len - 7));
+    let trailers = |len: usize| format!("0\r\nA: {}\r\n\r\n", "a".repeat(len - 7)) // `len` bytes behind the size line;
     let cases: Vec<(&str, String, BodyError)> = vec![
         ("no size", "\r\n".into(), InvalidChunkSize),
         ("not hexadecimal", "g\r\n".into(), InvalidChunkSize),
@@ -78,6 +78,7 @@ fn bad_chunked_bodies_are_refused() {
         ("trailer with space before the colon", "0\r\nA : b\r\n\r\n".into(), InvalidTrailers),
         ("101 trailers", format!("0\r\n{}\r\n", "A: b\r\n".repeat(101)), InvalidTrailers),
         ("trailers too large", trailers(MAX_TRAILERS + 1), TrailersTooLarge),
+        ("trailers without end", trailers(MAX_TRAILERS + 9)[..3 + MAX_TRAILERS].into(), TrailersTooLarge),
         ("no end in a size", "1".into(), Truncated),
         ("no end in a chunk", "5\r\nabc".into(), Truncated),
         ("no last chunk", "3\r\nabc\r\n".into(), Truncated),

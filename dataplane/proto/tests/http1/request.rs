@@ -432,6 +432,7 @@ fn faults_are_seen_before_the_head_is_complete() {
         (b"GET / HTTP/1.1\r\nA ", Rejection::SpaceBeforeColon),
         (b"GET / HTTP/1.1\r\nA: \0", Rejection::InvalidFieldValue),
         (b"GET / HTTX", Rejection::MalformedRequestLine),
+        (&[b'A'; 33], Rejection::MalformedRequestLine),
     ] {
         assert_eq!(request(bytes).err(), Some(cause), "{}", bytes.escape_ascii());
         assert_eq!(request(&bytes[..bytes.len() - 1]).map(|head| head.is_some()), Ok(false));
