@@ -1,1 +1,45 @@
-fn main() {}
+//! The binary: command line, EAL start, thread pinning, wiring, signals.
+//!
+//! It decides nothing about packets or configuration; it puts together what `control`, `pmd` and `engine` are.
+//!
+//! Exit codes: 0 done; 1 failed; 2 the command line or the configuration was refused.
+#![forbid(unsafe_code)]
+
+mod check;
+mod cli;
+mod failure;
+mod status;
+mod validate;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match &cli.command {
+        Command::Run { .. } => Err(failure::Failure::new("not yet")),
+        Command::Validate { files, output } => validate::validate(files, *output),
+        Command::Check { files } => check::check(files),
+        Command::Status { admin, output } => status::status(*admin, *output),
+        Command::Version => {
+            say(&format!("millrace {}\n{}\n", env!("CARGO_PKG_VERSION"), pmd::dpdk_version()));
+            Ok(())
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprint!("{failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+/// Writes to standard output. Whoever closed it early (`| head`) has read enough.
+fn say(text: &str) {
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}

@@ -1,0 +1,100 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use tracing::level_filters::LevelFilter;
+
+/// A userspace kernel-bypass gateway: DPDK, a TCP stack of its own, HTTP routing by the Kubernetes Gateway API.
+#[derive(Debug, Parser)]
+#[command(version, after_help = "Exit codes: 0 done; 1 failed; 2 the command line or the configuration was refused.")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve until SIGTERM or SIGINT; a second signal stops at once.
+    Run {
+        #[command(flatten)]
+        files: Files,
+        /// What is logged to standard error.
+        #[arg(long, value_enum, default_value_t = LogLevel::Info, env = "MILLRACE_LOG")]
+        log: LogLevel,
+    },
+    /// Say everything that is wrong with a configuration, or how it would be attached.
+    Validate {
+        #[command(flatten)]
+        files: Files,
+        /// How to say it.
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Say whether this host is ready: privileges, DPDK, hugepages, CPUs, NUMA, IOMMU, and the devices of a configuration.
+    Check {
+        /// A configuration whose cores and devices are looked at: a file, a directory, or - for standard input.
+        #[arg(short = 'f', long = "file", value_name = "PATH", num_args = 1..)]
+        files: Vec<PathBuf>,
+    },
+    /// Ask a running Millrace how it is.
+    Status {
+        /// Its admin address.
+        #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9901", env = "MILLRACE_ADMIN")]
+        admin: SocketAddr,
+        /// How to say it.
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Say which Millrace and which DPDK this is.
+    Version,
+}
+
+/// Where a configuration is.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Files {
+    /// The configuration: a file, a directory of *.yaml, or - for standard input.
+    #[arg(short = 'f', long = "file", value_name = "PATH", num_args = 1.., required = true)]
+    pub(crate) files: Vec<PathBuf>,
+}
+
+/// How a listing looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For machines.
+    Json,
+    /// For people.
+    Table,
+}
+
+/// What is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogLevel {
+    /// Nothing.
+    Off,
+    /// What went wrong.
+    Error,
+    /// And what may go wrong.
+    Warn,
+    /// And what happens once.
+    Info,
+    /// And what happens often.
+    Debug,
+    /// All.
+    Trace,
+}
+
+impl From<LogLevel> for LevelFilter {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Off => Self::OFF,
+            LogLevel::Error => Self::ERROR,
+            LogLevel::Warn => Self::WARN,
+            LogLevel::Info => Self::INFO,
+            LogLevel::Debug => Self::DEBUG,
+            LogLevel::Trace => Self::TRACE,
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! `millrace status`: asks the admin endpoint.
+
+use core::time::Duration;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use control::status::Status;
+
+use crate::cli::Output;
+use crate::failure::Failure;
+use crate::validate::{Table, tables};
+
+/// For the connection, and for each byte of the answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Bytes of an answer that are read at most: far more than any configuration's status.
+const LONGEST: u64 = 256 << 20;
+
+/// Shows what a running Millrace says about itself.
+pub(crate) fn status(admin: SocketAddr, output: Output) -> Result<(), Failure> {
+    let body = ask(admin, "/status").map_err(|error| {
+        Failure::new(format!("no answer from the admin address {admin}: {error}"))
+            .hint("is Millrace running, here and in this network namespace? --admin says where spec.admin.address of its Appliance is")
+    })?;
+    let strange = |error: serde_json::Error| {
+        Failure::new(format!("{admin} did not answer as Millrace's admin endpoint does: {error}"))
+            .hint("is another program, or another version, on that port?")
+    };
+    match output {
+        Output::Json => {
+            let value: serde_json::Value = serde_json::from_slice(&body).map_err(strange)?;
+            crate::validate::print_json(&value);
+        }
+        Output::Table => crate::say(&render(&serde_json::from_slice(&body).map_err(strange)?)),
+    }
+    Ok(())
+}
+
+/// One GET; the body of a 200.
+fn ask(admin: SocketAddr, path: &str) -> io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect_timeout(&admin, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    // HTTP/1.0: the answer is neither chunked nor followed by another.
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {admin}\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.take(LONGEST).read_to_end(&mut answer)?;
+    let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+    let end = answer.windows(4).position(|w| w == b"\r\n\r\n").ok_or_else(|| invalid("the answer is not HTTP"))?;
+    let head = String::from_utf8_lossy(answer.get(..end).unwrap_or_default()).into_owned();
+    let first = head.lines().next().unwrap_or_default();
+    if first.split(' ').nth(1) != Some("200") {
+        return Err(invalid(first));
+    }
+    Ok(answer.split_off(end + 4))
+}
+
+fn render(status: &Status) -> String {
+    let ready = if status.ready { "ready".to_owned() } else { format!("not ready: {}", status.reasons.join("; ")) };
+    let mut text = format!(
+        "{} (millrace {}), up {}, epoch {}, {ready}\nmemory: {}\n\n",
+        status.name,
+        status.version,
+        duration(status.uptime_seconds),
+        status.epoch,
+        status.memory,
+    );
+    let mut cores = Table::new(&["CORE", "CPU", "STAGE", "EPOCH", "BUSY", "CONNECTIONS", "REQUESTS"]);
+    for core in &status.cores {
+        cores.row([
+            core.index.to_string(),
+            core.cpu.to_string(),
+            if core.alive { core.stage.clone() } else { format!("{}, not moving", core.stage) },
+            core.epoch.to_string(),
+            format!("{:.0} %", core.busy * 100.0),
+            core.connections.to_string(),
+            core.requests.to_string(),
+        ]);
+    }
+    let mut ports = Table::new(&["PORT", "LINK", "DRIVER", "MAC", "MTU", "ADDRESSES", "RECEIVED", "SENT"]);
+    for port in &status.ports {
+        ports.row([
+            port.name.clone(),
+            if port.link_up { "up" } else { "down" }.to_owned(),
+            port.driver.clone(),
+            port.mac.clone(),
+            port.mtu.to_string(),
+            port.addresses.join(","),
+            port.rx_packets.to_string(),
+            port.tx_packets.to_string(),
+        ]);
+    }
+    text += &format!("{}\n{}\n{}", cores.render(), ports.render(), tables(&status.gateways, &status.routes));
+    text
+}
+
+fn duration(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds / 3600 % 24),
+    }
+}
