@@ -144,6 +144,7 @@ impl Loader {
         }
         let name: Arc<str> = name.into();
         for parsed in yaml::parse(&text) {
+            let complete = parsed.errors.is_empty();
             for error in parsed.errors {
                 let at = Location {
                     file: Arc::clone(&name),
@@ -157,7 +158,7 @@ impl Loader {
                 }
             }
             match parsed.root {
-                Some(root) => self.documents.extend(document(&name, root, &mut self.found)),
+                Some(root) => self.documents.extend(document(&name, root, complete, &mut self.found)),
                 None => self.blind = true,
             }
         }

@@ -70,6 +70,11 @@ fn what_cannot_be_judged_is_not_complained_about() {
     // The Gateway's document is broken, so nothing is known of what it defines.
     let text = HELLO.replace("metadata: { name: web }", "metadata: { name: web");
     assert_eq!(load_str("x.yaml", &text).unwrap_err().len(), 1);
+    // The listener's name was left out, so that nobody knows which names there are.
+    let text = HELLO
+        .replace("listeners: [{ name: http", "listeners: [{ name: *http")
+        .replace("parentRefs: [{ name: web", "parentRefs: [{ name: web, sectionName: http");
+    assert_eq!(load_str("x.yaml", &text).unwrap_err().len(), 1);
     // A Backend with one wrong endpoint still is there to be referred to.
     let text = HELLO.replace("address: 10.9.2.2 ", "adress: 10.9.2.2 ");
     let errors = load_str("x.yaml", &text).unwrap_err();

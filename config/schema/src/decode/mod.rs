@@ -115,13 +115,16 @@ const LATER_KINDS: [&str; 13] = [
 ];
 
 /// Decodes one document. `None` if it is of a kind that later releases take, so that nothing here is
-/// about it but that.
-pub(crate) fn document(file: &Arc<str>, root: Node, found: &mut Found) -> Option<Decoded> {
+/// about it but that. `complete` says that the parser had nothing to leave out.
+pub(crate) fn document(file: &Arc<str>, root: Node, complete: bool, found: &mut Found) -> Option<Decoded> {
     let before = found.len();
     let mut decoder = Decoder { file, found };
     let at = At { node: &root, path: &Path::Root };
     let (kind, name, resource) = decoder.resource(at)?;
-    let wrong = found.fields_since(before);
+    let mut wrong = found.fields_since(before);
+    if !complete {
+        wrong.push("".into());
+    }
     Some(Decoded { kind, name, resource, wrong, root })
 }
 
