@@ -72,6 +72,7 @@ enum Step {
 /// All HTTP connections of one core.
 pub struct Proxy {
     roles: Vec<Role>,
+    #[expect(clippy::vec_box, reason = "they are kept for `Role::Client`, which boxes them to stay small")]
     spare: Vec<Box<Client>>,
     wheel: Wheel,
     due: Vec<u32>,
@@ -262,7 +263,7 @@ impl Proxy {
             Some(client) => self.drive_client(cx, client),
             // Idle: it closed, or it spoke without being asked, and is of no more use either way.
             None if cx.stack.status(id) != Status::Open || cx.stack.readable(id) > 0 => {
-                self.close_idle(cx, id, upstream)
+                self.close_idle(cx, id, upstream);
             }
             None => {}
         }

@@ -215,7 +215,7 @@ impl Track {
             self.snd_nxt = end;
         }
         // A keep-alive is one old byte below SND.UNA, which is nothing sent again.
-        if len > 0 && (ahead as i64) < i64::from(len) && (seq.wrapping_sub(self.snd_una) as i32) >= 0 {
+        if len > 0 && i64::from(ahead) < i64::from(len) && (seq.wrapping_sub(self.snd_una) as i32) >= 0 {
             counters.retransmissions.add(1);
         }
     }

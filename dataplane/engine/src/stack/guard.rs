@@ -112,6 +112,7 @@ fn judge_ack(at: &Position, segment: &Segment) -> Judgement {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing;
     use super::*;
     use crate::port::Flags;
 
@@ -125,7 +126,7 @@ mod tests {
     };
 
     fn segment(flags: Flags, seq: u32, ack: u32, payload_len: usize) -> Segment {
-        Segment { seq, ack, flags, payload_len, ..Segment::test() }
+        Segment { seq, ack, flags, payload_len, ..testing::segment() }
     }
 
     fn rst(offset: u32) -> Judgement {

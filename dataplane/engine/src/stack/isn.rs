@@ -65,7 +65,7 @@ fn seed(isn: u32) -> u64 {
     // With the top three bits 0 the output is the state shifted right by 29: the low 29 bits are free, and used to
     // step around a first draw of 0.
     for free in 0..8u64 {
-        let second = (u64::from(isn) << 29) | (free * 0x0123_4567 & ((1 << 29) - 1));
+        let second = (u64::from(isn) << 29) | ((free * 0x0123_4567) & ((1 << 29) - 1));
         let first = second.wrapping_sub(A).wrapping_mul(M_INVERSE);
         if identification(first) != 0 {
             return first.wrapping_sub(A).wrapping_mul(M_INVERSE);

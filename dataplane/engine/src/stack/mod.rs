@@ -11,6 +11,8 @@ mod guard;
 mod isn;
 mod pool;
 mod streams;
+#[cfg(test)]
+mod testing;
 mod time_wait;
 
 use core::time::Duration;

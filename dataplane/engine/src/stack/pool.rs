@@ -107,12 +107,6 @@ impl SocketPool {
         self.in_use
     }
 
-    /// Bytes of a receive buffer.
-    #[must_use]
-    pub(super) fn receive_buffer(&self) -> usize {
-        self.receive_buffer
-    }
-
     fn make(&self) -> Pooled {
         let receive = SocketBuffer::new(vec![0; self.receive_buffer]);
         let send = SocketBuffer::new(vec![0; self.send_buffer]);

@@ -53,10 +53,12 @@ impl Entry {
 /// The entries of a core: a slab, and the order in which they end.
 #[derive(Debug)]
 pub(super) struct TimeWait {
-    entries: Vec<Option<Entry>>,
+    entries: Vec<Option<(u64, Entry)>>,
     free: Vec<u32>,
-    /// Slots in the order of their ends; an entry whose end moved, or that is gone, is found out when its turn comes.
-    order: VecDeque<(Instant, u32)>,
+    /// Ends in their order, with slot and serial number; an entry whose end moved, or that is gone, is found out when its turn comes.
+    order: VecDeque<(Instant, u32, u64)>,
+    /// Tells an entry from the next one in its slot.
+    serial: u64,
     capacity: usize,
     live: usize,
 }
@@ -65,7 +67,7 @@ impl TimeWait {
     /// Room for `capacity` entries.
     #[must_use]
     pub(super) fn new(capacity: usize) -> Self {
-        Self { entries: Vec::new(), free: Vec::new(), order: VecDeque::new(), capacity, live: 0 }
+        Self { entries: Vec::new(), free: Vec::new(), order: VecDeque::new(), serial: 0, capacity, live: 0 }
     }
 
     /// Entries now.
@@ -83,7 +85,7 @@ impl TimeWait {
     /// The entry in `slot`.
     #[must_use]
     pub(super) fn entry(&self, slot: u32) -> Option<&Entry> {
-        self.entries.get(slot as usize)?.as_ref()
+        self.entries.get(slot as usize)?.as_ref().map(|(_, entry)| entry)
     }
 
     /// Adds an entry, and returns its slot.
@@ -93,24 +95,25 @@ impl TimeWait {
             // Bounded by `capacity`, a u32 in configuration.
             (self.entries.len() - 1) as u32
         });
-        self.order.push_back((entry.until, slot));
+        self.serial += 1;
+        self.order.push_back((entry.until, slot, self.serial));
         self.live += 1;
         if let Some(place) = self.entries.get_mut(slot as usize) {
-            *place = Some(entry);
+            *place = Some((self.serial, entry));
         }
         slot
     }
 
     /// Lets `slot` end at `until` instead.
     pub(super) fn extend(&mut self, slot: u32, until: Instant) {
-        if let Some(Some(entry)) = self.entries.get_mut(slot as usize) {
+        if let Some(Some((_, entry))) = self.entries.get_mut(slot as usize) {
             entry.until = until;
         }
     }
 
     /// Removes `slot`.
     pub(super) fn remove(&mut self, slot: u32) -> Option<Entry> {
-        let entry = self.entries.get_mut(slot as usize)?.take()?;
+        let (_, entry) = self.entries.get_mut(slot as usize)?.take()?;
         self.free.push(slot);
         self.live -= 1;
         Some(entry)
@@ -118,20 +121,21 @@ impl TimeWait {
 
     /// Removes one entry that has ended by `now`, or, where `oldest` is asked for, the one that ends first.
     pub(super) fn expire(&mut self, now: Instant, oldest: bool) -> Option<(u32, Entry)> {
-        while let Some(&(at, slot)) = self.order.front() {
+        while let Some(&(at, slot, serial)) = self.order.front() {
             if at > now && !oldest {
                 return None;
             }
             self.order.pop_front();
-            match self.entry(slot) {
-                // Extended since, or the slot's next entry, which has a place of its own further back.
-                Some(entry) if entry.until > at && !oldest => {
-                    if !self.order.iter().rev().take(1).any(|&(_, s)| s == slot) {
-                        self.order.push_back((entry.until, slot));
+            match self.entries.get(slot as usize) {
+                Some(Some((own, entry))) if *own == serial => {
+                    if entry.until > at && !oldest {
+                        self.order.push_back((entry.until, slot, serial));
+                    } else {
+                        return self.remove(slot).map(|entry| (slot, entry));
                     }
                 }
-                Some(_) => return self.remove(slot).map(|entry| (slot, entry)),
-                None => {}
+                // Gone already.
+                _ => {}
             }
         }
         None
@@ -140,12 +144,13 @@ impl TimeWait {
     /// When the next entry may end.
     #[must_use]
     pub(super) fn next_end(&self) -> Option<Instant> {
-        self.order.front().map(|&(at, _)| at)
+        self.order.front().map(|&(at, ..)| at)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing;
     use super::*;
     use crate::port::Flags;
 
@@ -156,7 +161,7 @@ mod tests {
     }
 
     fn answer(flags: Flags, seq: u32, payload_len: usize) -> Answer {
-        entry(1, 1).answer(&Segment { flags, seq, payload_len, ..Segment::test() })
+        entry(1, 1).answer(&Segment { flags, seq, payload_len, ..testing::segment() })
     }
 
     #[test]
