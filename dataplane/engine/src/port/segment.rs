@@ -56,6 +56,26 @@ impl Segment {
     }
 }
 
+#[cfg(test)]
+impl Segment {
+    /// An empty ACK from port 4000 of 10.0.0.2 to port 80 of 10.0.0.1, to be changed by tests.
+    pub(crate) fn test() -> Self {
+        Self {
+            key: FlowKey::v4(Ipv4Addr::new(10, 0, 0, 1), 80, Ipv4Addr::new(10, 0, 0, 2), 4000),
+            ip_offset: 14,
+            tcp_offset: 34,
+            payload_offset: 54,
+            payload_len: 0,
+            end: 54,
+            seq: 0,
+            ack: 0,
+            flags: Flags::ACK,
+            window: 0,
+            options: Options::default(),
+        }
+    }
+}
+
 /// Control bits of a TCP header (RFC 9293 §3.1), without ECN's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Flags(pub u8);
