@@ -165,11 +165,11 @@ pub(super) mod tests {
 
     /// A device that keeps what is sent.
     #[derive(Debug, Default)]
-    pub(crate) struct Capture {
-        pub(crate) sent: Vec<Vec<u8>>,
+    pub(in crate::stack) struct Capture {
+        pub(in crate::stack) sent: Vec<Vec<u8>>,
     }
 
-    pub(crate) struct Keep<'t>(&'t mut Vec<Vec<u8>>);
+    pub(in crate::stack) struct Keep<'t>(&'t mut Vec<Vec<u8>>);
 
     impl TxToken for Keep<'_> {
         fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {

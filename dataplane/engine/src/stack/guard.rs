@@ -112,7 +112,6 @@ fn judge_ack(at: &Position, segment: &Segment) -> Judgement {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing;
     use super::*;
     use crate::port::Flags;
 
@@ -126,7 +125,7 @@ mod tests {
     };
 
     fn segment(flags: Flags, seq: u32, ack: u32, payload_len: usize) -> Segment {
-        Segment { seq, ack, flags, payload_len, ..testing::segment() }
+        Segment { seq, ack, flags, payload_len, ..Segment::test() }
     }
 
     fn rst(offset: u32) -> Judgement {

@@ -11,8 +11,6 @@ mod guard;
 mod isn;
 mod pool;
 mod streams;
-#[cfg(test)]
-mod testing;
 mod time_wait;
 
 use core::time::Duration;

@@ -150,7 +150,6 @@ impl TimeWait {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing;
     use super::*;
     use crate::port::Flags;
 
@@ -161,7 +160,7 @@ mod tests {
     }
 
     fn answer(flags: Flags, seq: u32, payload_len: usize) -> Answer {
-        entry(1, 1).answer(&Segment { flags, seq, payload_len, ..testing::segment() })
+        entry(1, 1).answer(&Segment { flags, seq, payload_len, ..Segment::test() })
     }
 
     #[test]
