@@ -583,6 +583,7 @@ fn packets_that_wait_are_bounded_in_sum() {
     bench.live(Duration::from_secs(4));
     assert_eq!((bench.port.neighbors.waiting(), bench.port.neighbors.len()), (0, 0));
     assert_eq!(bench.drops(Verdict::NeighborUnresolved), 4);
+    bench.sent();
     assert_eq!(bench.port.lane().frames_in_use(), 0);
 }
 
@@ -781,6 +782,7 @@ proptest! {
             bench.port.reset_for(bench.now, &segment, &bench.counters);
         }
         bench.live(Duration::from_secs(4));
+        bench.sent();
         prop_assert_eq!(bench.port.lane().frames_in_use(), 0);
     }
 }
