@@ -38,7 +38,8 @@ fn decode(framing: Framing, input: &[u8], step: usize) -> Outcome {
 fn bad_chunked_bodies_are_refused() {
     use BodyError::*;
     let long = |len: usize| format!("1;{}\r\na\r\n0\r\n\r\n", "a".repeat(len - 1));
-    let trailers = |len: usize| format!("0\r\nA: {}\r\n\r\n", "a".repeat(len - 7)) // `len` bytes behind the size line;
+    // `len` bytes behind the size line.
+    let trailers = |len: usize| format!("0\r\nA: {}\r\n\r\n", "a".repeat(len - 7));
     let cases: Vec<(&str, String, BodyError)> = vec![
         ("no size", "\r\n".into(), InvalidChunkSize),
         ("not hexadecimal", "g\r\n".into(), InvalidChunkSize),
