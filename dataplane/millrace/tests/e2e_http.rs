@@ -135,7 +135,9 @@ fn chunks_and_trailers_pass_both_ways() {
     let gateway = raw(&sandbox);
     let mut connection = gateway.connect();
     for _ in 0..3 {
-        connection.send("POST / HTTP/1.1\r\nHost: test\r\nTE: trailers\r\nTrailer: X-Check\r\nTransfer-Encoding: chunked\r\n\r\n");
+        connection.send(
+            "POST / HTTP/1.1\r\nHost: test\r\nTE: trailers\r\nTrailer: X-Check\r\nTransfer-Encoding: chunked\r\n\r\n",
+        );
         for part in pattern(50_000).chunks(997) {
             connection.send([format!("{:x}\r\n", part.len()).as_bytes(), part, b"\r\n"].concat());
         }

@@ -197,6 +197,11 @@ impl<'a> Gateway<'a> {
         self.metric("millrace_packets_dropped_total", &[("reason", reason)])
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Resident memory in KiB.
     pub fn resident_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");

@@ -80,11 +80,7 @@ impl Wire {
     }
 
     /// The same, with how long to wait.
-    pub fn expect_frame_within<T>(
-        &self,
-        limit: Duration,
-        mut wanted: impl FnMut(&[u8]) -> Option<T>,
-    ) -> Option<T> {
+    pub fn expect_frame_within<T>(&self, limit: Duration, mut wanted: impl FnMut(&[u8]) -> Option<T>) -> Option<T> {
         let deadline = Instant::now() + limit;
         loop {
             let left = deadline.checked_duration_since(Instant::now())?;
