@@ -89,7 +89,6 @@ pub(crate) fn complete_partial(flags: u64, frame: &mut [u8]) -> u64 {
     }
 }
 
-#[cold]
 fn ipv4_header_verdict(frame: &[u8]) -> RxChecksum {
     let Some((l2_len, l3_len)) = ip_header(frame) else { return RxChecksum::Unchecked };
     match frame.get(l2_len..l2_len + l3_len) {
@@ -111,5 +110,122 @@ fn ip_header(frame: &[u8]) -> Option<(usize, usize)> {
         (0x0800, 4) if first & 0xf >= 5 => Some((l2_len, usize::from(first & 0xf) * 4)),
         (0x86dd, 6) => Some((l2_len, 40)),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TCP_ONLY: Offloads = Offloads { rx_l4: true, rx_ipv4: false, tx_tcp: true, tx_ipv4: false };
+    const BOTH: Offloads = Offloads { tx_ipv4: true, ..TCP_ONLY };
+
+    /// A frame with rubbish for checksums: Ethernet of `l2_len` bytes, IPv4 or IPv6, `protocol`, and an odd payload.
+    fn frame(l2_len: usize, ipv6: bool, protocol: u8) -> Vec<u8> {
+        let segment = 20 + 33;
+        let mut frame = vec![0; 12];
+        if l2_len == 18 {
+            frame.extend([0x81, 0, 0, 7]);
+        }
+        if ipv6 {
+            frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, segment, protocol, 64]);
+            frame.extend((0..32).map(|at| at ^ 0xa5));
+        } else {
+            frame.extend([8, 0, 0x45, 0, 0, 20 + segment, 1, 2, 0x40, 0, 64, protocol, 0xde, 0xad]);
+            frame.extend([10, 9, 1, 1, 10, 9, 2, 2]);
+        }
+        frame.extend([0x1f, 0x90, 0, 80, 1, 2, 3, 4, 5, 6, 7, 8, 0x80, 0x18, 0xff, 0xff, 0xbe, 0xef, 0, 0]);
+        frame.extend((0..33).map(|at| at * 7));
+        frame
+    }
+
+    #[test]
+    fn what_the_device_is_asked_for_makes_the_frame_that_software_makes() {
+        for (l2_len, ipv6, offloads) in
+            [(14, false, TCP_ONLY), (14, false, BOTH), (18, false, TCP_ONLY), (14, true, TCP_ONLY), (18, true, BOTH)]
+        {
+            let l3_len = if ipv6 { 40 } else { 20 };
+            let mut by_software = frame(l2_len, ipv6, 6);
+            assert!(finish_tcp(&mut by_software, l2_len as u8, l3_len as u8, Offloads::default()).is_none());
+            let mut by_device = frame(l2_len, ipv6, 6);
+            let request = finish_tcp(&mut by_device, l2_len as u8, l3_len as u8, offloads).unwrap();
+
+            // What a device does: it finds its way by the lengths, and sums what it was not told about.
+            let (l2, l3, l4) = (request.lengths & 0x7f, request.lengths >> 7 & 0x1ff, request.lengths >> 16 & 0xff);
+            assert_eq!((l2, l3, l4), (l2_len as u64, l3_len as u64, 32));
+            let family = if ipv6 { sys::SHIM_TX_IPV6 } else { sys::SHIM_TX_IPV4 };
+            let header_too = !ipv6 && offloads.tx_ipv4;
+            let expected = sys::SHIM_TX_TCP_CKSUM | family | if header_too { sys::SHIM_TX_IP_CKSUM } else { 0 };
+            assert_eq!(request.flags, expected);
+            let l4_at = l2_len + l3_len;
+            let value = !checksum::sum(0, &by_device[l4_at..]);
+            by_device[l4_at + 16..l4_at + 18].copy_from_slice(&value.to_be_bytes());
+            if header_too {
+                let value = !checksum::sum(0, &by_device[l2_len..l4_at]);
+                by_device[l2_len + 10..l2_len + 12].copy_from_slice(&value.to_be_bytes());
+            }
+            assert_eq!(by_device, by_software, "l2_len {l2_len}, IPv6 {ipv6}, {offloads:?}");
+        }
+    }
+
+    #[test]
+    fn frames_that_are_not_what_was_said_are_left_alone() {
+        let whole = frame(14, false, 6);
+        for cut in 0..whole.len() {
+            for offloads in [Offloads::default(), TCP_ONLY, BOTH] {
+                let mut frame = whole[..cut].to_vec();
+                assert!(finish_tcp(&mut frame, 14, 20, offloads).is_none());
+                assert_eq!(frame, whole[..cut]);
+            }
+        }
+    }
+
+    #[test]
+    fn flags_become_a_verdict() {
+        use crate::lane::RxChecksum::{Bad, Good, Unchecked};
+        let (ip_good, ip_bad, ip_none) =
+            (sys::SHIM_RX_IP_CKSUM_GOOD, sys::SHIM_RX_IP_CKSUM_BAD, sys::SHIM_RX_IP_CKSUM_NONE);
+        let (l4_good, l4_bad) = (sys::SHIM_RX_L4_CKSUM_GOOD, sys::SHIM_RX_L4_CKSUM_BAD);
+        for (flags, expected) in [
+            (0, Unchecked),
+            (ip_good, Unchecked),
+            (ip_good | l4_good, Good),
+            (ip_none | l4_good, Good),
+            (ip_bad | l4_good, Bad),
+            (ip_good | l4_bad, Bad),
+            (l4_bad, Bad),
+            (ip_bad, Bad),
+        ] {
+            assert_eq!(rx_checksum(flags, &[]), expected, "{flags:#x}");
+        }
+        // Where the device looked at L4 only, the IPv4 header is summed here.
+        for l2_len in [14, 18] {
+            let mut frame = frame(l2_len, false, 6);
+            assert_eq!(rx_checksum(l4_good, &frame), Bad);
+            assert!(checksum::finish_tcp(&mut frame, l2_len, 20));
+            assert_eq!(rx_checksum(l4_good, &frame), Good);
+        }
+        assert_eq!(rx_checksum(l4_good, &frame(14, true, 6)), Good);
+        assert_eq!(rx_checksum(l4_good, &[0; 60]), Unchecked);
+    }
+
+    #[test]
+    fn a_checksum_left_open_is_filled() {
+        for (protocol, ipv6) in [(6, false), (6, true), (17, false), (17, true)] {
+            let mut open = frame(14, ipv6, protocol);
+            let l3_len = if ipv6 { 40 } else { 20 };
+            let addresses = if ipv6 { 22..54 } else { 26..34 };
+            let seed = checksum::pseudo_header(&open[addresses], protocol, 53);
+            let flags = complete_partial(sys::SHIM_RX_L4_CKSUM_NONE, &mut open);
+            assert_eq!(flags, sys::SHIM_RX_L4_CKSUM_GOOD);
+            assert_eq!(checksum::sum(seed, &open[14 + l3_len..]), 0xffff, "protocol {protocol}, IPv6 {ipv6}");
+        }
+        let mut other = frame(14, false, 1);
+        let before = other.clone();
+        assert_eq!(complete_partial(sys::SHIM_RX_L4_CKSUM_NONE | 1, &mut other), 1);
+        assert_eq!(other, before);
+        for cut in 0..before.len() {
+            complete_partial(sys::SHIM_RX_L4_CKSUM_NONE, &mut frame(14, false, 17)[..cut]);
+        }
     }
 }
