@@ -24,7 +24,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(tcp: TcpSettings, rx_offload: bool) -> Self {
+    fn new(tcp: &TcpSettings, rx_offload: bool) -> Self {
         let mut options = WireOptions::default();
         options.left.rx_offload = rx_offload;
         options.left.rx_ring = 65_536;
@@ -35,7 +35,7 @@ impl Bench {
             gateway: Some(ROUTER_IP.into()),
             mtu: None,
         };
-        let port = Port::new(0, left, &settings, &tcp);
+        let port = Port::new(0, left, &settings, tcp);
         Self { port, peer, counters: CoreCounters::new(1), now: Instant::default(), delivered: 0 }
     }
 
@@ -117,7 +117,7 @@ impl Bench {
 }
 
 fn bench() -> Bench {
-    Bench::new(TcpSettings::default(), false)
+    Bench::new(&TcpSettings::default(), false)
 }
 
 fn ethernet(to: [u8; 6], from: [u8; 6], ethertype: u16, payload: &[u8]) -> Vec<u8> {
@@ -138,7 +138,7 @@ fn ip_frame(protocol: u8, payload: &[u8]) -> Vec<u8> {
 
 /// A segment from port 4000 to port 80 with these flags, options and payload; its checksum is right.
 fn tcp(flags: u8, options: &[u8], payload: &[u8]) -> Vec<u8> {
-    let offset = ((20 + options.len()) / 4 << 4) as u8;
+    let offset = ((5 + options.len() / 4) << 4) as u8;
     let mut segment = vec![0x0f, 0xa0, 0, 80, 0, 0, 1, 0, 0, 0, 2, 0, offset, flags, 0x10, 0, 0, 0, 0, 0];
     segment.extend(options);
     segment.extend(payload);
@@ -294,7 +294,7 @@ fn each_bad_frame_has_its_verdict() {
     }
     // What the device says about checksums changes who finds out, and never the outcome.
     for rx_offload in [false, true] {
-        let mut bench = Bench::new(TcpSettings::default(), rx_offload);
+        let mut bench = Bench::new(&TcpSettings::default(), rx_offload);
         for (name, frame, verdict) in &cases {
             assert_eq!(bench.verdict(frame), *verdict, "{name}, offload {rx_offload}");
         }
@@ -336,7 +336,7 @@ fn syn_options_are_clamped_where_the_stack_reads_them() {
 
 #[test]
 fn resets_answer_by_the_book_and_not_without_end() {
-    let mut bench = Bench::new(TcpSettings { resets_per_second: 8, ..TcpSettings::default() }, false);
+    let mut bench = Bench::new(&TcpSettings { resets_per_second: 8, ..TcpSettings::default() }, false);
     bench.knows(PEER_IP, PEER);
     for (frame, seq, ack, flags) in
         [(tcp(ACK, &[], b"hello"), 512, 0, 0x04), (tcp(SYN, &[], b"hello"), 0, 256 + 6, 0x14)]
@@ -535,7 +535,7 @@ fn arp_is_answered_and_spoofing_is_not_believed() {
 #[test]
 fn a_flood_of_neighbors_keeps_the_gateway_and_those_in_use() {
     let tcp = TcpSettings { neighbors: 64, arp_per_second: 10_000, ..TcpSettings::default() };
-    let mut bench = Bench::new(tcp, false);
+    let mut bench = Bench::new(&tcp, false);
     bench.knows(ROUTER_IP, ROUTER);
     for host in 2..40 {
         bench.knows(Ipv4Addr::new(10, 9, 1, host), [2, 1, 0, 0, 0, host]);
@@ -563,7 +563,7 @@ fn a_flood_of_neighbors_keeps_the_gateway_and_those_in_use() {
 
 #[test]
 fn packets_that_wait_are_bounded_in_sum() {
-    let mut bench = Bench::new(TcpSettings { neighbors: 0, ..TcpSettings::default() }, false);
+    let mut bench = Bench::new(&TcpSettings { neighbors: 0, ..TcpSettings::default() }, false);
     // Eight entries, four of which may wait; two for what needs no connection.
     let reply = |host| Reply {
         key: FlowKey::v4(OUR_IP, 80, Ipv4Addr::new(10, 9, 1, host), 99),
@@ -589,7 +589,7 @@ fn packets_that_wait_are_bounded_in_sum() {
 
 #[test]
 fn arp_has_a_rate_that_answers_to_us_do_not_count_against() {
-    let mut bench = Bench::new(TcpSettings { arp_per_second: 40, ..TcpSettings::default() }, false);
+    let mut bench = Bench::new(&TcpSettings { arp_per_second: 40, ..TcpSettings::default() }, false);
     let verdicts: Vec<_> = (0..100).map(|_| bench.verdict(&arp_request(PEER, PEER_IP, OUR_IP))).collect();
     assert_eq!(verdicts.iter().filter(|v| v.is_none()).count(), 10);
     assert_eq!(bench.drops(Verdict::ArpRate), 90);
@@ -643,7 +643,7 @@ fn icmp(message: &[u8]) -> Vec<u8> {
 
 #[test]
 fn echo_is_answered_whole_and_at_a_rate() {
-    let mut bench = Bench::new(TcpSettings { icmp_per_second: 40, ..TcpSettings::default() }, false);
+    let mut bench = Bench::new(&TcpSettings { icmp_per_second: 40, ..TcpSettings::default() }, false);
     bench.knows(PEER_IP, PEER);
     for len in [0usize, 1, 17, 18, 1472] {
         let mut request = vec![8, 0, 0, 0, 0x12, 0x34, 0, 7];
@@ -772,7 +772,7 @@ proptest! {
         if len >= 14 {
             frame.resize(len, 0x5a);
         }
-        let mut bench = Bench::new(TcpSettings::default(), offload);
+        let mut bench = Bench::new(&TcpSettings::default(), offload);
         if let Ingress::Segment(frame, segment) = bench.take(&frame) {
             let mut bytes = frame.bytes().to_vec();
             prop_assert!(segment.end <= bytes.len());
