@@ -133,7 +133,7 @@ async fn status(State(supervisor): State<Arc<Supervisor>>) -> Response {
     }
 }
 
-/// Makes readiness fail and stops accepting; the process runs on until it is told to end.
+/// Makes readiness fail and stops accepting. The process ends when the last connection has, however long that takes.
 async fn drain(State(supervisor): State<Arc<Supervisor>>, headers: HeaderMap) -> (StatusCode, &'static str) {
     // A page in an administrator's browser can post to loopback too, but not without this field.
     if headers.contains_key(header::ORIGIN) {

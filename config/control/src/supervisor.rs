@@ -189,6 +189,10 @@ impl Supervisor {
         let mut reasons = Vec::new();
         for (index, core) in self.cores.iter().enumerate() {
             if core.lifecycle.stage() == Stage::Stopped {
+                // Where it was asked to, that is no defect: the process is about to end.
+                if self.is_draining() {
+                    continue;
+                }
                 reasons.push(format!("core {index} has stopped"));
             } else if let Some(silent) = core.hung() {
                 reasons.push(format!("core {index} has not moved for {} s", silent.as_secs()));

@@ -8,6 +8,8 @@
 mod check;
 mod cli;
 mod failure;
+mod polling;
+mod run;
 mod status;
 mod validate;
 
@@ -21,7 +23,7 @@ use cli::{Cli, Command};
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match &cli.command {
-        Command::Run { .. } => Err(failure::Failure::new("not yet")),
+        Command::Run { files, log } => run::run(files, *log),
         Command::Validate { files, output } => validate::validate(files, *output),
         Command::Check { files } => check::check(files),
         Command::Status { admin, output } => status::status(*admin, *output),

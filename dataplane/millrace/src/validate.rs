@@ -14,7 +14,7 @@ pub(crate) fn validate(files: &Files, output: Output) -> Result<(), Failure> {
             let compiled = Compiler::new(1).compile(&configuration);
             match output {
                 Output::Json => {
-                    print_json(&Valid { valid: true, gateways: &compiled.gateways, routes: &compiled.routes })
+                    print_json(&Valid { valid: true, gateways: &compiled.gateways, routes: &compiled.routes });
                 }
                 Output::Table => {
                     let tables = tables(&compiled.gateways, &compiled.routes);

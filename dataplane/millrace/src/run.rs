@@ -1,0 +1,326 @@
+//! `millrace run`: from files to packets, and back to an orderly end.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use control::runtime::{Drained, Facts};
+use control::{Compiled, Compiler, Control, Launch, PortInfo, admin, core_settings};
+use pmd::{DpdkLane, Eal, EalError, EalOptions, MemoryMode, Offloads, Port, PortOptions};
+use schema::{ApplianceSpec, Configuration};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::cli::{Files, LogLevel};
+use crate::failure::Failure;
+use crate::polling::{self, Ended, Polling};
+
+/// How often the main thread looks at signals and cores.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How long the start may take before the log says what it waits for.
+const SLOW_START: Duration = Duration::from_secs(5);
+
+/// Serves until a signal, or until all cores have ended.
+pub(crate) fn run(files: &Files, log: LogLevel) -> Result<(), Failure> {
+    let started = Instant::now();
+    start_log(log);
+    let configuration = schema::load(&files.files)?;
+    let spec = &configuration.appliance.spec;
+    let cpus: Vec<u16> = spec.cores.iter().map(|core| core.value.0).collect();
+    let compiled = Compiler::new(cpus.len()).compile(&configuration);
+    // Before all else: it is what fails where Millrace runs already.
+    let admin = bind_admin(&configuration)?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|e| Failure::new(format!("signals: {e}")))?;
+
+    let eal = start_dpdk(&configuration)?;
+    let (ports, lanes) = start_ports(&configuration, &eal)?;
+    if !polling::leave_cpus(&cpus) {
+        tracing::warn!("the polling core shares its CPU with everything else of this process: there is no other");
+    }
+    announce(&configuration, &compiled, &eal, &ports);
+    let facts = facts(&configuration, &eal, ports, cpus.clone());
+    let (control, seats) = Control::start(Launch { facts, compiled, admin }).map_err(|error| {
+        let place = spec.access_log.path.display();
+        Failure::new(format!("access log {place} cannot be opened, or a thread not be started: {error}"))
+    })?;
+    tracing::info!("admin endpoint: http://{}", control.admin_address());
+
+    let settings = core_settings(&configuration);
+    let mut threads = Vec::new();
+    for ((seat, lanes), cpu) in seats.into_iter().zip(lanes).zip(cpus) {
+        let (eal, settings, usher) = (eal.clone(), settings.clone(), control.usher());
+        let polling = Polling { cpu, eal, lanes, settings, seat, usher };
+        threads.push(polling::start(polling).map_err(|e| Failure::new(format!("no thread for a core: {e}")))?);
+    }
+    let ended = serve(&control, &mut signals, &mut threads, started, spec.http.timeouts.drain);
+    drop(control);
+    ended
+}
+
+fn start_log(level: LogLevel) {
+    use std::io::IsTerminal;
+    tracing_subscriber::fmt()
+        .with_max_level(tracing::level_filters::LevelFilter::from(level))
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+}
+
+fn bind_admin(configuration: &Configuration) -> Result<std::net::TcpListener, Failure> {
+    let spec = &configuration.appliance.spec;
+    let address = spec.admin.address;
+    admin::bind(address).map_err(|error| {
+        let hint = match error.kind() {
+            io::ErrorKind::AddrInUse => "another program, perhaps another Millrace, listens there: stop it, or choose another spec.admin.address",
+            io::ErrorKind::AddrNotAvailable => "spec.admin.address has to be an address of the kernel's network on this host",
+            io::ErrorKind::PermissionDenied => "ports below 1024 need root or CAP_NET_BIND_SERVICE",
+            _ => "choose another spec.admin.address",
+        };
+        Failure::new(format!("admin address {address}: {error}")).at(&spec.admin.at).hint(hint)
+    })
+}
+
+fn start_dpdk(configuration: &Configuration) -> Result<Eal, Failure> {
+    let spec = &configuration.appliance.spec;
+    let options = EalOptions {
+        cores: spec.cores.iter().map(|core| core.value.0).collect(),
+        mebibytes: spec.memory.mebibytes,
+        hugepages: match spec.memory.hugepages {
+            schema::Hugepages::Auto => pmd::Hugepages::Auto,
+            schema::Hugepages::Required => pmd::Hugepages::Required,
+            schema::Hugepages::Off => pmd::Hugepages::Off,
+        },
+        devices: spec.ports.iter().map(|port| port.device.to_string()).collect(),
+        ..EalOptions::default()
+    };
+    Eal::start(&options).map_err(|error| {
+        let port_of = |device: &str| spec.ports.iter().find(|port| *port.device == *device).map(|port| &port.at);
+        let place = match &error {
+            EalError::UnknownDevice { device, .. }
+            | EalError::NoSuchInterface { device, .. }
+            | EalError::DeviceRefused { device, .. } => port_of(device),
+            EalError::NoSuchCore { core, .. } => spec.cores.iter().find(|c| c.value.0 == *core).map(|c| &c.at),
+            _ => None,
+        };
+        let failure = Failure::from(error);
+        match place {
+            Some(place) => failure.at(place),
+            None => failure,
+        }
+    })
+}
+
+/// The ports, and for each core its lanes.
+fn start_ports(configuration: &Configuration, eal: &Eal) -> Result<(Vec<Port>, Vec<Vec<DpdkLane>>), Failure> {
+    let spec = &configuration.appliance.spec;
+    let mut ports = Vec::new();
+    let mut lanes: Vec<Vec<DpdkLane>> = spec.cores.iter().map(|_| Vec::new()).collect();
+    for configured in &spec.ports {
+        let options = PortOptions {
+            queues: configured.queues.get(),
+            mtu: configured.mtu,
+            mbufs: mbufs(spec),
+            ..PortOptions::default()
+        };
+        let at = |error: pmd::PortError| Failure::from(error).at(&configured.at);
+        let mut port = Port::configure(eal, &configured.device, &options).map_err(at)?;
+        port.start().map_err(at)?;
+        for (core, lane) in lanes.iter_mut().zip(port.lanes().map_err(at)?) {
+            core.push(lane);
+        }
+        ports.push(port);
+    }
+    Ok((ports, lanes))
+}
+
+/// Mbufs per lane: the usual number, or what three quarters of the memory hold where that is less. The rest is for
+/// rings and DPDK itself.
+fn mbufs(spec: &ApplianceSpec) -> u32 {
+    // An mbuf has an ordinary page to itself, see `PortOptions::mbufs`.
+    let pages = u64::from(spec.memory.mebibytes) * 256 * 3 / 4;
+    let lanes: u64 = spec.ports.iter().map(|port| u64::from(port.queues.get())).sum();
+    u32::try_from(pages / lanes.max(1)).unwrap_or(u32::MAX).min(PortOptions::default().mbufs)
+}
+
+fn facts(configuration: &Configuration, eal: &Eal, ports: Vec<Port>, cpus: Vec<u16>) -> Facts {
+    let spec = &configuration.appliance.spec;
+    let names: Vec<Arc<str>> = spec.ports.iter().map(|port| port.name.as_str().into()).collect();
+    Facts {
+        name: configuration.appliance.metadata.name().to_string(),
+        version: env!("CARGO_PKG_VERSION"),
+        memory: memory(spec, eal),
+        cpus,
+        ports: spec
+            .ports
+            .iter()
+            .zip(&ports)
+            .map(|(configured, port)| PortInfo {
+                name: configured.name.to_string(),
+                device: configured.device.to_string(),
+                driver: port.driver().to_owned(),
+                mac: port.mac(),
+                mtu: port.mtu(),
+                addresses: configured.addresses.iter().map(|a| a.value.to_string()).collect(),
+                offloads: offloads(port.offloads()),
+            })
+            .collect(),
+        access_log: spec.access_log.path.clone(),
+        device_statistics: Box::new(move || {
+            let mut found = Vec::new();
+            for (name, port) in names.iter().zip(&ports) {
+                // A driver that keeps no counters has none to show.
+                let Ok(statistics) = port.statistics() else { continue };
+                let counters = [
+                    ("rx_missed", statistics.rx_missed),
+                    ("rx_errors", statistics.rx_errors),
+                    ("tx_errors", statistics.tx_errors),
+                    ("rx_no_mbuf", statistics.rx_no_mbuf),
+                ];
+                found.extend(counters.map(|(counter, value)| (Arc::clone(name), counter.to_owned(), value)));
+                let extended = statistics.extended.into_iter().filter(|(n, _)| counters.iter().all(|(c, _)| c != n));
+                found.extend(extended.map(|(counter, value)| (Arc::clone(name), counter, value)));
+            }
+            found
+        }),
+    }
+}
+
+fn memory(spec: &ApplianceSpec, eal: &Eal) -> String {
+    let kind = match eal.memory_mode() {
+        MemoryMode::Hugepages => "hugepages",
+        MemoryMode::Ordinary => "ordinary pages",
+    };
+    format!("{} MiB in {kind}", spec.memory.mebibytes)
+}
+
+fn offloads(offloads: Offloads) -> Vec<String> {
+    let names = [
+        (offloads.rx_ipv4, "rx-ipv4-checksum"),
+        (offloads.rx_l4, "rx-l4-checksum"),
+        (offloads.tx_ipv4, "tx-ipv4-checksum"),
+        (offloads.tx_tcp, "tx-tcp-checksum"),
+    ];
+    names.into_iter().filter(|(on, _)| *on).map(|(_, name)| name.to_owned()).collect()
+}
+
+fn announce(configuration: &Configuration, compiled: &Compiled, eal: &Eal, ports: &[Port]) {
+    let spec = &configuration.appliance.spec;
+    let cpus: Vec<String> = spec.cores.iter().map(|core| core.value.0.to_string()).collect();
+    tracing::info!(
+        "millrace {}, {}, {}, polling on CPU {}",
+        env!("CARGO_PKG_VERSION"),
+        eal.version(),
+        memory(spec, eal),
+        cpus.join(", "),
+    );
+    for (configured, port) in spec.ports.iter().zip(ports) {
+        let [a, b, c, d, e, f] = port.mac();
+        let addresses: Vec<String> = configured.addresses.iter().map(|a| a.value.to_string()).collect();
+        let offloads = offloads(port.offloads());
+        tracing::info!(
+            "port {}: {} by {}, {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}, MTU {}, {}, offloads: {}",
+            configured.name,
+            configured.device,
+            port.driver(),
+            port.mtu(),
+            addresses.join(" "),
+            if offloads.is_empty() { "none".to_owned() } else { offloads.join(" ") },
+        );
+    }
+    for bind in compiled.snapshot.binds() {
+        let names: Vec<&str> = bind.listeners().iter().map(|listener| &*listener.name).collect();
+        tracing::info!("listening on {}: {}", bind.address, names.join(", "));
+    }
+    let conditions = compiled.routes.iter().flat_map(|route| route.parents.iter().map(move |parent| (route, parent)));
+    for (route, parent) in conditions {
+        for condition in parent.conditions.iter().filter(|c| c.status == control::status::ConditionStatus::False) {
+            let (kind, reason, message) = (condition.kind, &condition.reason, &condition.message);
+            tracing::warn!("route {} at {}: not {kind:?}: {reason}: {message}", route.name, parent.parent);
+        }
+    }
+}
+
+/// The main thread's loop.
+fn serve(
+    control: &Control,
+    signals: &mut Signals,
+    threads: &mut Vec<JoinHandle<Ended>>,
+    started: Instant,
+    drain: Duration,
+) -> Result<(), Failure> {
+    let (mut ready, mut slow) = (false, false);
+    loop {
+        for signal in signals.pending() {
+            if signal == SIGHUP {
+                tracing::warn!(
+                    "SIGHUP is ignored: reloading comes with a later release; restart to change the configuration"
+                );
+                continue;
+            }
+            return shut_down(control, signals, threads, drain);
+        }
+        if threads.iter().any(JoinHandle::is_finished) {
+            let result = join(threads);
+            if result.is_ok() {
+                tracing::info!("drained, bye");
+            }
+            return result;
+        }
+        if !ready {
+            let reasons = control.unready();
+            ready = reasons.is_empty();
+            if ready {
+                tracing::info!("ready after {} ms", started.elapsed().as_millis());
+            } else if !slow && started.elapsed() > SLOW_START {
+                slow = true;
+                tracing::warn!("not ready yet: {}", reasons.join("; "));
+            }
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+fn shut_down(
+    control: &Control,
+    signals: &mut Signals,
+    threads: &mut Vec<JoinHandle<Ended>>,
+    timeout: Duration,
+) -> Result<(), Failure> {
+    tracing::info!(
+        "draining: nothing new is accepted, what runs has {} s; a second signal stops at once",
+        timeout.as_secs()
+    );
+    let again = || signals.pending().any(|signal| signal != SIGHUP);
+    match control.drain(timeout, again) {
+        Drained::Complete => tracing::info!("drained, bye"),
+        Drained::TimedOut(open) => tracing::warn!("time is up: {open} connection(s) were reset"),
+        Drained::Interrupted(open) => tracing::warn!("stopped at once: {open} connection(s) were reset"),
+    }
+    if threads.iter().all(JoinHandle::is_finished) {
+        return join(threads);
+    }
+    // Joining would wait for ever for a core that does not answer.
+    std::thread::sleep(LOOK);
+    if threads.iter().all(JoinHandle::is_finished) { join(threads) } else { Err(hung()) }
+}
+
+fn hung() -> Failure {
+    Failure::new("a polling core did not stop").hint("this is a bug of Millrace; the process ends all the same")
+}
+
+/// Ends all polling threads that can be ended. What one of them complained about is the result.
+fn join(threads: &mut Vec<JoinHandle<Ended>>) -> Result<(), Failure> {
+    let mut result = Ok(());
+    for thread in threads.drain(..) {
+        let name = thread.thread().name().unwrap_or("core").to_owned();
+        match thread.join() {
+            Ok(Ok(())) => {}
+            Ok(Err(reason)) => result = Err(Failure::new(format!("{name}: {reason}"))),
+            Err(_) => result = Err(Failure::new(format!("{name} panicked"))),
+        }
+    }
+    result
+}
