@@ -92,6 +92,32 @@ fn the_interface_bounds_the_mtu() {
 }
 
 #[test]
+fn an_mtu_is_given_to_the_interface() {
+    in_own_process("an_mtu_is_given_to_the_interface", || {
+        veth("mrp-a", "mrp-b");
+        let eal = Eal::start(&options(&A_AND_B)).unwrap();
+        let with = |mtu| PortOptions { mbufs: 1024, mtu: Some(mtu), ..PortOptions::default() };
+        let (_a_port, a) = open(&eal, "net_af_packet0", &with(1500));
+        assert_eq!(a.mtu(), 1500);
+        let (_b_port, b) = open(&eal, "net_af_packet1", &with(1280));
+        assert_eq!(b.mtu(), 1280);
+        run("ip -o link show mrp-b | grep -q 'mtu 1280'");
+    });
+}
+
+#[test]
+fn an_mtu_that_the_driver_cannot_carry_is_refused() {
+    in_own_process("an_mtu_that_the_driver_cannot_carry_is_refused", || {
+        veth("mrp-a", "mrp-b");
+        let eal = Eal::start(&options(&A_AND_B)).unwrap();
+        let jumbo = PortOptions { mbufs: 1024, mtu: Some(9000), data_room: 9100, ..PortOptions::default() };
+        let error = Port::configure(&eal, "net_af_packet0", &jumbo).unwrap_err();
+        let words = matches!(&error, PortError::Refused { log, .. } if log.iter().any(|line| line.contains("1518")));
+        assert!(words, "the driver's limit is quoted: {error:?}");
+    });
+}
+
+#[test]
 fn the_kernel_talks_to_a_lane() {
     in_own_process("the_kernel_talks_to_a_lane", || {
         veth("mrp-a", "mrp-b");

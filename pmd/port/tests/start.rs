@@ -9,7 +9,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{exchange, in_own_process, is_root, open, options, run, veth, with_roles};
+use common::{exchange, in_own_process, is_root, not_run, open, options, run, veth, with_roles};
 use pmd::{Eal, EalError, EalOptions, Hugepages, MemoryMode, PortOptions};
 
 /// The cores that a task of this process may run on, as the kernel lists them.
@@ -29,8 +29,7 @@ fn the_caller_is_not_pinned_and_polling_cores_are_left_alone() {
         let own = fs::read_link("/proc/thread-self").unwrap().file_name().unwrap().to_str().unwrap().to_owned();
         let (before, cores) = (tasks(), cores_of(&own));
         if !cores.contains(['-', ',']) {
-            println!("\n######## NOT RUN: needs two cores ########\n");
-            return;
+            return not_run("the_caller_is_not_pinned_and_polling_cores_are_left_alone", "needs two cores");
         }
         let last: u16 = cores.rsplit(['-', ',']).next().unwrap().parse().unwrap();
         let eal = Eal::start(&EalOptions { cores: vec![last], ..options(&["net_ring0"]) }).unwrap();
