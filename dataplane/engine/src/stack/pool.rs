@@ -57,9 +57,8 @@ impl SocketTimers {
         socket.set_timeout(Some(self.scaled(self.timeout)));
     }
 
-    /// Makes `socket` give up after `timeout`, without probing.
+    /// Makes `socket` give up after `timeout`. Its keep-alive stays: set once the connection is idle, smoltcp would probe at once.
     pub(super) fn apply_timeout(&self, socket: &mut Socket<'_>, timeout: Duration) {
-        socket.set_keep_alive(None);
         socket.set_timeout(Some(self.scaled(timeout)));
     }
 }
