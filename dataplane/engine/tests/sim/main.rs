@@ -1,0 +1,13 @@
+//! The engine in virtual time: scripted segments against it, and both ends Millrace's over lossy wires.
+//!
+//! Every run follows from seeds, which failing tests print (`MILLRACE_SIM_SEED=…` replays one); with `MILLRACE_SIM_PCAP=directory` what
+//! passes the gateway's ports is written there.
+
+#![allow(unreachable_pub, reason = "a test crate: `pub` means for the other modules")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod end_to_end;
+mod handshake;
+mod tcp;
