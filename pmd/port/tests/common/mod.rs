@@ -67,7 +67,8 @@ pub(crate) fn with_roles(test: &str, hugepages_mib: u64, roles: &[&str], body: i
 
 /// Says it past the harness, which keeps what a passing test prints with `println!`.
 pub(crate) fn not_run(test: &str, why: &str) {
-    writeln!(std::io::stderr(), "\n######## {test} NOT RUN: {why} ########\n").unwrap();
+    let line = format!("\n######## {test} NOT RUN: {why} ########\n\n");
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
 fn spawn(test: &str, role: &str, folder: &Path) -> Child {
