@@ -1,14 +1,20 @@
-//! Clients, the gateway and backends, all with Millrace's TCP.
+//! Clients, the gateway and backends, all with Millrace's TCP: every byte arrives once and in order, and nothing is left.
+
+use std::time::Duration;
+
+use engine::random::Random;
+use pmd::sim::PathOptions;
 
 use crate::support::client::{Clients, Plan, Request};
 use crate::support::gateway::{Gateway, GatewayOptions, world};
 use crate::support::host::Host;
 use crate::support::server::Server;
-use crate::support::{World, secs};
+use crate::support::{World, for_seeds, secs, us};
 
-type Sim = World<Gateway, Host<Clients>, Host<Server>>;
+pub type Sim = World<Gateway, Host<Clients>, Host<Server>>;
 
-fn sim(options: &GatewayOptions, clients: Clients) -> Sim {
+/// Clients, a gateway and a host with three backend addresses.
+pub fn sim(options: &GatewayOptions, clients: Clients) -> Sim {
     let backends = ["10.9.2.2/24", "10.9.2.3/24", "10.9.2.4/24"];
     world(
         options,
@@ -21,14 +27,117 @@ fn sim(options: &GatewayOptions, clients: Clients) -> Sim {
     )
 }
 
+impl Sim {
+    /// Lives until all clients are done, which takes less than `limit`.
+    #[track_caller]
+    pub fn finish(&mut self, limit: Duration) {
+        let done = self.run_until(limit, |sim| sim.north.app.is_done());
+        assert!(done, "not done after {limit:?}: (id, requests, unsent, partial) {:?}", self.north.app.unfinished());
+    }
+
+    /// All responses were as they ought to be.
+    #[track_caller]
+    pub fn assert_good(&self) {
+        for outcome in &self.north.app.done {
+            assert!(outcome.good, "{:?}", summary(outcome));
+        }
+    }
+
+    /// After all timeouts, nothing is left anywhere.
+    #[track_caller]
+    pub fn assert_empty(&mut self) {
+        self.run(secs(130));
+        self.mid.assert_empty();
+        self.north.assert_empty();
+        self.south.assert_empty();
+    }
+}
+
+fn summary(outcome: &crate::support::client::Outcome) -> String {
+    let heads: Vec<_> = outcome.responses.iter().map(|r| (r.first_line(), r.body.len())).collect();
+    format!("connection {} ended {:?}: {heads:?}, partial {:?}", outcome.id, outcome.ended, outcome.partial)
+}
+
+/// A path with faults of every kind, in proportion to `loss`.
+pub fn faulty(loss: f64) -> PathOptions {
+    PathOptions {
+        delay: us(50),
+        jitter: us(100),
+        loss,
+        duplication: loss / 2.0,
+        corruption: loss / 5.0,
+        reordering: loss,
+        reorder_delay: us(400),
+        ..PathOptions::default()
+    }
+}
+
+/// A few requests of every kind and size.
+fn plan(random: &mut Random) -> Plan {
+    let mut pick = |n: u64| random.next_u64() % n;
+    let count = 1 + pick(4);
+    let mut requests = Vec::new();
+    for at in 0..count {
+        // Every order of magnitude up to 256 KiB.
+        let bits = pick(19);
+        let len = pick(1 << bits) as usize;
+        let seed = pick(1 << 30);
+        requests.push(match pick(5) {
+            0 => Request::get("get", len, seed),
+            1 => Request::get("chunked", len, seed),
+            2 => Request::post(len, seed, false),
+            3 => Request::post(len, seed, true),
+            // After it, the connection is over.
+            _ if at + 1 == count => Request::get("close", len, seed),
+            _ => Request::get("get", len, seed),
+        });
+    }
+    Plan { pipelined: pick(3) == 0, ..Plan::new(requests) }
+}
+
+fn mixed_traffic(seed: u64, loss: f64, connections: usize) -> Sim {
+    let mut random = Random::new(seed ^ 0xfeed);
+    let options = GatewayOptions {
+        seed,
+        path: faulty(loss),
+        endpoints: ["10.9.2.2:8080", "10.9.2.3:8080", "10.9.2.4:8080"].map(|e| e.parse().unwrap()).into(),
+        ..GatewayOptions::default()
+    };
+    let plans: Vec<Plan> = (0..connections).map(|_| plan(&mut random)).collect();
+    let mut sim = sim(&options, Clients::new(plans, 24));
+    sim.finish(secs(300));
+    sim.assert_good();
+    if std::env::var_os("DBG").is_some() { eprintln!("{:?} retrans {} req {} faults {:?}", sim.clock.now(), sim.mid.counters.retransmissions.read(), sim.mid.log.len(), sim.mid.lane(0).faults()); }
+    sim
+}
+
 #[test]
 fn a_request_goes_through_the_whole_core() {
     let plan = Plan::new([Request::get("get", 1000, 5)]);
     let mut sim = sim(&GatewayOptions::default(), Clients::new([plan], 1));
-    assert!(sim.run_until(secs(5), |sim| sim.north.app.is_done()));
-    assert!(sim.north.app.done[0].good, "{:?}", sim.north.app.done);
-    sim.run(secs(100));
-    sim.mid.assert_empty();
-    sim.north.assert_empty();
-    sim.south.assert_empty();
+    sim.finish(secs(5));
+    sim.assert_good();
+    sim.assert_empty();
+}
+
+#[test]
+fn every_byte_arrives_once_on_a_perfect_wire() {
+    for_seeds(0..4, |seed| mixed_traffic(seed, 0.0, 48).assert_empty());
+}
+
+#[test]
+fn every_byte_arrives_once_at_1_percent_loss() {
+    for_seeds(10..14, |seed| mixed_traffic(seed, 0.01, 48).assert_empty());
+}
+
+#[test]
+fn every_byte_arrives_once_at_5_percent_loss() {
+    for_seeds(20..24, |seed| mixed_traffic(seed, 0.05, 48).assert_empty());
+}
+
+#[test]
+fn the_same_seed_gives_the_same_packets() {
+    let digest = |seed| mixed_traffic(seed, 0.05, 12).mid.digest();
+    assert_eq!(digest(1), digest(1));
+    assert_ne!(digest(1), digest(2));
 }

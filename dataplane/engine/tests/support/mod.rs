@@ -116,7 +116,8 @@ pub const fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-/// Runs `test` for each seed of `seeds`, or only for the one in `MILLRACE_SIM_SEED`, and says which one failed.
+/// Runs `test` for each seed of `seeds`, and says which one failed. `MILLRACE_SIM_SEED` runs that one only, `MILLRACE_SIM_SEEDS` so many of
+/// them.
 pub fn for_seeds(seeds: core::ops::Range<u64>, mut test: impl FnMut(u64)) {
     struct Tell(u64);
     impl Drop for Tell {
@@ -126,8 +127,13 @@ pub fn for_seeds(seeds: core::ops::Range<u64>, mut test: impl FnMut(u64)) {
             }
         }
     }
-    let given = std::env::var("MILLRACE_SIM_SEED").ok().map(|text| text.parse().expect("MILLRACE_SIM_SEED is a number"));
-    for seed in given.map_or(seeds, |seed| seed..seed + 1) {
+    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    let seeds = match (number("MILLRACE_SIM_SEED"), number("MILLRACE_SIM_SEEDS")) {
+        (Some(seed), _) => seed..seed + 1,
+        (None, Some(count)) => seeds.start..seeds.start + count,
+        (None, None) => seeds,
+    };
+    for seed in seeds {
         let _tell = Tell(seed);
         test(seed);
     }
