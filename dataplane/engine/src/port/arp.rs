@@ -79,8 +79,6 @@ struct Entry {
     state: State,
     attempts: u8,
     waiting: u8,
-    /// Looked up since it was confirmed.
-    used: bool,
     prev: u32,
     next: u32,
 }
@@ -118,7 +116,6 @@ impl<F> Neighbors<F> {
             state: State::Empty,
             attempts: 0,
             waiting: 0,
-            used: false,
             prev: LRU,
             next: LRU,
         };
@@ -150,7 +147,8 @@ impl<F> Neighbors<F> {
         self.generation
     }
 
-    /// Makes everybody look up again, which tells which entries are in use.
+    /// Makes everybody look up again. Called once a second, so that what is in use is known to be: it is asked again when
+    /// it got old, and moves to the warm end of the list.
     pub(super) fn age(&mut self) {
         self.generation = self.generation.checked_add(1).unwrap_or(1);
     }
@@ -174,7 +172,6 @@ impl<F> Neighbors<F> {
         if !entry.state.has_mac() {
             return None;
         }
-        entry.used = true;
         let mac = entry.mac;
         let question = (entry.state == State::Stale).then(|| self.probe(now, index, Some(mac)));
         if index != GATEWAY {
@@ -266,7 +263,6 @@ impl<F> Neighbors<F> {
             state => {
                 entry.mac = mac;
                 entry.state = State::Stale;
-                entry.used = false;
                 self.wheel.schedule(index, now + STALE);
                 if state != State::Empty {
                     self.age();
@@ -310,7 +306,6 @@ impl<F> Neighbors<F> {
                     // The neighbor itself did not answer: it may have a new address.
                     questions.push(Question { address: entry.address, to: None });
                 }
-                State::Reachable if entry.used => questions.push(self.probe(now, index, Some(entry.mac))),
                 State::Reachable => {
                     self.entries[index as usize].state = State::Stale;
                     self.wheel.schedule(index, now + STALE);
@@ -357,16 +352,8 @@ impl<F> Neighbors<F> {
             self.free.push(index);
             return None;
         }
-        self.entries[index as usize] = Entry {
-            address,
-            mac: [0; 6],
-            state: State::Empty,
-            attempts: 0,
-            waiting: 0,
-            used: false,
-            prev: index,
-            next: index,
-        };
+        self.entries[index as usize] =
+            Entry { address, mac: [0; 6], state: State::Empty, attempts: 0, waiting: 0, prev: index, next: index };
         Some(index)
     }
 
@@ -381,8 +368,6 @@ impl<F> Neighbors<F> {
     fn confirm(&mut self, now: Instant, index: u32, mac: [u8; 6]) {
         let entry = &mut self.entries[index as usize];
         let moved = entry.mac != mac;
-        // What waited counts as use.
-        entry.used = entry.waiting > 0;
         entry.mac = mac;
         entry.state = State::Reachable;
         self.wheel.schedule(index, now + REACHABLE);
