@@ -16,7 +16,7 @@ mod rate;
 mod segment;
 
 pub use icmp::{IcmpError, IcmpErrorKind};
-pub use segment::{Flags, LARGEST_WINDOW_SCALE, LEAST_MSS, Options, Reply, Segment, clamp_syn_options};
+pub use segment::{Flags, LARGEST_WINDOW_SCALE, Options, Reply, Segment, clamp_syn_options};
 
 use core::net::{IpAddr, Ipv4Addr};
 use core::time::Duration;
@@ -98,7 +98,7 @@ impl<L: Lane> Port<L> {
             mac,
             mtu,
             addresses: Addresses::new(&settings.addresses, settings.gateway),
-            neighbors: Neighbors::new(tcp.neighbors as usize, settings.gateway),
+            neighbors: Neighbors::new(tcp.neighbors as usize, tcp.neighbor_queue, settings.gateway),
             arp_rate: TokenBucket::new(tcp.arp_per_second),
             icmp_rate: TokenBucket::new(tcp.icmp_per_second),
             reset_rate: TokenBucket::new(tcp.resets_per_second),

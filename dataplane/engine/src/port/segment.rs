@@ -12,9 +12,6 @@ use crate::flow::FlowKey;
 /// Bytes of a TCP header without options.
 pub(super) const HEADER: usize = 20;
 
-/// The least MSS that a peer may ask for: below it, headers would be most of what we send.
-pub const LEAST_MSS: u16 = 64;
-
 /// The largest shift of a window (RFC 7323 §2.3).
 pub const LARGEST_WINDOW_SCALE: u8 = 14;
 
@@ -252,9 +249,9 @@ impl<'a> Iterator for OptionIter<'a> {
     }
 }
 
-/// Puts a SYN's options right in place, in `frame` and in `segment`: an MSS below [`LEAST_MSS`] (0, too) becomes that, and
+/// Puts a SYN's options right in place, in `frame` and in `segment`: an MSS below `least_mss` (0, too) becomes that, and
 /// a window scale above [`LARGEST_WINDOW_SCALE`] becomes that. The TCP checksum is left as it is: it was checked already.
-pub fn clamp_syn_options(frame: &mut [u8], segment: &mut Segment) {
+pub fn clamp_syn_options(frame: &mut [u8], segment: &mut Segment, least_mss: u16) {
     let (from, to) = (segment.tcp_offset + HEADER, segment.payload_offset);
     let mut offset = from;
     // Ends: each step takes at least one of at most 40 bytes.
@@ -266,15 +263,15 @@ pub fn clamp_syn_options(frame: &mut [u8], segment: &mut Segment) {
         };
         let data = frame.get_mut(offset + 2..(offset + len).min(to).max(offset + 2)).unwrap_or_default();
         match (kind, data) {
-            (OPTION_MSS, [high, low]) if u16::from_be_bytes([*high, *low]) < LEAST_MSS => {
-                [*high, *low] = LEAST_MSS.to_be_bytes();
+            (OPTION_MSS, [high, low]) if u16::from_be_bytes([*high, *low]) < least_mss => {
+                [*high, *low] = least_mss.to_be_bytes();
             }
             (OPTION_WINDOW_SCALE, [shift]) => *shift = (*shift).min(LARGEST_WINDOW_SCALE),
             _ => {}
         }
         offset += len;
     }
-    segment.options.mss = segment.options.mss.map(|mss| mss.max(LEAST_MSS));
+    segment.options.mss = segment.options.mss.map(|mss| mss.max(least_mss));
     segment.options.window_scale = segment.options.window_scale.map(|shift| shift.min(LARGEST_WINDOW_SCALE));
 }
 

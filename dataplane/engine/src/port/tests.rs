@@ -294,6 +294,11 @@ fn each_bad_frame_has_its_verdict() {
     ] {
         cases.push((name, tcp(ACK, &options, b""), verdict));
     }
+    let mut sack = vec![1, 1, 5, 18];
+    sack.extend([7; 16]);
+    cases.push(("SACK of two blocks", tcp(ACK, &sack, b""), None));
+    sack[3] = 14;
+    cases.push(("SACK of one and a half", tcp(ACK, &sack, b""), Some(V::TcpOption)));
     // What the device says about checksums changes who finds out, and never the outcome.
     for rx_offload in [false, true] {
         let mut bench = Bench::new(&TcpSettings::default(), rx_offload);
