@@ -3,7 +3,7 @@
 mod support;
 
 use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use support::backend::Backend;
 use support::gateway::{Config, Gateway};
@@ -220,8 +220,6 @@ fn segments_that_no_tcp_sends_are_dropped_by_reason() {
         ("an IHL below 5", "ip_header", ip(&|i| i.version_ihl = 0x44)),
         ("a wrong version", "ip_header", ip(&|i| i.version_ihl = 0x65)),
         ("a length beyond the frame", "ip_header", ip(&|i| i.length_error = 100)),
-        ("a first fragment", "fragment", ip(&|i| i.fragment = 0x2000)),
-        ("a later fragment", "fragment", ip(&|i| i.fragment = 0x0003)),
         ("LAND", "land", ip(&|i| i.source = GATEWAY)),
         ("from 0.0.0.0", "ip_source", ip(&|i| i.source = Ipv4Addr::UNSPECIFIED)),
         ("from broadcast", "ip_source", ip(&|i| i.source = Ipv4Addr::BROADCAST)),
@@ -236,6 +234,11 @@ fn segments_that_no_tcp_sends_are_dropped_by_reason() {
         wait_for(&format!("{what} is counted as {reason}"), Duration::from_secs(5), || {
             gateway.drops(reason) == before + 1
         });
+    }
+    // Fragments have a counter too (the engine's own tests show it), but here none arrives: DPDK's af_packet driver asks the
+    // kernel to put them together first (PACKET_FANOUT_FLAG_DEFRAG), and these have no others.
+    for fragment in [0x2000, 0x0003] {
+        wire.send_packet(&ip(&|i| i.fragment = fragment));
     }
     assert!(wire.silent(6000), "one of them was answered");
     assert_eq!(gateway.metric("millrace_connections_half_open", &[]), 0);
@@ -330,14 +333,22 @@ fn half_open_connections_are_bounded_and_honest_clients_still_connect() {
 #[test]
 fn resets_to_strays_are_limited() {
     let sandbox = sandbox_or_skip!();
-    let gateway = gateway(&sandbox);
+    let config = Config::everything_to(&[RAW]).appliance("  tcp: { resetsPerSecond: 50 }\n");
+    let gateway = Gateway::start(&sandbox, &config);
     let wire = Wire::plug(&sandbox);
-    for n in 0..10_000_u16 {
-        wire.send(&Tcp::new(7000, 81, SYN, u32::from(n), 0));
+    let start = Instant::now();
+    // In portions that the ring takes, however busy the machine is.
+    for portion in 0..20_u64 {
+        for n in 0..100 {
+            wire.send(&Tcp::new(7000, 81, SYN, n, 0));
+        }
+        wait_for("they have arrived", Duration::from_secs(5), || {
+            gateway.drops("tcp_no_connection") >= (portion + 1) * 100
+        });
     }
-    wait_for("all have arrived", Duration::from_secs(5), || gateway.drops("tcp_no_connection") >= 9000);
+    let most = 50 * (start.elapsed().as_secs() + 2);
     let sent = gateway.metric("millrace_tcp_resets_sent_total", &[]);
-    assert!(sent > 0 && sent < 9000, "{sent} resets to 10000 strays");
+    assert!(sent > 0 && sent <= most, "{sent} resets to 2000 strays in {:?}", start.elapsed());
 }
 
 #[test]

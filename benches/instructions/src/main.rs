@@ -1,0 +1,193 @@
+//! Instruction counts of the packet path and of HTTP parsing, with bounds.
+//!
+//! Each case runs under valgrind's callgrind, which counts what is executed within [`collect_here`] and nothing of what
+//! prepares it. Such counts do not depend on the machine's load or speed, and for one binary they hardly vary; so they can fail
+//! a build where a wall clock could not. They say nothing about cache misses.
+//!
+//! `benches/instructions/run` builds and starts it.
+
+#![forbid(unsafe_code)]
+
+mod callgrind;
+mod frames;
+mod gateway;
+mod heads;
+mod lane;
+mod parts;
+
+use std::hint::black_box;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use gateway::Gateway;
+use heads::{ENDLESS, NGINX, WRK, WRK_CLOSE};
+
+/// One operation to be measured.
+struct Case {
+    name: &'static str,
+    /// Operations that are run.
+    n: u64,
+    /// Instructions that an operation may take.
+    bound: u64,
+    /// Runs so many operations.
+    run: fn(u64),
+}
+
+/// What is measured. The bounds lie about 5 % above what rustc 1.95 and thin LTO came to: as much as compilers differ in.
+/// A change that exceeds one of them has to be faster elsewhere, or to say why it is worth its instructions.
+const CASES: &[Case] = &[
+    Case { name: "checksum-1460", n: 1000, bound: 1, run: parts::checksum_1460 },
+    Case { name: "flow-find-100k", n: 10_000, bound: 1, run: parts::flow_find },
+    Case { name: "timer", n: 10_000, bound: 1, run: parts::timer },
+    Case { name: "ingress-ack", n: 1000, bound: 1, run: |n| parts::ingress(n, 0) },
+    Case { name: "ingress-1460", n: 1000, bound: 1, run: |n| parts::ingress(n, 1460) },
+    Case { name: "parse-request-wrk", n: 1000, bound: 1, run: parts::parse_wrk },
+    Case { name: "parse-request-browser", n: 1000, bound: 1, run: parts::parse_browser },
+    Case { name: "encode-request-wrk", n: 1000, bound: 1, run: parts::encode_wrk },
+    Case { name: "encode-request-browser", n: 1000, bound: 1, run: parts::encode_browser },
+    Case { name: "parse-response-nginx", n: 1000, bound: 1, run: parts::parse_response },
+    Case { name: "encode-response-nginx", n: 1000, bound: 1, run: parts::encode_response },
+    Case { name: "body-chunked-16k", n: 1000, bound: 1, run: parts::chunked_16k },
+    Case { name: "route-10", n: 1000, bound: 1, run: parts::route_10 },
+    Case { name: "route-10000", n: 1000, bound: 1, run: parts::route_10_000 },
+    Case { name: "schedule-next", n: 1000, bound: 1, run: parts::schedule },
+    Case { name: "idle-turn", n: 1000, bound: 1, run: idle_turn },
+    Case { name: "request", n: 1000, bound: 1, run: |n| requests(n, 1) },
+    Case { name: "request-burst-32", n: 3200, bound: 1, run: |n| requests(n, 32) },
+    Case { name: "connection-burst-16", n: 1600, bound: 1, run: connections },
+    Case { name: "bulk-segment", n: 3200, bound: 1, run: bulk },
+];
+
+/// callgrind counts while this function is on the stack. Not nested.
+#[inline(never)]
+fn collect_here(run: &mut dyn FnMut()) {
+    run();
+    // Keeps the call from becoming a jump, which callgrind would take for the end of this function.
+    black_box(0_u64);
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        [] => measure(),
+        ["case", name, n] => match (find(name), n.parse()) {
+            (Some(case), Ok(n)) => {
+                (case.run)(n);
+                ExitCode::SUCCESS
+            }
+            _ => usage(),
+        },
+        ["profile", name, file] => match find(name) {
+            Some(case) => report(callgrind::count(name, case.n, Path::new(file)).map(|sum| {
+                println!("{name}: {} instructions an operation, of {} operations", sum / case.n, case.n);
+            })),
+            None => usage(),
+        },
+        _ => usage(),
+    }
+}
+
+/// Measures all cases and prints a table. Fails where a case exceeds its bound.
+fn measure() -> ExitCode {
+    let file = callgrind::scratch();
+    let mut over = 0;
+    println!("{:<24} {:>12} {:>9} {:>8}", "case", "instructions", "bound", "margin");
+    for case in CASES {
+        let counted = callgrind::count(case.name, case.n, &file);
+        drop(std::fs::remove_file(&file));
+        let each = match counted {
+            Ok(sum) => sum.div_ceil(case.n),
+            Err(error) => return report(Err(error)),
+        };
+        let margin = (case.bound as f64 - each as f64) / case.bound as f64 * 100.0;
+        let verdict = if each > case.bound { "  over its bound" } else { "" };
+        over += u32::from(each > case.bound);
+        println!("{:<24} {each:>12} {:>9} {margin:>7.1}%{verdict}", case.name, case.bound);
+    }
+    if over == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn find(name: &str) -> Option<&'static Case> {
+    CASES.iter().find(|case| case.name == name)
+}
+
+fn report(outcome: std::io::Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("instructions: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn usage() -> ExitCode {
+    eprintln!("usage: instructions [profile CASE FILE]; cases:");
+    for case in CASES {
+        eprintln!("  {}", case.name);
+    }
+    ExitCode::from(2)
+}
+
+/// A turn that finds nothing.
+fn idle_turn(n: u64) {
+    let mut gateway = Gateway::new(WRK, NGINX);
+    gateway.connect(1);
+    gateway.wait(Duration::from_millis(100));
+    gateway.count();
+    for _ in 0..n {
+        gateway.idle(Duration::from_nanos(200));
+    }
+    gateway.check();
+}
+
+/// Requests on `connections` connections that stay, whose segments arrive together.
+fn requests(n: u64, connections: usize) {
+    let mut gateway = Gateway::new(WRK, NGINX);
+    // One by one until all neighbors are known: few packets wait for one that is not.
+    gateway.connect(1);
+    gateway.connect(1);
+    let ports = gateway.connect(connections);
+    for _ in 0..8 {
+        gateway.exchange(&ports);
+    }
+    gateway.count();
+    for _ in 0..n / connections as u64 {
+        gateway.exchange(&ports);
+    }
+    gateway.check();
+}
+
+/// Connections of one request each, from SYN to TIME-WAIT and its end; their segments arrive together.
+fn connections(n: u64) {
+    const TOGETHER: usize = 16;
+    let mut gateway = Gateway::new(WRK_CLOSE, NGINX);
+    // One by one until all neighbors are known: few packets wait for one that is not.
+    gateway.visit(1);
+    gateway.visit(1);
+    for _ in 0..100 {
+        gateway.visit(TOGETHER);
+    }
+    gateway.count();
+    for _ in 0..n / TOGETHER as u64 {
+        gateway.visit(TOGETHER);
+    }
+    gateway.check();
+}
+
+/// A full segment of a long response, with its share of acknowledgments.
+fn bulk(n: u64) {
+    const TOGETHER: usize = 16;
+    let mut gateway = Gateway::new(WRK, ENDLESS);
+    gateway.connect(1);
+    for _ in 0..16 {
+        gateway.stream(TOGETHER);
+    }
+    gateway.count();
+    for _ in 0..n / TOGETHER as u64 {
+        gateway.stream(TOGETHER);
+    }
+    gateway.check();
+}
