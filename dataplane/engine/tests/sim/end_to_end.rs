@@ -107,7 +107,15 @@ fn mixed_traffic(seed: u64, loss: f64, connections: usize) -> Sim {
     let mut sim = sim(&options, Clients::new(plans, 24));
     sim.finish(secs(300));
     sim.assert_good();
-    if std::env::var_os("DBG").is_some() { eprintln!("{:?} retrans {} req {} faults {:?}", sim.clock.now(), sim.mid.counters.retransmissions.read(), sim.mid.log.len(), sim.mid.lane(0).faults()); }
+    if std::env::var_os("DBG").is_some() {
+        eprintln!(
+            "{:?} retrans {} req {} faults {:?}",
+            sim.clock.now(),
+            sim.mid.counters.retransmissions.read(),
+            sim.mid.log.len(),
+            sim.mid.lane(0).faults()
+        );
+    }
     sim
 }
 

@@ -8,6 +8,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod attack;
+mod close;
+mod data;
 mod end_to_end;
 mod handshake;
 mod tcp;

@@ -158,7 +158,7 @@ impl Bench {
 
     /// What is on its way arrives. Less than any timer.
     pub fn settle(&mut self) {
-        self.world.run(us(30));
+        self.world.run(us(100));
     }
 
     pub fn status(&self, id: ConnectionId) -> Status {
@@ -187,5 +187,16 @@ impl Bench {
     /// The host closes its side only.
     pub fn shut_down(&mut self, id: ConnectionId) {
         self.world.mid.stack.shut_down(id);
+    }
+}
+
+/// The moments are so many milliseconds apart, give or take a timer's tick and the wire.
+#[track_caller]
+pub fn assert_times(times: &[Duration], gaps: &[u64]) {
+    let measured: Vec<Duration> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert_eq!(measured.len(), gaps.len());
+    for (measured, gap) in measured.iter().zip(gaps) {
+        let wanted = Duration::from_millis(*gap);
+        assert!(measured.abs_diff(wanted) < us(400), "{measured:?} instead of {wanted:?}, of {times:?}");
     }
 }

@@ -121,8 +121,7 @@ impl Gateway {
         };
         let (north, clients) = link(NORTH_MAC, CLIENT_MAC, options.seed);
         let (south, backends) = link(SOUTH_MAC, BACKEND_MAC, options.seed ^ 0x5555);
-        let series: Vec<_> =
-            (0..4).map(|_| Arc::new(Series::new("l".into(), "r".into(), "b".into(), 1))).collect();
+        let series: Vec<_> = (0..4).map(|_| Arc::new(Series::new("l".into(), "r".into(), "b".into(), 1))).collect();
         let (publisher, snapshot) = slot(Arc::new(snapshot(1, options, &options.endpoints, &series)));
         let counters = Arc::new(CoreCounters::new(2));
         let lifecycle = Arc::new(Lifecycle::default());

@@ -1,0 +1,259 @@
+//! Data: what comes out of order, what is lost, and what does not fit the window.
+
+use engine::random::Random;
+use engine::stack::{Ended, Status};
+use tables::Verdict;
+
+use crate::support::http::pattern;
+use crate::support::script::{ACK, RST};
+use crate::support::{for_seeds, ms, secs, us};
+use crate::tcp::{Bench, assert_times};
+
+/// RFC 6298 §5: towards clients, the stack's second is 200 ms; and a silent peer is given up after 60 s.
+#[test]
+fn retransmission_with_back_off_until_the_peer_is_given_up() {
+    let (mut bench, id) = Bench::open();
+    let start = bench.world.clock.now();
+    bench.write(id, b"anybody?");
+    let mut times = Vec::new();
+    loop {
+        let segment = bench.rx();
+        if segment.flags.rst() {
+            break;
+        }
+        assert_eq!((segment.seq, &segment.payload[..]), (bench.ack, &b"anybody?"[..]));
+        times.push(segment.at);
+    }
+    assert_times(&times[..5], &[200, 400, 800, 1600]);
+    let took = bench.world.clock.now() - start;
+    assert!((secs(59)..secs(61)).contains(&took), "{took:?}");
+    assert_eq!(bench.status(id), Status::Ended(Some(Ended::TimedOut)));
+    assert_eq!(bench.world.mid.counters.tcp_timeouts.read(), 1);
+    assert_eq!(bench.world.mid.counters.retransmissions.read(), times.len() as u64 - 1);
+    bench.world.mid.stack.abort(id);
+    bench.settle();
+    bench.world.mid.assert_empty();
+}
+
+/// RFC 6298 §5.7 and RFC 5681 §3.1: an ACK ends the back-off.
+#[test]
+fn an_ack_ends_the_back_off() {
+    let (mut bench, id) = Bench::open();
+    bench.write(id, b"a");
+    for _ in 0..4 {
+        bench.rx();
+    }
+    bench.ack = bench.ack.wrapping_add(1);
+    bench.tx(ACK, b"");
+    bench.quiet(secs(5));
+    bench.write(id, b"b");
+    let first = bench.rx();
+    let second = bench.rx();
+    assert_eq!(first.payload, b"b");
+    assert_eq!(second.payload, b"b");
+    assert!(second.at - first.at <= ms(3300), "{:?}", second.at - first.at);
+}
+
+/// RFC 5681 §3.2: three duplicate ACKs say that a segment was lost, long before its timer does.
+#[test]
+fn fast_retransmit() {
+    let (mut bench, id) = Bench::open();
+    let lost = bench.ack;
+    // Opens the congestion window.
+    bench.write(id, &[0; 20_000]);
+    while bench.ack.wrapping_sub(lost) < 20_000 {
+        bench.expect(ACK);
+        bench.tx(ACK, b"");
+    }
+    bench.settle();
+    let lost = bench.ack;
+    bench.write(id, &pattern(1, 6 * 1460));
+    bench.settle();
+    let burst: Vec<_> = bench.world.north.inbox.drain(..).collect();
+    assert!(burst.len() >= 5, "{}", burst.len());
+    for _ in 0..2 {
+        bench.tx(ACK, b"");
+    }
+    bench.quiet(ms(1));
+    bench.tx(ACK, b"");
+    bench.settle();
+    let again = bench.world.north.inbox.pop_front().expect("at the third duplicate");
+    assert_eq!((again.seq, &again.payload), (lost, &burst[0].payload));
+    // What is acknowledged then is not sent again.
+    bench.world.north.inbox.clear();
+    bench.ack = lost.wrapping_add(6 * 1460);
+    bench.tx(ACK, b"");
+    bench.quiet(secs(3));
+}
+
+/// RFC 9293 §3.10.7.4: data waits for what is before it, and each gap is told of at once (RFC 5681 §4.2).
+#[test]
+fn data_out_of_order() {
+    let (mut bench, id) = Bench::open();
+    bench.tx_at(10, ACK, b"world");
+    bench.tx_at(5, ACK, b"small");
+    bench.settle();
+    let acks: Vec<u32> = bench.world.north.inbox.drain(..).map(|segment| segment.ack).collect();
+    assert_eq!(acks, [bench.seq; 2], "a duplicate ACK each, at once");
+    assert_eq!(bench.read(id), b"");
+    bench.tx(ACK, b"hello");
+    assert_eq!(bench.read(id), b"hellosmallworld");
+    bench.seq = bench.seq.wrapping_add(10);
+    assert_eq!(bench.expect(ACK).ack, bench.seq);
+}
+
+/// RFC 9293 §3.10.7.4: segments are trimmed to what is new, in any order, across the wrap of sequence numbers.
+#[test]
+fn overlapping_segments_in_any_order() {
+    for_seeds(0..40, |seed| {
+        let mut random = Random::new(seed);
+        let (mut bench, id) = Bench::open();
+        let bytes = pattern(seed, 4000);
+        let mut read = Vec::new();
+        // Each segment begins somewhere near what is there, and carries the right bytes for its place.
+        for _ in 0..3000 {
+            let at = (read.len() as u64 + random.next_u64() % 600).saturating_sub(150).min(3999) as usize;
+            let end = (at + 1 + random.next_u64() as usize % 120).min(4000);
+            bench.tx_at(at as i32, ACK, &bytes[at..end]);
+            read.extend(bench.read(id));
+            bench.world.north.inbox.clear();
+            if read.len() == 4000 {
+                break;
+            }
+        }
+        assert!(read == bytes, "{} bytes", read.len());
+    });
+}
+
+/// RFC 9293 §3.10.7.4, first: what is beyond the window is not taken, and answered with an ACK.
+#[test]
+fn data_beyond_the_window() {
+    let (mut bench, id) = Bench::open();
+    bench.tx_at(65_536, ACK, b"too far");
+    bench.tx_at(100_000, ACK, b"too far");
+    bench.tx_at(-100, ACK, b"long ago");
+    bench.settle();
+    assert_eq!(bench.read(id), b"");
+    let last = bench.world.north.inbox.pop_back().expect("an ACK of where we are");
+    assert_eq!(last.ack, bench.seq);
+    bench.tx(ACK, b"right");
+    assert_eq!(bench.read(id), b"right");
+}
+
+/// The buffer fills, the window closes, what comes beyond it is not taken; reading opens it again and says so (RFC 9293 §3.8.6).
+#[test]
+fn our_window_closes_and_opens() {
+    let (mut bench, id) = Bench::open();
+    let bytes = pattern(3, 65_536);
+    for piece in bytes.chunks(1024) {
+        bench.tx(ACK, piece);
+        bench.settle();
+    }
+    bench.world.run(ms(10));
+    let closed = bench.world.north.inbox.drain(..).next_back().unwrap();
+    assert_eq!((closed.ack, closed.window), (bench.seq, 0));
+    assert!(bench.world.mid.stack.is_full(id));
+    bench.tx_at(0, ACK, b"x");
+    bench.settle();
+    assert_eq!(bench.expect(ACK).ack, bench.seq, "a probe is answered, and its byte not taken");
+    assert!(bench.read(id) == bytes);
+    let update = bench.expect(ACK);
+    assert_eq!(update.ack, bench.seq);
+    assert!(update.window > 60_000, "{}", update.window);
+    bench.tx(ACK, b"more");
+    assert_eq!(bench.read(id), b"more");
+}
+
+/// RFC 9293 §3.8.6.1: a closed window is probed, and sending goes on when it opens.
+#[test]
+fn a_closed_window_is_probed() {
+    let (mut bench, id) = Bench::open();
+    bench.window = 0;
+    bench.tx(ACK, b"shut");
+    bench.read(id);
+    bench.expect(ACK);
+    bench.write(id, b"patience");
+    let mut probes = Vec::new();
+    for _ in 0..4 {
+        let probe = bench.rx();
+        assert!(probe.payload.len() <= 1, "{probe:?}");
+        probes.push(probe.at);
+        bench.send(&bench.segment(ACK, b""));
+    }
+    assert!(probes.windows(2).all(|pair| pair[1] - pair[0] >= ms(100)), "{probes:?}");
+    bench.settle();
+    bench.world.north.inbox.clear();
+    bench.window = 1000;
+    bench.tx(ACK, b"");
+    let segment = bench.rx();
+    let taken = segment.seq.wrapping_sub(bench.ack) as usize;
+    assert_eq!(segment.payload, &b"patience"[taken..]);
+}
+
+/// RFC 9293 §3.8.4: a silent peer is probed; one that answers is kept for ever, one that does not is reset.
+#[test]
+fn keep_alive() {
+    let (mut bench, id) = Bench::open();
+    let start = bench.world.clock.now();
+    for n in 1..=5 {
+        let probe = bench.expect(ACK);
+        assert_eq!(probe.seq, bench.ack.wrapping_sub(1));
+        assert!((probe.at - start).abs_diff(secs(30) * n) < ms(20), "{:?}", probe.at - start);
+        bench.tx(ACK, b"");
+    }
+    let last = bench.world.clock.now();
+    let reset = loop {
+        let segment = bench.rx();
+        if segment.flags.rst() {
+            break segment;
+        }
+    };
+    assert!((secs(58)..secs(62)).contains(&(reset.at - last)), "{:?}", reset.at - last);
+    bench.settle();
+    assert_eq!(bench.status(id), Status::Ended(Some(Ended::TimedOut)));
+    bench.tx(RST, b"");
+    bench.settle();
+    bench.world.mid.stack.abort(id);
+    bench.settle();
+    bench.world.mid.assert_empty();
+}
+
+/// RFC 9293 §3.8.6.3 and RFC 1122 §4.2.3.2: an ACK may wait, but not for more than every second full segment.
+#[test]
+fn acks_are_delayed_a_little() {
+    let (mut bench, id) = Bench::open();
+    bench.tx(ACK, b"one");
+    bench.read(id);
+    let sent = bench.world.clock.now();
+    let ack = bench.expect(ACK);
+    assert!(ack.at - sent < ms(5), "{:?}", ack.at - sent);
+    for _ in 0..10 {
+        bench.tx(ACK, &[0; 1460]);
+        bench.settle();
+        bench.read(id);
+    }
+    bench.world.run(us(100));
+    assert!(bench.world.north.inbox.len() >= 5, "{}", bench.world.north.inbox.len());
+}
+
+/// A gap never makes us hold more than the window.
+#[test]
+fn gaps_are_bounded() {
+    let (mut bench, id) = Bench::open();
+    let bytes = pattern(9, 60_000);
+    // Every second piece of 100 bytes: 300 gaps.
+    for at in (100..60_000).step_by(200) {
+        bench.tx_at(at as i32, ACK, &bytes[at..at + 100]);
+        bench.settle();
+    }
+    assert_eq!(bench.read(id), b"");
+    let mut read = Vec::new();
+    for at in (0..60_000).step_by(100) {
+        let gone = read.len();
+        bench.tx_at(at as i32, ACK, &bytes[at..at + 100]);
+        read.extend(bench.read(id));
+        assert!(read.len() > gone || read.len() >= at + 100, "at {at}: {}", read.len());
+    }
+    assert!(read == bytes);
+    assert_eq!(bench.drops(Verdict::TcpFlags), 0);
+}
