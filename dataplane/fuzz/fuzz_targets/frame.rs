@@ -4,7 +4,7 @@
 use core::time::Duration;
 
 use engine::clock::Instant;
-use engine::port::{Ingress, LEAST_MSS, Port, clamp_syn_options};
+use engine::port::{Ingress, Port, clamp_syn_options};
 use libfuzzer_sys::fuzz_target;
 use pmd::sim::{Clock, SimLane, WireOptions, receive_all, send, wire};
 use pmd::{Burst, Frame, Lane, checksum};
@@ -52,7 +52,7 @@ fn take(port: &mut Port<SimLane>, clock: &Clock, counters: &CoreCounters) -> u64
                 );
                 assert!(segment.payload_offset + segment.payload_len == segment.end && segment.end <= bytes.len());
                 assert!(port.owns(segment.key.local_addr()) && segment.flags.plausible());
-                clamp_syn_options(bytes, &mut segment);
+                clamp_syn_options(bytes, &mut segment, LEAST_MSS);
                 assert!(segment.options.mss.is_none_or(|mss| mss >= LEAST_MSS));
                 port.reset_for(now(clock), &segment, counters);
             }
@@ -67,6 +67,8 @@ fn take(port: &mut Port<SimLane>, clock: &Clock, counters: &CoreCounters) -> u64
 }
 
 // The first byte chooses the device. Then, for each frame: a byte of choices, a length, and the frame.
+const LEAST_MSS: u16 = 64;
+
 fuzz_target!(|input: &[u8]| {
     let Some((&device, mut rest)) = input.split_first() else { return };
     let clock = Clock::new();

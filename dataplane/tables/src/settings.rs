@@ -41,10 +41,19 @@ pub struct TcpSettings {
     pub receive_buffer: u32,
     /// Send buffer per connection, in bytes.
     pub send_buffer: u32,
+    /// Bytes that all connections' buffers may take together. New clients are refused at seven eighths of it, so that those who are in
+    /// can still be served.
+    pub buffer_memory: u64,
     /// A silent peer is probed this often.
     pub keepalive: Duration,
-    /// A peer that has said nothing for so long, or keeps its window shut for so long, is given up.
+    /// A peer that has said nothing for so long is given up.
     pub timeout: Duration,
+    /// A peer that keeps its window shut for so long while there is something to send is given up.
+    pub zero_window_timeout: Duration,
+    /// A peer's smaller maximum segment size is taken for this one, in bytes.
+    pub min_mss: u16,
+    /// A smaller path MTU is taken for this one, in bytes (RFC 5927 §7.1).
+    pub mtu_floor: u16,
     /// How much faster than real time the stack runs towards clients: its 1 s minimum RTO becomes 1 s / scale.
     pub client_time_scale: u32,
     /// The same towards backends.
@@ -63,6 +72,8 @@ pub struct TcpSettings {
     pub arp_per_second: u32,
     /// Neighbors remembered per port; gateways are never evicted.
     pub neighbors: u32,
+    /// Packets that wait for one neighbor's address.
+    pub neighbor_queue: u16,
 }
 
 impl Default for TcpSettings {
@@ -72,8 +83,12 @@ impl Default for TcpSettings {
             half_open: 4096,
             receive_buffer: 64 << 10,
             send_buffer: 64 << 10,
+            buffer_memory: 4 << 30,
             keepalive: Duration::from_secs(30),
             timeout: Duration::from_secs(60),
+            zero_window_timeout: Duration::from_secs(60),
+            min_mss: 64,
+            mtu_floor: 552,
             client_time_scale: 5,
             backend_time_scale: 10,
             time_wait: Duration::from_secs(2),
@@ -82,7 +97,8 @@ impl Default for TcpSettings {
             challenges_per_second: 10,
             icmp_per_second: 1000,
             arp_per_second: 1000,
-            neighbors: 4096,
+            neighbors: 1024,
+            neighbor_queue: 4,
         }
     }
 }
@@ -131,6 +147,8 @@ pub struct HttpSettings {
     pub tunnel_timeout: Duration,
     /// After the last response on a connection, to let the client's bytes in flight arrive before it is closed.
     pub linger_timeout: Duration,
+    /// Connections to one endpoint and from one core at most, idle ones among them.
+    pub max_per_endpoint: u32,
     /// Idle connections kept per endpoint and core.
     pub idle_per_endpoint: u32,
     /// How long one is kept; below what backends keep (NGINX: 75 s), so that it is we who close.
@@ -159,6 +177,7 @@ impl Default for HttpSettings {
             request_timeout: None,
             tunnel_timeout: Duration::from_secs(3600),
             linger_timeout: Duration::from_secs(2),
+            max_per_endpoint: 16_384,
             idle_per_endpoint: 256,
             upstream_idle_timeout: Duration::from_secs(55),
             connect_attempts: 3,

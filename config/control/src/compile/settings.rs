@@ -27,14 +27,19 @@ pub fn core_settings(configuration: &Configuration) -> CoreSettings {
             half_open: tcp.half_open,
             receive_buffer: bytes32(tcp.receive_buffer),
             send_buffer: bytes32(tcp.send_buffer),
+            buffer_memory: tcp.buffer_memory.bytes(),
             keepalive: tcp.keepalive,
             timeout: tcp.timeout,
+            zero_window_timeout: tcp.zero_window_timeout,
+            min_mss: tcp.min_mss,
+            mtu_floor: spec.ip.mtu_floor,
             client_time_scale: tcp.client_time_scale.into(),
             backend_time_scale: tcp.backend_time_scale.into(),
             resets_per_second: tcp.resets_per_second,
             challenges_per_second: tcp.challenges_per_second,
             icmp_per_second: spec.ip.icmp_per_second,
             neighbors: spec.ip.neighbors,
+            neighbor_queue: spec.ip.neighbor_queue,
             ..TcpSettings::default()
         },
     }
@@ -62,6 +67,7 @@ pub(super) fn http_settings(appliance: &Appliance) -> HttpSettings {
         connect_timeout: timeouts.connect,
         response_timeout: timeouts.response,
         request_timeout: timeouts.request.limit(),
+        max_per_endpoint: spec.upstream.max_per_endpoint,
         idle_per_endpoint: spec.upstream.idle_per_endpoint,
         upstream_idle_timeout: spec.upstream.idle_timeout,
         access: match spec.access_log.requests {

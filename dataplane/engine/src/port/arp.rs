@@ -29,9 +29,6 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Questions without an answer after which a neighbor is given up.
 const ATTEMPTS: u8 = 3;
 
-/// Packets that wait for one neighbor: enough for the first segments of a connection, which TCP sends again anyway.
-const WAITING_PER_NEIGHBOR: u8 = 3;
-
 /// Packets that wait in all. Each holds a buffer of the pool, and each waiting neighbor holds a cache entry.
 const WAITING: usize = 256;
 
@@ -66,6 +63,8 @@ pub(super) struct Neighbors<F> {
     entries: Vec<Entry>,
     free: Vec<u32>,
     capacity: usize,
+    /// Packets that wait for one neighbor at most.
+    per_neighbor: u8,
     wheel: Wheel,
     waiting: Vec<Waiting<F>>,
     given_up: Vec<IpAddr>,
@@ -108,7 +107,7 @@ const GATEWAY: u32 = 1;
 
 impl<F> Neighbors<F> {
     /// A cache for `capacity` neighbors and the gateway.
-    pub(super) fn new(capacity: usize, gateway: Option<IpAddr>) -> Self {
+    pub(super) fn new(capacity: usize, per_neighbor: u16, gateway: Option<IpAddr>) -> Self {
         let capacity = capacity.max(LEAST_CAPACITY);
         let head = Entry {
             address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -133,6 +132,7 @@ impl<F> Neighbors<F> {
             entries,
             free: Vec::with_capacity(capacity),
             capacity,
+            per_neighbor: u8::try_from(per_neighbor).unwrap_or(u8::MAX),
             wheel: Wheel::with_capacity(capacity + 2),
             waiting: Vec::with_capacity(WAITING),
             given_up: Vec::with_capacity(WAITING),
@@ -205,7 +205,7 @@ impl<F> Neighbors<F> {
             None => self.add(address).ok_or(Verdict::NeighborQueueFull)?,
         };
         let state = self.entries[entry as usize].state;
-        if self.entries[entry as usize].waiting >= WAITING_PER_NEIGHBOR {
+        if self.entries[entry as usize].waiting >= self.per_neighbor {
             return Err(Verdict::NeighborQueueFull);
         }
         self.entries[entry as usize].waiting += 1;

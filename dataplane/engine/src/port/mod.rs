@@ -129,6 +129,12 @@ impl<L: Lane> Port<L> {
         &mut self.lane
     }
 
+    /// Whether the link was up when it was last looked at, about a second ago at most.
+    #[must_use]
+    pub fn link_up(&self) -> bool {
+        self.link_up
+    }
+
     /// Gives the lane back.
     #[must_use]
     pub fn into_lane(self) -> L {

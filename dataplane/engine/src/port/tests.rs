@@ -334,7 +334,7 @@ fn syn_options_are_clamped_where_the_stack_reads_them() {
         let [high, low] = mss.to_be_bytes();
         let mut frame = tcp(SYN, &[1, 2, 4, high, low, 99, 2, 3, 3, scale, 0, 0], b"");
         let Ingress::Segment(_, mut segment) = bench().take(&frame) else { panic!() };
-        clamp_syn_options(&mut frame, &mut segment);
+        clamp_syn_options(&mut frame, &mut segment, 64);
         assert_eq!((segment.options.mss, segment.options.window_scale), (Some(want.0), Some(want.1)));
         let again = bench().segment(&finish(frame));
         assert_eq!(again.options, segment.options);
@@ -518,7 +518,7 @@ proptest! {
             prop_assert!(segment.end <= bytes.len());
             prop_assert_eq!(segment.payload_offset + segment.payload_len, segment.end);
             let mut clamped = segment;
-            clamp_syn_options(&mut bytes, &mut clamped);
+            clamp_syn_options(&mut bytes, &mut clamped, 64);
             bench.port.reset_for(bench.now, &segment, &bench.counters);
         }
         bench.live(Duration::from_secs(4));

@@ -288,10 +288,9 @@ impl Proxy {
 
     /// Lets go of a backend connection: closed, or reset.
     fn let_go<L: Lane>(&mut self, cx: &mut Context<'_, L>, id: ConnectionId, reset: bool) {
-        if let Some(Role::Upstream(upstream)) = self.roles.get(id.0 as usize)
-            && upstream.established
-        {
-            self.upstreams -= 1;
+        if let Some(Role::Upstream(upstream)) = self.roles.get(id.0 as usize) {
+            self.upstreams -= u64::from(upstream.established);
+            self.pools.discharge(upstream.endpoint);
         }
         self.set_role(id, Role::None);
         self.wheel.cancel(id.0);

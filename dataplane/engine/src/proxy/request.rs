@@ -202,6 +202,9 @@ impl Proxy {
             }
             return Step::Again;
         }
+        if !self.pools.admit(endpoint, cx.snapshot.http.max_per_endpoint) {
+            return self.refuse(cx, client, Refusal::new(503, Flag::Overloaded, "endpoint_connection_limit"));
+        }
         match cx.stack.connect(&mut cx.net, address) {
             Ok(upstream) => {
                 let role = Upstream {
@@ -219,6 +222,7 @@ impl Proxy {
                 Step::Again
             }
             Err(error) => {
+                self.pools.discharge(endpoint);
                 cx.net.counters.upstream_failed.add(1);
                 let refusal = match error {
                     ConnectError::NoRoute => Refusal::new(502, Flag::ConnectFailed, "no_route_to_endpoint"),

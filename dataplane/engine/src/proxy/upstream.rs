@@ -24,15 +24,23 @@ pub(super) struct Upstream {
 /// Idle backend connections by endpoint, the one that was used last on top: it is the likeliest to live still.
 #[derive(Debug, Default)]
 pub(super) struct Pools {
-    idle: Vec<Vec<ConnectionId>>,
+    endpoints: Vec<Pool>,
     total: usize,
+}
+
+/// The connections to one endpoint.
+#[derive(Debug, Default)]
+struct Pool {
+    idle: Vec<ConnectionId>,
+    /// All of them, established or not.
+    open: u32,
 }
 
 impl Pools {
     /// Takes an idle connection to `endpoint`.
     #[inline]
     pub(super) fn take(&mut self, endpoint: EndpointId) -> Option<ConnectionId> {
-        let id = self.idle.get_mut(endpoint.0 as usize)?.pop()?;
+        let id = self.endpoints.get_mut(endpoint.0 as usize)?.idle.pop()?;
         self.total -= 1;
         Some(id)
     }
@@ -40,13 +48,9 @@ impl Pools {
     /// Puts a connection to `endpoint` away. `false` where `limit` of them are idle already.
     #[inline]
     pub(super) fn put(&mut self, endpoint: EndpointId, id: ConnectionId, limit: usize) -> bool {
-        let at = endpoint.0 as usize;
-        if at >= self.idle.len() {
-            self.idle.resize_with(at + 1, Vec::new);
-        }
-        match self.idle.get_mut(at) {
-            Some(idle) if idle.len() < limit => {
-                idle.push(id);
+        match self.endpoints.get_mut(endpoint.0 as usize) {
+            Some(pool) if pool.idle.len() < limit => {
+                pool.idle.push(id);
                 self.total += 1;
                 true
             }
@@ -56,11 +60,33 @@ impl Pools {
 
     /// Removes one that ended by itself.
     pub(super) fn remove(&mut self, endpoint: EndpointId, id: ConnectionId) {
-        if let Some(idle) = self.idle.get_mut(endpoint.0 as usize)
-            && let Some(at) = idle.iter().position(|&other| other == id)
+        if let Some(pool) = self.endpoints.get_mut(endpoint.0 as usize)
+            && let Some(at) = pool.idle.iter().position(|&other| other == id)
         {
-            idle.remove(at);
+            pool.idle.remove(at);
             self.total -= 1;
+        }
+    }
+
+    /// Counts a connection that is being opened. `false`, and it is not counted, where `limit` of them are open.
+    pub(super) fn admit(&mut self, endpoint: EndpointId, limit: u32) -> bool {
+        let at = endpoint.0 as usize;
+        if at >= self.endpoints.len() {
+            self.endpoints.resize_with(at + 1, Pool::default);
+        }
+        match self.endpoints.get_mut(at) {
+            Some(pool) if pool.open < limit => {
+                pool.open += 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// A connection that was admitted is no more.
+    pub(super) fn discharge(&mut self, endpoint: EndpointId) {
+        if let Some(pool) = self.endpoints.get_mut(endpoint.0 as usize) {
+            pool.open -= 1;
         }
     }
 
@@ -79,6 +105,9 @@ mod tests {
         let mut pools = Pools::default();
         let (a, b) = (EndpointId(3), EndpointId(0));
         assert!(pools.take(a).is_none());
+        assert!(pools.admit(a, 2) && pools.admit(a, 2) && !pools.admit(a, 2));
+        pools.discharge(a);
+        assert!(pools.admit(a, 2) && pools.admit(b, 1));
         assert!(pools.put(a, ConnectionId(1), 2));
         assert!(pools.put(a, ConnectionId(2), 2));
         assert!(!pools.put(a, ConnectionId(3), 2));

@@ -52,6 +52,8 @@ pub(super) struct Connection {
     pub orphan_until: Instant,
     /// How long an orphan waits for the peer to close, once the peer has everything.
     pub linger: Duration,
+    /// Since when the peer's window is shut with something to send; [`Instant::NEVER`] while it is not.
+    pub(super) zero_window_since: Instant,
     /// Counted as half open.
     pub half_open: bool,
     /// It was established once.
@@ -92,7 +94,18 @@ impl Connection {
     #[must_use]
     pub(super) fn real_time(&self, at: StackInstant) -> Instant {
         let micros = u64::try_from(at.total_micros()).unwrap_or(0);
-        Instant(micros.saturating_mul(1000) / u64::from(self.scale))
+        // Rounded up: a timer that fires before the stack's time has come would fire again at once, and so on.
+        Instant(micros.saturating_mul(1000).div_ceil(u64::from(self.scale)))
+    }
+
+    /// Since when the peer's window has been shut while there is something to send; [`Instant::NEVER`] where it is not.
+    pub(super) fn shut_since(&mut self, now: Instant) -> Instant {
+        if !self.track.window_shut || self.pooled.socket().send_queue() == 0 {
+            self.zero_window_since = Instant::NEVER;
+        } else if self.zero_window_since == Instant::NEVER {
+            self.zero_window_since = now;
+        }
+        self.zero_window_since
     }
 
     /// What the guard needs to know.
@@ -127,7 +140,7 @@ impl Connection {
 #[inline]
 #[must_use]
 pub(super) fn stack_time(now: Instant, scale: u32) -> StackInstant {
-    StackInstant::from_micros_const(i64::try_from((now.0 / 1000).saturating_mul(u64::from(scale))).unwrap_or(i64::MAX))
+    StackInstant::from_micros_const(i64::try_from(now.0.saturating_mul(u64::from(scale)) / 1000).unwrap_or(i64::MAX))
 }
 
 /// Sequence numbers of a connection, as seen on its packets.
@@ -149,6 +162,8 @@ pub(super) struct Track {
     pub rcv_start: u32,
     /// Bytes of the peer's that the layer above took.
     pub consumed: u32,
+    /// The peer's last window was 0.
+    pub(super) window_shut: bool,
     /// The first packet of ours is still to come.
     fresh: bool,
 }
@@ -166,6 +181,7 @@ impl Track {
             scaled: false,
             rcv_start: 0,
             consumed: 0,
+            window_shut: false,
             fresh: true,
         }
     }
@@ -178,6 +194,7 @@ impl Track {
             self.scaled = segment.options.window_scale.is_some();
             self.peer_scale = segment.options.window_scale.unwrap_or(0).min(14);
         }
+        self.window_shut = segment.window == 0;
         let scale = if segment.flags.syn() { 0 } else { self.peer_scale };
         self.max_window = self.max_window.max(u32::from(segment.window) << scale);
         if segment.flags.ack() {

@@ -58,9 +58,6 @@ const FIRST_PORT: u16 = 10_240;
 /// A client that has not completed its handshake by then is forgotten.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// Path MTUs below this are not believed (RFC 1191 allows 68; RFC 5927 §7.1 advises a floor).
-const MTU_FLOOR: u16 = 552;
-
 /// Different path MTUs at a time, each with an interface; further ones are rounded down to one of these.
 const MTU_CLASSES: usize = 16;
 
@@ -119,6 +116,8 @@ pub struct Stack {
     random: Random,
     half_open: u32,
     live: u32,
+    /// How many sockets' buffers fit into the memory for them.
+    max_sockets: usize,
     scratch: Vec<u8>,
 }
 
@@ -141,6 +140,7 @@ impl Stack {
             random,
             half_open: 0,
             live: 0,
+            max_sockets: max_sockets(settings),
             scratch: Vec::new(),
             settings: settings.clone(),
         }
@@ -173,7 +173,7 @@ impl Stack {
     /// # Errors
     /// See [`ConnectError`].
     pub fn connect<L: Lane>(&mut self, net: &mut Net<'_, L>, remote: SocketAddr) -> Result<ConnectionId, ConnectError> {
-        if self.live >= self.settings.max_connections {
+        if self.live >= self.settings.max_connections || self.pool.in_use() >= self.max_sockets {
             return Err(ConnectError::Limit);
         }
         let on_link = net.ports.iter().position(|p| p.on_link(remote.ip()));
@@ -201,18 +201,20 @@ impl Stack {
 
     /// Takes an ICMP error about one of our segments (RFC 5927: only if its sequence number is in flight).
     pub fn icmp_error<L: Lane>(&mut self, net: &mut Net<'_, L>, error: &IcmpError) {
+        let mtu_floor = self.settings.mtu_floor;
         let hash = self.flows.hash(&error.key);
         let value = self.find(hash, &error.key).filter(|value| value & IN_TIME_WAIT == 0);
         let Some(connection) = value.and_then(|id| self.connection_mut(ConnectionId(id))) else {
             return drop_packet(net.counters, Verdict::IcmpUnrelated);
         };
+        let floor = mtu_floor;
         let in_flight = connection.track.snd_nxt.wrapping_sub(connection.track.snd_una);
         if error.seq.wrapping_sub(connection.track.snd_una) >= in_flight.max(1) {
             return drop_packet(net.counters, Verdict::IcmpUnrelated);
         }
         match error.kind {
             IcmpErrorKind::FragmentationNeeded { mtu } => {
-                let mtu = mtu.max(MTU_FLOOR);
+                let mtu = mtu.max(floor);
                 if mtu < connection.mtu {
                     connection.mtu = mtu;
                     let id = ConnectionId(value.unwrap_or_default());
@@ -363,6 +365,10 @@ impl Stack {
         if self.live >= self.settings.max_connections {
             return drop_packet(net.counters, Verdict::ConnectionLimit);
         }
+        // What is left is for the backend connections of those who are in.
+        if self.pool.in_use() >= self.max_sockets - self.max_sockets / 8 {
+            return drop_packet(net.counters, Verdict::NoMemory);
+        }
         let mtu = port.mtu();
         let Some(id) = self.open(segment.key, hash, index, Side::Client, mtu) else {
             return drop_packet(net.counters, Verdict::NoMemory);
@@ -380,7 +386,7 @@ impl Stack {
             return self.release(id);
         }
         let mut segment = *segment;
-        port::clamp_syn_options(frame.bytes_mut(), &mut segment);
+        port::clamp_syn_options(frame.bytes_mut(), &mut segment, self.settings.min_mss);
         let mut interface = isn::interface(isn, mtu, connection.stack_time(net.now));
         ingress(&mut interface, net, connection, &frame, &segment, &mut self.scratch);
         self.after_ingress(id);
@@ -507,6 +513,7 @@ impl Stack {
             orphan: false,
             orphan_until: Instant::NEVER,
             linger: Duration::ZERO,
+            zero_window_since: Instant::NEVER,
             half_open: false,
             established: false,
             dirty: false,
@@ -563,12 +570,13 @@ impl Stack {
             return;
         }
         connection.dirty = false;
-        if connection.orphan && net.now >= connection.orphan_until {
-            connection.pooled.socket_mut().abort();
-        }
         connection.pour_spill();
         let time = connection.stack_time(net.now);
         let before = connection.pooled.socket().state();
+        let shut = connection.shut_since(net.now) + self.settings.zero_window_timeout;
+        if (connection.orphan && net.now >= connection.orphan_until) || net.now >= shut {
+            connection.pooled.socket_mut().abort();
+        }
         let interface = interface_for(&mut self.interfaces, connection.mtu);
         let mut sent = 0;
         while sent < SEGMENTS_A_TURN {
@@ -624,6 +632,7 @@ impl Stack {
             Some(at) => connection.real_time(at),
             None => Instant::NEVER,
         };
+        at = at.min(connection.zero_window_since + self.settings.zero_window_timeout);
         if connection.orphan {
             if state == State::FinWait2 {
                 connection.orphan_until = connection.orphan_until.min(now + connection.linger);
@@ -733,6 +742,12 @@ fn interface_for(interfaces: &mut Vec<(u16, Interface)>, mtu: u16) -> &mut Inter
         }
     };
     &mut interfaces[at].1
+}
+
+/// How many sockets the memory for buffers is enough for; one at least.
+fn max_sockets(settings: &TcpSettings) -> usize {
+    let each = u64::from(settings.receive_buffer) + u64::from(settings.send_buffer);
+    usize::try_from(settings.buffer_memory / each.max(1)).unwrap_or(usize::MAX).max(1)
 }
 
 fn drop_packet(counters: &CoreCounters, verdict: Verdict) {
