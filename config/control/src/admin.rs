@@ -26,7 +26,7 @@ use crate::supervisor::Supervisor;
 const CONNECTIONS: usize = 64;
 
 /// What a client has to send its request and take its answer.
-const REQUEST: Duration = Duration::from_secs(10);
+const REQUEST: Duration = Duration::from_secs(5);
 
 /// Bytes of a request head that are read at most. The smallest that hyper takes.
 const HEAD: usize = 8 << 10;

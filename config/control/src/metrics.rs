@@ -1,7 +1,7 @@
 //! The appliance's numbers in Prometheus' text format, version 0.0.4.
 //!
 //! Label sets are bounded by the configuration: cores, ports, verdicts, and the series that the compiler made; of the latter those
-//! of earlier configurations appear only if they have counted something. Nothing that a client sends becomes a label.
+//! of earlier configurations, and those that count what no backend served, appear only if they have counted something. Nothing that a client sends becomes a label.
 
 use core::fmt::{self, Display, Write};
 use std::collections::HashSet;
@@ -108,7 +108,7 @@ fn series(text: &mut Exposition, sources: &Sources<'_>) {
     let shown: Vec<(&Series, bool)> = (0u32..)
         .zip(sources.series)
         .map(|(id, series)| (series.as_ref(), sources.in_use.contains(&SeriesId(id))))
-        .filter(|(series, in_use)| *in_use || finished(series) > 0)
+        .filter(|(series, in_use)| (*in_use && !series.backend.is_empty()) || finished(series) > 0)
         .collect();
     let sum = |series: &Series, read: &dyn Fn(&SeriesCore) -> u64| -> u64 { series.cores.iter().map(read).sum() };
 
@@ -120,7 +120,7 @@ fn series(text: &mut Exposition, sources: &Sources<'_>) {
             let count = sum(series, &|core| core.by_status.get(slot).map_or(0, Counter::read));
             let code = status_label(slot);
             // Routes that have served nothing yet show a 0, so that rates have something to start from.
-            if count > 0 || (code == "200" && *in_use && !series.backend.is_empty()) {
+            if count > 0 || (code == "200" && *in_use) {
                 text.sample(name, &[&labels(series)[..], &[("code", &code)]].concat(), count);
             }
         }
