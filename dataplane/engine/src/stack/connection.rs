@@ -100,7 +100,8 @@ impl Connection {
 
     /// Since when the peer's window has been shut while there is something to send; [`Instant::NEVER`] where it is not.
     pub(super) fn shut_since(&mut self, now: Instant) -> Instant {
-        if !self.track.window_shut || self.pooled.socket().send_queue() == 0 {
+        let socket = self.pooled.socket();
+        if !self.track.window_shut || socket.send_queue() == 0 || !socket.is_open() {
             self.zero_window_since = Instant::NEVER;
         } else if self.zero_window_since == Instant::NEVER {
             self.zero_window_since = now;

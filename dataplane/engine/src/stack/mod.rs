@@ -616,7 +616,8 @@ impl Stack {
         match state {
             State::Closed if unowned => return self.release(id),
             State::TimeWait if unowned => return self.release_to_time_wait(id, now),
-            State::TimeWait | State::Closed => self.mark_ready(id),
+            // Over, and its owner's to let go of: no timer may wake it before.
+            State::TimeWait | State::Closed => return self.mark_ready(id),
             _ => {}
         }
         let Some(Some(connection)) = self.slots.get_mut(id.0 as usize) else { return };
