@@ -190,6 +190,30 @@ fn a_closed_window_is_probed() {
     assert_eq!(segment.payload, &b"patience"[taken..]);
 }
 
+/// BEHAVIOUR.md: a window that stays shut is given up after 60 s, also if the peer goes on answering probes.
+#[test]
+fn a_window_that_stays_closed_is_given_up_after_60_seconds() {
+    let (mut bench, id) = Bench::open();
+    bench.window = 0;
+    bench.tx(ACK, b"shut");
+    bench.read(id);
+    bench.world.run(ms(10));
+    bench.world.north.inbox.clear();
+    bench.write(id, b"patience");
+    let start = bench.world.clock.now();
+    loop {
+        let segment = bench.rx();
+        if segment.flags.rst() {
+            break;
+        }
+        bench.tx(ACK, b"");
+        assert!(bench.world.clock.now() - start < secs(70), "not given up");
+    }
+    let took = bench.world.clock.now() - start;
+    assert!((secs(58)..secs(62)).contains(&took), "{took:?}");
+    assert_eq!(bench.status(id), Status::Ended(Some(Ended::TimedOut)));
+}
+
 /// RFC 9293 §3.8.4: a silent peer is probed; one that answers is kept for ever, one that does not is reset.
 #[test]
 fn keep_alive() {
