@@ -11,7 +11,7 @@ use control::CoreSeat;
 use control::runtime::Usher;
 use engine::clock::Clock;
 use engine::core::{Core, CoreInput};
-use pmd::{DpdkLane, Eal};
+use pmd::{DpdkLane, Eal, Lane};
 use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tables::CoreSettings;
@@ -75,11 +75,16 @@ impl Drop for StoppedOnDrop {
 }
 
 fn poll(polling: Polling) -> Ended {
-    let Polling { cpu, eal, mut lanes, settings, mut seat, usher } = polling;
+    let Polling { cpu, eal, lanes, settings, seat, usher } = polling;
     let mut set = CpuSet::new();
     set.set(usize::from(cpu));
     sched_setaffinity(None, &set).map_err(|error| format!("cannot be pinned to CPU {cpu}: {error}"))?;
     let _registered = eal.register_thread().map_err(|error| error.to_string())?;
+    turn(lanes, &settings, seat, &usher)
+}
+
+/// Turns a core until it stops; a new one on the same lanes where it panics.
+fn turn<L: Lane>(mut lanes: Vec<L>, settings: &CoreSettings, mut seat: CoreSeat, usher: &Usher) -> Ended {
     let clock = Clock::start();
     let index = seat.index;
     let mut restarts: Vec<Instant> = Vec::new();
@@ -118,5 +123,117 @@ fn seed() -> Result<u64, String> {
         Ok(8) => Ok(u64::from_ne_bytes(bytes)),
         Ok(_) => Err("the operating system gave too little randomness".to_owned()),
         Err(error) => Err(format!("the operating system gave no randomness: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    use control::runtime::Facts;
+    use control::{Compiler, Control, Launch, PortInfo, admin, core_settings};
+    use pmd::sim::{Clock as SimClock, PathOptions, SimFrame, SimLane, WireOptions, wire};
+    use pmd::{Burst, LaneCounters, Link, TxChecksum};
+
+    use super::*;
+
+    const CONFIGURATION: &str = r#"
+apiVersion: millrace.dev/v1alpha1
+kind: Appliance
+metadata: { name: edge }
+spec:
+  cores: [0]
+  ports: [{ name: north, device: "net_null0", addresses: [10.9.1.1/24] }]
+"#;
+
+    /// A lane that panics in some of its receive calls.
+    struct Panicky {
+        lane: SimLane,
+        calls: Rc<Cell<u32>>,
+        panics: fn(u32) -> bool,
+    }
+
+    impl Lane for Panicky {
+        type Frame = SimFrame;
+        fn receive(&mut self, burst: &mut Burst<SimFrame>) {
+            self.calls.set(self.calls.get() + 1);
+            assert!(!(self.panics)(self.calls.get()), "as the test wants it");
+            self.lane.receive(burst);
+        }
+        fn allocate(&mut self) -> Option<SimFrame> {
+            self.lane.allocate()
+        }
+        fn transmit(&mut self, frame: SimFrame, checksum: TxChecksum) {
+            self.lane.transmit(frame, checksum);
+        }
+        fn flush(&mut self) {
+            self.lane.flush();
+        }
+        fn mac(&self) -> [u8; 6] {
+            self.lane.mac()
+        }
+        fn mtu(&self) -> u16 {
+            self.lane.mtu()
+        }
+        fn link(&self) -> Link {
+            self.lane.link()
+        }
+        fn counters(&self) -> LaneCounters {
+            self.lane.counters()
+        }
+    }
+
+    /// Runs a core for a moment; how it ended, and how often it received.
+    fn run(panics: fn(u32) -> bool) -> (Ended, u32) {
+        let configuration = schema::load_str("test", CONFIGURATION).unwrap();
+        let port = PortInfo {
+            name: "north".into(),
+            device: String::new(),
+            driver: String::new(),
+            mac: [0; 6],
+            mtu: 1500,
+            addresses: vec![],
+            offloads: vec![],
+        };
+        let facts = Facts {
+            name: "edge".into(),
+            version: "0",
+            memory: String::new(),
+            cpus: vec![0],
+            ports: vec![port],
+            access_log: "/dev/null".into(),
+            device_statistics: Box::new(Vec::new),
+        };
+        let compiled = Compiler::new(1).compile(&configuration);
+        let admin = admin::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let (control, mut seats) = Control::start(Launch { facts, compiled, admin }).unwrap();
+        let (lane, _other_end) = wire(WireOptions::symmetric(&SimClock::new(), PathOptions::default()), 1);
+        let calls = Rc::new(Cell::new(0));
+        let lane = Panicky { lane, calls: Rc::clone(&calls), panics };
+        let ended = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(300));
+                control.stop();
+            });
+            let seat = seats.pop().unwrap();
+            let _stopped = StoppedOnDrop(Arc::clone(&seat.lifecycle));
+            turn(vec![lane], &core_settings(&configuration), seat, &control.usher())
+        });
+        (ended, calls.get())
+    }
+
+    #[test]
+    fn a_core_that_panics_serves_again() {
+        let (ended, calls) = run(|call| call == 10 || call == 20);
+        assert_eq!(ended, Ok(()));
+        assert!(calls > 20, "{calls}");
+    }
+
+    #[test]
+    fn a_core_that_panics_always_is_given_up() {
+        let (ended, calls) = run(|_| true);
+        assert!(ended.unwrap_err().starts_with("panicked 11 times"));
+        assert_eq!(calls, 11);
     }
 }

@@ -112,14 +112,14 @@ fn all_errors_come_at_once_each_with_its_place() {
     for command in ["validate", "run", "check"] {
         let (code, out, err) = outcome(&[command, "-f", file.path()]);
         assert_eq!((code, out.as_str()), (2, ""), "{command}");
-        assert!(err.contains(&format!("{}:20:3: spec.hostname: unknown field", file.path())), "{err}");
+        assert!(err.contains(&format!("{}:21:3: spec.hostname: unknown field", file.path())), "{err}");
         assert!(err.contains("there is no Backend default/helo") && err.contains("did you mean hello?"), "{err}");
         assert!(err.ends_with("2 errors\n"), "{err}");
     }
     let (code, out, _) = outcome(&["validate", "-f", file.path(), "-o", "json"]);
     let json: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!((code, json["errors"].as_array().unwrap().len()), (2, 2));
-    assert_eq!(json["errors"][0]["line"], 20);
+    assert_eq!(json["errors"][0]["line"], 21);
 }
 
 #[test]
