@@ -12,5 +12,6 @@ mod attack;
 mod close;
 mod data;
 mod end_to_end;
+mod failures;
 mod handshake;
 mod tcp;
