@@ -189,8 +189,8 @@ fn paths_and_ties() {
     let compiled = compile(&[
         gateway("web", WEB),
         route(
-            "name: z, creationTimestamp: \"2024-01-01T00:00:00Z\"",
-            &format!("parentRefs: [{{ name: web }}], rules: [{}, {}]", rule("/x", "Exact", "a"), prefix("a")),
+            "name: b, creationTimestamp: \"2025-01-01T00:00:00Z\"",
+            &format!("parentRefs: [{{ name: web }}], rules: [{}]", rule("/x", "PathPrefix", "b")),
         ),
         route(
             "name: a, creationTimestamp: \"2025-01-01T00:00:00Z\"",
@@ -202,8 +202,8 @@ fn paths_and_ties() {
             ),
         ),
         route(
-            "name: b, creationTimestamp: \"2025-01-01T00:00:00Z\"",
-            &format!("parentRefs: [{{ name: web }}], rules: [{}]", rule("/x", "PathPrefix", "b")),
+            "name: z, creationTimestamp: \"2024-01-01T00:00:00Z\"",
+            &format!("parentRefs: [{{ name: web }}], rules: [{}, {}]", rule("/x", "Exact", "a"), prefix("a")),
         ),
     ]);
     let at = |path| served(&compiled, "10.9.1.1:80", "h", path);
