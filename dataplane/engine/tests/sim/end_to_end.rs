@@ -73,7 +73,7 @@ pub fn faulty(loss: f64) -> PathOptions {
 }
 
 /// A few requests of every kind and size.
-fn plan(random: &mut Random) -> Plan {
+pub fn plan(random: &mut Random) -> Plan {
     let mut pick = |n: u64| random.next_u64() % n;
     let count = 1 + pick(4);
     let mut requests = Vec::new();
@@ -107,15 +107,6 @@ fn mixed_traffic(seed: u64, loss: f64, connections: usize) -> Sim {
     let mut sim = sim(&options, Clients::new(plans, 24));
     sim.finish(secs(300));
     sim.assert_good();
-    if std::env::var_os("DBG").is_some() {
-        eprintln!(
-            "{:?} retrans {} req {} faults {:?}",
-            sim.clock.now(),
-            sim.mid.counters.retransmissions.read(),
-            sim.mid.log.len(),
-            sim.mid.lane(0).faults()
-        );
-    }
     sim
 }
 

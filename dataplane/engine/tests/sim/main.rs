@@ -9,6 +9,7 @@
 mod support;
 
 mod attack;
+mod chaos;
 mod close;
 mod data;
 mod end_to_end;

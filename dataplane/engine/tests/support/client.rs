@@ -19,6 +19,17 @@ pub struct Plan {
     pub pipelined: bool,
     /// Reads at most so many bytes each time that something happens; the rest stays in the stack.
     pub sip: Option<usize>,
+    /// Leaves after something happened so many times: with a reset, or by closing.
+    pub leaves: Option<(usize, Leave)>,
+}
+
+/// How a client leaves in the middle of what it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leave {
+    Reset,
+    Close,
+    /// Closes its side only, and goes on reading.
+    ShutDown,
 }
 
 /// A request and the body that its response has to have; `None` for any.
@@ -60,6 +71,8 @@ struct Live {
     sent: usize,
     responses: Vec<Message>,
     good: bool,
+    /// How often something happened.
+    events: usize,
 }
 
 impl Request {
@@ -181,6 +194,21 @@ impl App for Clients {
         if status == Status::Opening {
             return;
         }
+        live.events += 1;
+        match live.plan.leaves {
+            Some((after, how)) if live.events > after => match how {
+                Leave::Reset => {
+                    stack.abort(id);
+                    return self.end(id.0, None);
+                }
+                Leave::Close => {
+                    stack.close(id, net.now, Duration::from_secs(2));
+                    return self.end(id.0, None);
+                }
+                Leave::ShutDown => return stack.shut_down(id),
+            },
+            _ => {}
+        }
         live.ask();
         let n = stack.room(id).min(live.out.len() - live.sent);
         stack.send(id, &live.out[live.sent..live.sent + n]);
@@ -208,6 +236,7 @@ impl App for Clients {
                 sent: 0,
                 responses: Vec::new(),
                 good: true,
+                events: 0,
             };
             self.live.insert(id.0, live);
             any = true;
