@@ -30,6 +30,15 @@ pub(super) struct Client {
     /// What the timer is armed for.
     pub(super) armed: Instant,
     pub(super) exchange: Exchange,
+    pub(super) words: Words,
+}
+
+/// What the access log says of a request, beside numbers. Apart from the rest, so that a new request need not touch it.
+#[derive(Debug, Default)]
+pub(super) struct Words {
+    pub(super) method: ArrayVec<u8, WORD_BYTES>,
+    pub(super) authority: ArrayVec<u8, WORD_BYTES>,
+    pub(super) target: ArrayVec<u8, TARGET_BYTES>,
 }
 
 /// What a client connection is doing.
@@ -97,10 +106,6 @@ pub(super) struct Exchange {
     pub(super) request_bytes: u64,
     pub(super) response_bytes: u64,
     pub(super) body_bytes: u64,
-
-    pub(super) method_bytes: ArrayVec<u8, WORD_BYTES>,
-    pub(super) authority: ArrayVec<u8, WORD_BYTES>,
-    pub(super) target: ArrayVec<u8, TARGET_BYTES>,
 }
 
 /// Which rule of which snapshot serves a request.
@@ -125,6 +130,7 @@ impl Client {
             idle_since: Instant::default(),
             armed: Instant::NEVER,
             exchange: Exchange::new(),
+            words: Words::default(),
         }
     }
 
@@ -145,6 +151,9 @@ impl Client {
         self.started = Instant::NEVER;
         self.idle_since = now;
         self.exchange.reset();
+        self.words.method.clear();
+        self.words.authority.clear();
+        self.words.target.clear();
     }
 }
 
@@ -181,9 +190,6 @@ impl Exchange {
             request_bytes: 0,
             response_bytes: 0,
             body_bytes: 0,
-            method_bytes: ArrayVec::new_const(),
-            authority: ArrayVec::new_const(),
-            target: ArrayVec::new_const(),
         }
     }
 

@@ -115,9 +115,9 @@ impl Proxy {
         exchange.progress = now;
         exchange.until = http.request_timeout.map_or(Instant::NEVER, |timeout| client.started + timeout);
         if http.access != AccessLevel::None {
-            exchange.method_bytes = cut(head.method_bytes);
-            exchange.authority = cut(head.authority);
-            exchange.target = cut(head.target);
+            client.words.method = cut(head.method_bytes);
+            client.words.authority = cut(head.authority);
+            client.words.target = cut(head.target);
         }
         if let (Framing::Length(length), Some(limit)) = (head.framing, http.max_body)
             && length > limit

@@ -109,6 +109,14 @@ impl Connection {
         self.zero_window_since
     }
 
+    /// Whether every byte in the send buffer is on its way, so that asking the stack for another segment can be spared. Never after a
+    /// retransmission or a FIN, when it does not matter.
+    #[inline]
+    pub(super) fn everything_sent(&self) -> bool {
+        let in_flight = self.track.snd_nxt.wrapping_sub(self.track.snd_una) as usize;
+        self.track.last_was_new && self.pooled.socket().send_queue() == in_flight
+    }
+
     /// What the guard needs to know.
     #[must_use]
     pub(super) fn position(&self) -> Position {
@@ -163,6 +171,8 @@ pub(super) struct Track {
     pub rcv_start: u32,
     /// Bytes of the peer's that the layer above took.
     pub consumed: u32,
+    /// The last packet of ours carried only what was never sent before.
+    last_was_new: bool,
     /// The peer's last window was 0.
     pub(super) window_shut: bool,
     /// The first packet of ours is still to come.
@@ -182,6 +192,7 @@ impl Track {
             scaled: false,
             rcv_start: 0,
             consumed: 0,
+            last_was_new: false,
             window_shut: false,
             fresh: true,
         }
@@ -227,6 +238,7 @@ impl Track {
             self.snd_una = seq;
             self.snd_nxt = seq;
         }
+        self.last_was_new = seq == self.snd_nxt;
         let end = seq.wrapping_add(len);
         let ahead = end.wrapping_sub(self.snd_nxt) as i32;
         if ahead > 0 {

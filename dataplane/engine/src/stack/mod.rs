@@ -595,6 +595,9 @@ impl Stack {
                 break;
             }
             sent += 1;
+            if connection.everything_sent() {
+                break;
+            }
         }
         let state = connection.pooled.socket().state();
         if state == State::Closed && before != State::Closed && connection.ended.is_none() {
