@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use arrayvec::ArrayVec;
 use proto::http1::{BodyDecoder, Framing, Method, Version};
 use tables::access::{TARGET_BYTES, WORD_BYTES};
-use tables::{EndpointId, SeriesId};
+use tables::{BindId, EndpointId, Epoch, SeriesId, Snapshot};
 
 use crate::clock::Instant;
 use crate::stack::ConnectionId;
@@ -18,6 +18,8 @@ pub(super) struct Client {
     pub(super) local: SocketAddr,
     /// Where it came from.
     pub(super) remote: SocketAddr,
+    /// The bind of `local` in the snapshot of that epoch.
+    bind: Option<(Epoch, Option<BindId>)>,
     pub(super) phase: Phase,
     /// Bytes of the head that were searched for its end.
     pub(super) searched: usize,
@@ -111,7 +113,7 @@ pub(super) struct Exchange {
 /// Which rule of which snapshot serves a request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Choice {
-    pub(super) epoch: tables::Epoch,
+    pub(super) epoch: Epoch,
     pub(super) rule: u32,
     pub(super) target: u32,
 }
@@ -123,6 +125,7 @@ impl Client {
             id: ConnectionId(u32::MAX),
             local: nobody,
             remote: nobody,
+            bind: None,
             phase: Phase::Head,
             searched: 0,
             checked: 0,
@@ -139,8 +142,22 @@ impl Client {
         self.id = id;
         self.local = local;
         self.remote = remote;
+        self.bind = None;
         self.armed = Instant::NEVER;
         self.await_request(now);
+    }
+
+    /// The bind that it came in by, looked up once an epoch.
+    #[inline]
+    pub(super) fn bind(&mut self, snapshot: &Snapshot) -> Option<BindId> {
+        match self.bind {
+            Some((epoch, bind)) if epoch == snapshot.epoch => bind,
+            _ => {
+                let bind = snapshot.bind(self.local);
+                self.bind = Some((snapshot.epoch, bind));
+                bind
+            }
+        }
     }
 
     /// Makes it wait for the next request.

@@ -85,7 +85,7 @@ impl Proxy {
 
     /// Counts a request that will be refused before its listener is known.
     pub(super) fn start_refused<L: Lane>(&mut self, cx: &Context<'_, L>, client: &mut Client) {
-        let bind = cx.snapshot.bind(client.local).and_then(|bind| cx.snapshot.binds().get(bind.0 as usize));
+        let bind = client.bind(cx.snapshot).and_then(|bind| cx.snapshot.binds().get(bind.0 as usize));
         if let Some(bind) = bind {
             client.exchange.series = bind.unmatched;
         }
@@ -102,6 +102,7 @@ impl Proxy {
         now: Instant,
     ) -> Result<(), Refusal> {
         let http = &snapshot.http;
+        let bind = client.bind(snapshot);
         let exchange = &mut client.exchange;
         exchange.method = head.method;
         exchange.version = head.version;
@@ -124,7 +125,7 @@ impl Proxy {
         {
             return Err(Refusal::new(413, Flag::Rejected, "body_too_large"));
         }
-        let Some(bind) = snapshot.bind(client.local) else {
+        let Some(bind) = bind else {
             return Err(Refusal::new(404, Flag::NoRoute, "listener_removed"));
         };
         let (index, rule) = match snapshot.route(bind, head.host, head.path) {

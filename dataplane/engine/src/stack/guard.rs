@@ -42,6 +42,8 @@ pub(super) enum Judgement {
     Deliver,
     /// Hand it over with its ACK replaced by SND.UNA: the ACK is old, the data may be new.
     DeliverWithAck(u32),
+    /// Hand it over with its sequence number replaced by RCV.NXT: a bare ACK from further on in the window.
+    DeliverWithSeq(u32),
     /// Drop it, and send an ACK of where we stand.
     Challenge(Verdict),
     /// Drop it.
@@ -98,6 +100,13 @@ fn judge_syn(at: &Position, segment: &Segment) -> Judgement {
 fn judge_ack(at: &Position, segment: &Segment) -> Judgement {
     let ahead = segment.ack.wrapping_sub(at.snd_una);
     if ahead <= at.snd_nxt.wrapping_sub(at.snd_una) {
+        // Who has sent all that the window allows, or a byte to probe it, acknowledges from its right edge. smoltcp knows only the
+        // scaled edge, takes nothing from there, and would not hear the ACKs of a peer that is itself waiting for our window
+        // (RFC 9293 §3.10.7.4: "special allowance should be made to accept valid ACKs").
+        let offset = segment.seq.wrapping_sub(at.rcv_nxt);
+        if segment.len() == 0 && offset > 0 && offset <= at.rcv_window.max(1) {
+            return Judgement::DeliverWithSeq(at.rcv_nxt);
+        }
         return Judgement::Deliver;
     }
     let behind = at.snd_una.wrapping_sub(segment.ack);
@@ -169,6 +178,18 @@ mod tests {
         assert_eq!(ack(999, 5), Judgement::DeliverWithAck(1000));
         assert_eq!(ack(200, 5), Judgement::DeliverWithAck(1000));
         assert_eq!(ack(199, 5), Judgement::Challenge(Verdict::AckChallenged));
+    }
+
+    #[test]
+    fn rfc_9293_3_10_7_4_bare_acks_up_to_the_windows_right_edge() {
+        let ack = |at: &Position, offset, len| judge(at, &segment(Flags::ACK, at.rcv_nxt.wrapping_add(offset), 1000, len));
+        assert_eq!(ack(&AT, 0, 0), Judgement::Deliver);
+        assert_eq!(ack(&AT, 1, 0), Judgement::DeliverWithSeq(AT.rcv_nxt));
+        assert_eq!(ack(&AT, 100, 0), Judgement::DeliverWithSeq(AT.rcv_nxt));
+        assert_eq!(ack(&AT, 101, 0), Judgement::Deliver, "left to smoltcp, which answers it");
+        assert_eq!(ack(&AT, 100, 1), Judgement::Deliver);
+        let shut = Position { rcv_window: 0, ..AT };
+        assert_eq!(ack(&shut, 1, 0), Judgement::DeliverWithSeq(AT.rcv_nxt));
     }
 
     #[test]

@@ -408,6 +408,12 @@ impl Stack {
                     field.copy_from_slice(&ack.to_be_bytes());
                 }
             }
+            Judgement::DeliverWithSeq(seq) => {
+                let at = segment.tcp_offset + 4;
+                if let Some(field) = frame.bytes_mut().get_mut(at..at + 4) {
+                    field.copy_from_slice(&seq.to_be_bytes());
+                }
+            }
             Judgement::Deliver => {}
         }
         let was_open = connection.pooled.socket().state() != State::Closed;
