@@ -5,7 +5,7 @@ use engine::stack::{Ended, Status};
 use tables::Verdict;
 
 use crate::support::http::pattern;
-use crate::support::script::{ACK, RST};
+use crate::support::script::{ACK, RST, Seg};
 use crate::support::{for_seeds, ms, secs, us};
 use crate::tcp::{Bench, assert_times};
 
@@ -258,6 +258,41 @@ fn acks_are_delayed_a_little() {
     }
     bench.world.run(us(100));
     assert!(bench.world.north.inbox.len() >= 5, "{}", bench.world.north.inbox.len());
+}
+
+/// RFC 9293 §3.10.7.4, first: a peer that has sent all that our window allows acknowledges from its right edge, and has to be heard
+/// although nothing more fits; else two ends that wait for each other's window wait for ever.
+#[test]
+fn acks_from_the_right_edge_of_the_window_count() {
+    let (mut bench, id) = Bench::open();
+    bench.write(id, b"response");
+    bench.expect(ACK);
+    // All of the window but its first byte, which is lost.
+    let bytes = pattern(3, 65_535);
+    for at in (1..65_535).step_by(1000) {
+        let segment = bench.segment(ACK, &bytes[at..(at + 1000).min(65_535)]);
+        let ack = bench.ack.wrapping_sub(8);
+        bench.send(&Seg { seq: segment.seq.wrapping_add(at as u32), ack, ..segment });
+        bench.settle();
+    }
+    assert_eq!(bench.world.mid.stack.unsent(id), 8);
+    bench.tx_at(65_535, ACK, b"");
+    bench.settle();
+    assert_eq!(bench.world.mid.stack.unsent(id), 0);
+    // And when the window is shut.
+    bench.tx(ACK, &bytes[..1]);
+    bench.seq = bench.seq.wrapping_add(65_534);
+    bench.tx(ACK, b"!");
+    bench.settle();
+    bench.world.run(ms(10));
+    assert_eq!(bench.world.north.inbox.pop_back().unwrap().window, 0);
+    bench.world.north.inbox.clear();
+    bench.write(id, b"more");
+    bench.expect(ACK);
+    // From behind the byte of a probe.
+    bench.tx_at(1, ACK, b"");
+    bench.settle();
+    assert_eq!(bench.world.mid.stack.unsent(id), 0);
 }
 
 /// A gap never makes us hold more than the window.

@@ -223,7 +223,8 @@ fn a_full_tx_ring_passes() {
 #[test]
 fn a_link_that_goes_and_comes_loses_nothing() {
     for port in [0, 1] {
-        let plans = (0..8).map(|seed| Plan::new([Request::get("get", 300_000, seed), Request::post(200_000, seed, false)]));
+        let plans =
+            (0..8).map(|seed| Plan::new([Request::get("get", 300_000, seed), Request::post(200_000, seed, false)]));
         let mut sim = sim(&endpoints(&["10.9.2.2:8080"]), Clients::new(plans, 8));
         sim.run(ms(2));
         sim.mid.lane_mut(port).set_link(false);
