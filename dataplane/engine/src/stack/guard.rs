@@ -182,7 +182,8 @@ mod tests {
 
     #[test]
     fn rfc_9293_3_10_7_4_bare_acks_up_to_the_windows_right_edge() {
-        let ack = |at: &Position, offset, len| judge(at, &segment(Flags::ACK, at.rcv_nxt.wrapping_add(offset), 1000, len));
+        let ack =
+            |at: &Position, offset, len| judge(at, &segment(Flags::ACK, at.rcv_nxt.wrapping_add(offset), 1000, len));
         assert_eq!(ack(&AT, 0, 0), Judgement::Deliver);
         assert_eq!(ack(&AT, 1, 0), Judgement::DeliverWithSeq(AT.rcv_nxt));
         assert_eq!(ack(&AT, 100, 0), Judgement::DeliverWithSeq(AT.rcv_nxt));
