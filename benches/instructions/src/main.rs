@@ -53,10 +53,10 @@ const CASES: &[Case] = &[
     Case { name: "route-10000", n: 1000, bound: 603, run: parts::route_10_000 },
     Case { name: "schedule-next", n: 1000, bound: 17, run: parts::schedule },
     Case { name: "idle-turn", n: 1000, bound: 759, run: idle_turn },
-    Case { name: "request", n: 1000, bound: 27_500, run: |n| requests(n, 1) },
-    Case { name: "request-burst-32", n: 3200, bound: 26_000, run: |n| requests(n, 32) },
-    Case { name: "connection-burst-16", n: 1600, bound: 41_300, run: connections },
-    Case { name: "bulk-segment", n: 3200, bound: 8160, run: bulk },
+    Case { name: "request", n: 1000, bound: 26_700, run: |n| requests(n, 1) },
+    Case { name: "request-burst-32", n: 3200, bound: 25_200, run: |n| requests(n, 32) },
+    Case { name: "connection-burst-16", n: 1600, bound: 40_600, run: connections },
+    Case { name: "bulk-segment", n: 3200, bound: 6820, run: bulk },
 ];
 
 /// callgrind counts while this function is on the stack. Not nested.
