@@ -106,12 +106,6 @@ fn mixed_traffic(seed: u64, loss: f64, connections: usize) -> Sim {
     let plans: Vec<Plan> = (0..connections).map(|_| plan(&mut random)).collect();
     let mut sim = sim(&options, Clients::new(plans, 24));
     sim.finish(secs(300));
-    for r in sim.mid.log.iter().filter(|r| !r.detail.is_empty()) {
-        eprintln!(
-            "LOG {:?} {} {} client {} {:?} dur {} bytes {}",
-            r.flag, r.detail, r.status, r.client, r.endpoint, r.duration_ns, r.response_bytes
-        );
-    }
     sim.assert_good();
     sim
 }

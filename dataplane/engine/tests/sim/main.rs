@@ -15,4 +15,5 @@ mod data;
 mod end_to_end;
 mod failures;
 mod handshake;
+mod http;
 mod tcp;
