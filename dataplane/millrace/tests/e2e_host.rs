@@ -61,11 +61,13 @@ fn liveness_readiness_metrics_and_status_are_answered() {
         assert_eq!(gateway.metric("millrace_port_link_up", &[("port", port)]), 1);
     }
     let status = sandbox.output(Ns::Millrace, MILLRACE, &["status"]);
-    for word in ["Accepted", "Programmed", "ResolvedRefs", "default/all"] {
+    for word in ["ready", "net_af_packet", "default/web/http", "default/all", "ok"] {
         assert!(status.contains(word), "{word} is missing from:\n{status}");
     }
     let json = sandbox.output(Ns::Millrace, MILLRACE, &["status", "-o", "json"]);
-    assert!(json.trim_start().starts_with('{') && json.contains("ResolvedRefs"), "{json}");
+    for word in ["Accepted", "Programmed", "ResolvedRefs"] {
+        assert!(json.trim_start().starts_with('{') && json.contains(word), "{word} is missing from:\n{json}");
+    }
 }
 
 #[test]
