@@ -2,7 +2,7 @@
 # The machines of the Vagrantfile under plain QEMU, without Vagrant: Debian's cloud image, two networks that exist only
 # between the two processes, this checkout shared read-only.
 #
-# Usage: qemu.sh IMAGE [DIRECTORY]    IMAGE: debian-12-genericcloud-amd64.qcow2 from cloud.debian.org
+# Usage: qemu.sh IMAGE [DIRECTORY]    IMAGE: debian-12-generic-amd64.qcow2 from cloud.debian.org
 # Needs qemu-system-x86, qemu-utils and genisoimage; /dev/kvm where there is one. Ctrl-C ends both machines.
 # Log in: ssh -p 2201 debian@127.0.0.1 (millrace), -p 2202 (generator); the password is: millrace
 set -euo pipefail
