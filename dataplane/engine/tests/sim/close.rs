@@ -4,7 +4,7 @@ use engine::stack::{Ended, Status};
 use tables::{TcpSettings, Verdict};
 
 use crate::support::gateway::small_tcp;
-use crate::support::script::{ACK, FIN, RST, SYN, Seg};
+use crate::support::script::{ACK, FIN, RST, SYN};
 use crate::support::{ms, secs};
 use crate::tcp::{Bench, ISS, MSS};
 
@@ -339,8 +339,11 @@ fn a_fin_completes_the_handshake() {
     let id = engine::stack::ConnectionId(*bench.world.mid.app.ids.last().unwrap());
     assert_eq!(bench.status(id), Status::PeerClosed);
     assert_eq!(bench.read(id), b"request");
+    bench.world.north.inbox.clear();
     bench.close(id);
-    let fin = bench.world.north.inbox.pop_back().map_or_else(|| bench.rx(), |seg| seg);
+    let fin = bench.expect(FIN | ACK);
     assert_eq!(fin.ack, bench.seq);
-    let _: Seg = fin;
+    bench.tx(ACK, b"");
+    bench.settle();
+    bench.world.mid.assert_empty();
 }

@@ -19,10 +19,6 @@ impl Message {
     pub fn status(&self) -> u16 {
         self.first_line().split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0)
     }
-
-    pub fn field(&self, name: &str) -> Option<&str> {
-        field(&self.head, name)
-    }
 }
 
 /// Takes a byte stream apart.

@@ -14,7 +14,6 @@ use super::Party;
 pub const FIN: Flags = Flags::FIN;
 pub const SYN: Flags = Flags::SYN;
 pub const RST: Flags = Flags::RST;
-pub const PSH: Flags = Flags::PSH;
 pub const ACK: Flags = Flags::ACK;
 /// The flags that tests look at: PSH says nothing.
 const LOOKED_AT: u8 = 0x17;
@@ -192,7 +191,7 @@ fn tcp(segment: &Seg) -> Vec<u8> {
     bytes.extend(segment.destination.1.to_be_bytes());
     bytes.extend(segment.seq.to_be_bytes());
     bytes.extend(segment.ack.to_be_bytes());
-    bytes.push(((20 + segment.options.len()) / 4 << 4) as u8);
+    bytes.push((((20 + segment.options.len()) / 4) << 4) as u8);
     bytes.push(segment.flags.0);
     bytes.extend(segment.window.to_be_bytes());
     bytes.extend([0; 4]);
