@@ -97,6 +97,10 @@ impl Lane for MemoryLane {
     fn counters(&self) -> LaneCounters {
         self.counters
     }
+
+    fn frames_in_use(&self) -> usize {
+        self.received.len() + self.sent.len()
+    }
 }
 
 impl MemoryFrame {

@@ -260,6 +260,7 @@ impl<L: Lane> Core<L> {
             shown.tx_bytes.set(counted.tx_bytes);
             shown.tx_full.set(counted.tx_full);
             shown.pool_empty.set(counted.pool_empty);
+            shown.frames_in_use.set(port.lane().frames_in_use() as u64);
             shown.link_up.set(u64::from(port.link_up()));
         }
         self.lifecycle.beat(self.turns);

@@ -182,6 +182,10 @@ spec:
         fn counters(&self) -> LaneCounters {
             self.lane.counters()
         }
+
+        fn frames_in_use(&self) -> usize {
+            self.lane.frames_in_use()
+        }
     }
 
     /// Runs a core for a moment; how it ended, and how often it received.

@@ -194,6 +194,8 @@ pub struct PortCounters {
     pub pool_empty: Counter,
     /// 1 while the link is up.
     pub link_up: Counter,
+    /// Mbufs of the pool that are held by the core or by the device's rings.
+    pub frames_in_use: Counter,
 }
 
 /// Status codes that have a counter of their own; others count with their class (`2xx`).

@@ -4,8 +4,10 @@
 //! specific hostname still serves what no rule of a more specific one matches. Looking up costs a hash per label of the host and a hash per
 //! segment of the path, whatever the number of rules.
 
+use core::cell::OnceCell;
 use std::collections::BTreeMap;
 
+use arrayvec::ArrayString;
 use hashbrown::HashMap;
 
 /// The longest hostname (RFC 1035 §2.3.4), without a trailing dot.
@@ -29,6 +31,32 @@ pub enum PathPattern {
     Exact(Box<[u8]>),
     /// This path and all below it, by whole segments; a trailing slash does not count.
     Prefix(Box<[u8]>),
+}
+
+/// A request's host, without port: put into lower case when a table needs that, and then only once.
+#[derive(Debug)]
+pub struct Host<'b> {
+    sent: &'b [u8],
+    lower: OnceCell<ArrayString<MAX_HOST>>,
+}
+
+impl<'b> Host<'b> {
+    /// The host as it was sent, in any case.
+    #[must_use]
+    pub const fn new(sent: &'b [u8]) -> Self {
+        Self { sent, lower: OnceCell::new() }
+    }
+
+    /// In lower case and without a trailing dot; empty, which no pattern but [`HostPattern::Any`] matches, where it is no hostname.
+    fn lower(&self) -> &str {
+        self.lower.get_or_init(|| {
+            let host = self.sent.strip_suffix(b".").unwrap_or(self.sent);
+            let mut lower =
+                core::str::from_utf8(host).ok().and_then(|host| ArrayString::from(host).ok()).unwrap_or_default();
+            lower.make_ascii_lowercase();
+            lower
+        })
+    }
 }
 
 /// Maps host and path to a rule's index.
@@ -85,11 +113,9 @@ impl RouteTableBuilder {
 }
 
 impl RouteTable {
-    /// The rule for a request. `host` comes without port, in any case; `path` without query.
+    /// The rule for a request. `path` comes without query.
     #[must_use]
-    pub fn find(&self, host: &[u8], path: &[u8]) -> Option<u32> {
-        let mut lower = [0; MAX_HOST];
-        let host = lower_case(host, &mut lower);
+    pub fn find(&self, host: &Host<'_>, path: &[u8]) -> Option<u32> {
         let tables = self.hosts.find(host);
         tables.iter().find_map(|&t| self.tables.get(t as usize)?.find(path))
     }
@@ -121,7 +147,11 @@ impl HostMap {
         map
     }
 
-    fn find(&self, host: &str) -> &[u32] {
+    fn find(&self, host: &Host<'_>) -> &[u32] {
+        if self.exact.is_empty() && self.wildcard.is_empty() {
+            return &self.any;
+        }
+        let host = host.lower();
         if !self.exact.is_empty()
             && let Some(tables) = self.exact.get(host)
         {
@@ -174,28 +204,16 @@ impl HostTable {
         Self(HostMap::new(patterns))
     }
 
-    /// The position of the most specific pattern that matches `host`, which comes without port and in any case.
+    /// The position of the most specific pattern that matches `host`.
     #[must_use]
-    pub fn find(&self, host: &[u8]) -> Option<u32> {
-        let mut lower = [0; MAX_HOST];
-        self.0.find(lower_case(host, &mut lower)).first().copied()
+    pub fn find(&self, host: &Host<'_>) -> Option<u32> {
+        self.0.find(host).first().copied()
     }
 }
 
 /// What stands behind each dot: `b.c` and `c` for `a.b.c`.
 fn parents(host: &str) -> impl Iterator<Item = &str> {
     host.match_indices('.').filter_map(|(at, _)| host.get(at + 1..))
-}
-
-/// `host` in lower case and without a trailing dot; empty, which no pattern but [`HostPattern::Any`] matches, where it is no hostname.
-fn lower_case<'a>(host: &[u8], buffer: &'a mut [u8; MAX_HOST]) -> &'a str {
-    let host = host.strip_suffix(b".").unwrap_or(host);
-    let Some(lower) = buffer.get_mut(..host.len()) else {
-        return "";
-    };
-    lower.copy_from_slice(host);
-    lower.make_ascii_lowercase();
-    core::str::from_utf8(lower).unwrap_or_default()
 }
 
 fn trim_slashes(mut path: &[u8]) -> &[u8] {
@@ -227,7 +245,7 @@ mod tests {
     }
 
     fn find(table: &RouteTable, host: &str, path: &str) -> Option<u32> {
-        table.find(host.as_bytes(), path.as_bytes())
+        table.find(&Host::new(host.as_bytes()), path.as_bytes())
     }
 
     #[test]
@@ -282,7 +300,7 @@ mod tests {
         let t = table(&[("*", "/"), ("a.b", "/")]);
         assert_eq!(find(&t, "", "/"), Some(0));
         assert_eq!(find(&t, &"a".repeat(300), "/"), Some(0));
-        assert_eq!(t.find(&[0xff, 0xfe], b"/"), Some(0));
+        assert_eq!(t.find(&Host::new(&[0xff, 0xfe]), b"/"), Some(0));
         assert_eq!(find(&t, "[::1]", "/"), Some(0));
     }
 
@@ -293,10 +311,10 @@ mod tests {
             HostPattern::Wildcard("example.com".into()),
             HostPattern::Exact("a.example.com".into()),
         ]);
-        assert_eq!(hosts.find(b"a.example.com"), Some(2));
-        assert_eq!(hosts.find(b"b.example.com"), Some(1));
-        assert_eq!(hosts.find(b"example.com"), Some(0));
-        assert_eq!(HostTable::new(&[HostPattern::Exact("a".into())]).find(b"b"), None);
+        assert_eq!(hosts.find(&Host::new(b"a.example.com")), Some(2));
+        assert_eq!(hosts.find(&Host::new(b"b.example.com")), Some(1));
+        assert_eq!(hosts.find(&Host::new(b"example.com")), Some(0));
+        assert_eq!(HostTable::new(&[HostPattern::Exact("a".into())]).find(&Host::new(b"b")), None);
     }
 
     #[test]

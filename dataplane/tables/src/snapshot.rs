@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 use crate::cluster::{Cluster, ClusterId};
 use crate::counters::{Series, SeriesId};
 use crate::publish::Versioned;
-use crate::route::{HostPattern, HostTable, RouteTable};
+use crate::route::{Host, HostPattern, HostTable, RouteTable};
 use crate::schedule::Schedule;
 use crate::settings::HttpSettings;
 
@@ -173,10 +173,11 @@ impl Snapshot {
         let Some(bind) = self.binds.get(bind.0 as usize) else {
             return Routed::Nothing(SeriesId(0));
         };
-        let Some(listener) = bind.hosts.find(host).and_then(|l| bind.listeners.get(l as usize)) else {
+        let host = Host::new(host);
+        let Some(listener) = bind.hosts.find(&host).and_then(|l| bind.listeners.get(l as usize)) else {
             return Routed::Nothing(bind.unmatched);
         };
-        match listener.routes.find(host, path).and_then(|r| Some((r, self.rules.get(r as usize)?))) {
+        match listener.routes.find(&host, path).and_then(|r| Some((r, self.rules.get(r as usize)?))) {
             Some((index, rule)) => Routed::Rule(index, rule),
             None => Routed::Nothing(listener.unmatched),
         }

@@ -6,24 +6,28 @@ use std::ops::Range;
 /// added to `seed` (itself such a sum). Not yet inverted.
 #[must_use]
 pub fn sum(seed: u16, bytes: &[u8]) -> u16 {
-    // Eight bytes a step with end-around carry: the sum is the same in any word size and byte order (RFC 1071 §2).
-    let mut wide: u64 = 0;
-    let mut carry: u64 = 0;
-    let mut chunks = bytes.chunks_exact(8);
+    // Words of eight bytes, whose carries a wider sum keeps: it is the same in any word size and byte order (RFC 1071 §2). Two sums
+    // at a time, because each addition waits for the one before it.
+    let (mut even, mut odd) = (0u128, 0u128);
+    let mut chunks = bytes.chunks_exact(32);
     for chunk in &mut chunks {
-        let word = u64::from_ne_bytes(chunk.try_into().unwrap_or_default());
-        let (next, over) = wide.overflowing_add(word);
-        wide = next;
-        carry += u64::from(over);
+        let (a, b) = chunk.split_at(16);
+        even += word(a) + word(a.split_at(8).1);
+        odd += word(b) + word(b.split_at(8).1);
     }
-    let rest = chunks.remainder();
+    let mut rest = chunks.remainder();
+    while let Some((first, more)) = rest.split_at_checked(8) {
+        even += word(first);
+        rest = more;
+    }
     if !rest.is_empty() {
         let mut last = [0u8; 8];
         last[..rest.len()].copy_from_slice(rest);
-        let (next, over) = wide.overflowing_add(u64::from_ne_bytes(last));
-        wide = next;
-        carry += u64::from(over);
+        odd += word(&last);
     }
+    let total = even + odd;
+    // Both halves fit: a frame has fewer than 2^64 words.
+    let (wide, carry) = (total as u64, (total >> 64) as u64);
     let (folded, over) = wide.overflowing_add(carry);
     let folded = (folded >> 32) + (folded & 0xffff_ffff) + u64::from(over);
     let folded = (folded >> 16) + (folded & 0xffff);
@@ -31,6 +35,12 @@ pub fn sum(seed: u16, bytes: &[u8]) -> u16 {
     let folded = (folded >> 16) + (folded & 0xffff);
     // Truncation is the point: the value fits 16 bits after three folds.
     add(seed, u16::from_be(folded as u16))
+}
+
+/// The first eight bytes, in the machine's order.
+#[inline]
+fn word(bytes: &[u8]) -> u128 {
+    bytes.first_chunk::<8>().map_or(0, |bytes| u128::from(u64::from_ne_bytes(*bytes)))
 }
 
 /// One's complement addition of two folded sums.

@@ -111,4 +111,8 @@ pub trait Lane {
 
     /// What this lane counted so far.
     fn counters(&self) -> LaneCounters;
+
+    /// Frames that are out of the lane's pool: held by the core, by the stage, or by the device. Not for every packet: it may walk over
+    /// per-core caches.
+    fn frames_in_use(&self) -> usize;
 }

@@ -57,12 +57,6 @@ impl DpdkLane {
         &self.pool
     }
 
-    /// Mbufs of this lane's pool that are held by someone: the core, the stage, the device's rings, another port.
-    #[must_use]
-    pub fn frames_in_use(&self) -> u32 {
-        self.pool.in_use()
-    }
-
     /// Received frames that came in several segments, did not fit into one mbuf, and were dropped. They are not in `rx_packets`.
     #[must_use]
     pub fn scattered_dropped(&self) -> u64 {
@@ -176,5 +170,9 @@ impl Lane for DpdkLane {
 
     fn counters(&self) -> LaneCounters {
         self.counters
+    }
+
+    fn frames_in_use(&self) -> usize {
+        self.pool.in_use() as usize
     }
 }

@@ -114,17 +114,17 @@ impl Proxy {
             client.exchange.response_searched = 0;
             client.exchange.response_bytes += self.out.len() as u64;
             client.exchange.progress = cx.net.now;
+            if let Head::Interim(_) = head {
+                client.exchange.interim += 1;
+                if client.exchange.interim > cx.snapshot.http.max_interim {
+                    let refusal = Refusal::new(502, Flag::BackendInvalid, "too_many_interim_responses");
+                    return self.refuse(cx, client, refusal);
+                }
+            }
             if !self.out.is_empty() {
                 cx.stack.send(client.id, &self.out);
             }
             match head {
-                Head::Interim(_) => {
-                    client.exchange.interim += 1;
-                    if client.exchange.interim > cx.snapshot.http.max_interim {
-                        let refusal = Refusal::new(502, Flag::BackendInvalid, "too_many_interim_responses");
-                        return self.refuse(cx, client, refusal);
-                    }
-                }
                 Head::Final(_) | Head::Switch(_) => {
                     cx.stack.consume(client.id, client.exchange.head_held);
                     client.exchange.head_held = 0;
@@ -134,7 +134,7 @@ impl Proxy {
                     }
                     return Step::Again;
                 }
-                Head::Invalid(_) => {}
+                Head::Interim(_) | Head::Invalid(_) => {}
             }
         }
         self.refuse(cx, client, Refusal::new(502, Flag::BackendInvalid, "too_many_interim_responses"))

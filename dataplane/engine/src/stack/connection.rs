@@ -36,6 +36,8 @@ pub(super) struct Connection {
     pub scale: u32,
     /// Largest IP packet on its path.
     pub mtu: u16,
+    /// Position of the stack's interface for that MTU.
+    pub interface: u8,
     /// The socket.
     pub pooled: Pooled,
     /// Sequence numbers.
@@ -107,6 +109,19 @@ impl Connection {
             self.zero_window_since = now;
         }
         self.zero_window_since
+    }
+
+    /// Whether there is something to send for sure: a SYN, bytes that were never sent, or a close.
+    #[inline]
+    pub(super) fn has_news(&self) -> bool {
+        let in_flight = self.track.snd_nxt.wrapping_sub(self.track.snd_una) as usize;
+        self.closing || !self.established || self.pooled.socket().send_queue() > in_flight
+    }
+
+    /// The least time that smoltcp lets pass before it sends something again: its minimum RTO of a second, in real time.
+    #[inline]
+    pub(super) fn least_rto(&self) -> Duration {
+        Duration::from_secs(1) / self.scale
     }
 
     /// Whether every byte in the send buffer is on its way, so that asking the stack for another segment can be spared. Never after a

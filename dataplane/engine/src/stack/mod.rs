@@ -207,16 +207,17 @@ impl Stack {
         let Some(connection) = value.and_then(|id| self.connection_mut(ConnectionId(id))) else {
             return drop_packet(net.counters, Verdict::IcmpUnrelated);
         };
-        let floor = mtu_floor;
         let in_flight = connection.track.snd_nxt.wrapping_sub(connection.track.snd_una);
         if error.seq.wrapping_sub(connection.track.snd_una) >= in_flight.max(1) {
             return drop_packet(net.counters, Verdict::IcmpUnrelated);
         }
         match error.kind {
             IcmpErrorKind::FragmentationNeeded { mtu } => {
-                let mtu = mtu.max(floor);
+                let (interface, mtu) = interface_for(&mut self.interfaces, mtu.max(mtu_floor));
+                let Some(connection) = value.and_then(|id| self.connection_mut(ConnectionId(id))) else { return };
                 if mtu < connection.mtu {
                     connection.mtu = mtu;
+                    connection.interface = interface;
                     let id = ConnectionId(value.unwrap_or_default());
                     self.mark_dirty(id);
                 }
@@ -417,8 +418,7 @@ impl Stack {
             Judgement::Deliver => {}
         }
         let was_open = connection.pooled.socket().state() != State::Closed;
-        let mtu = connection.mtu;
-        let interface = interface_for(&mut self.interfaces, mtu);
+        let Some((_, interface)) = self.interfaces.get_mut(usize::from(connection.interface)) else { return };
         ingress(interface, net, connection, &frame, segment, &mut self.scratch);
         if segment.flags.rst()
             && was_open
@@ -504,6 +504,7 @@ impl Stack {
         }
         self.live += 1;
         let timers = self.timers_of(side);
+        let (interface, mtu) = interface_for(&mut self.interfaces, mtu);
         let connection = Connection {
             key,
             hash,
@@ -511,6 +512,7 @@ impl Stack {
             side,
             scale: timers.scale,
             mtu,
+            interface,
             pooled: self.pool.take(&timers),
             track: Track::new(key.remote().ip()),
             hop: Hop::default(),
@@ -583,9 +585,12 @@ impl Stack {
         if (connection.orphan && net.now >= connection.orphan_until) || net.now >= shut {
             connection.pooled.socket_mut().abort();
         }
-        let interface = interface_for(&mut self.interfaces, connection.mtu);
+        let Some((_, interface)) = self.interfaces.get_mut(usize::from(connection.interface)) else { return };
         let mut sent = 0;
-        while sent < SEGMENTS_A_TURN {
+        // Half of all visits have nothing to send, and finding that out is cheaper than trying.
+        let due =
+            connection.has_news() || interface.poll_at(time, &connection.pooled.sockets).is_some_and(|at| at <= time);
+        while due && sent < SEGMENTS_A_TURN {
             let Some(port) = net.ports.get_mut(usize::from(connection.port)) else { break };
             let out = Out {
                 port,
@@ -633,8 +638,16 @@ impl Stack {
         if sent == SEGMENTS_A_TURN {
             return self.mark_dirty(id);
         }
+        // What was just sent acknowledged everything too, so that the next thing due is a retransmission, whose time has a lower bound.
+        if sent > 0
+            && !connection.orphan
+            && connection.everything_sent()
+            && connection.armed <= now + connection.least_rto()
+        {
+            return;
+        }
         let time = connection.stack_time(now);
-        let interface = interface_for(&mut self.interfaces, connection.mtu);
+        let Some((_, interface)) = self.interfaces.get_mut(usize::from(connection.interface)) else { return };
         let due = interface.poll_at(time, &connection.pooled.sockets);
         let mut at = match due {
             // Something keeps it from sending now, an empty pool say: it tries again with the next tick.
@@ -738,8 +751,8 @@ fn challenge<L: Lane>(net: &mut Net<'_, L>, connection: &mut Connection, positio
     }
 }
 
-/// The interface for `mtu`, made when it is first needed; with too many MTUs, the one for the next smaller.
-fn interface_for(interfaces: &mut Vec<(u16, Interface)>, mtu: u16) -> &mut Interface {
+/// The position of the interface for `mtu`, made when it is first needed, and its MTU; with too many of them, the next smaller one's.
+fn interface_for(interfaces: &mut Vec<(u16, Interface)>, mtu: u16) -> (u8, u16) {
     let at = match interfaces.iter().position(|&(m, _)| m == mtu) {
         Some(at) => at,
         None if interfaces.len() < MTU_CLASSES => {
@@ -751,7 +764,8 @@ fn interface_for(interfaces: &mut Vec<(u16, Interface)>, mtu: u16) -> &mut Inter
             smaller.map_or(0, |(at, _)| at)
         }
     };
-    &mut interfaces[at].1
+    // MTU_CLASSES fits.
+    (at as u8, interfaces.get(at).map_or(mtu, |&(m, _)| m))
 }
 
 /// How many sockets the memory for buffers is enough for; one at least.

@@ -274,6 +274,10 @@ impl<L: Lane, W: Write, C: FnMut() -> Duration> Lane for Tap<L, W, C> {
     fn counters(&self) -> LaneCounters {
         self.lane.counters()
     }
+
+    fn frames_in_use(&self) -> usize {
+        self.lane.frames_in_use()
+    }
 }
 
 /// Feeds the frames of a capture file into a lane at their times.

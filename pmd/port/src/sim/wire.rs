@@ -134,12 +134,6 @@ impl SimLane {
         waiting.or_else(|| path.flying.first_key_value().map(|(key, _)| key.0))
     }
 
-    /// Buffers of this end's pool that are out: allocated, staged or received, and not yet sent or dropped.
-    #[must_use]
-    pub fn frames_in_use(&self) -> usize {
-        self.pool.in_use.get()
-    }
-
     /// What happened to the frames that this end sent.
     #[must_use]
     pub fn faults(&self) -> FaultCounters {
@@ -249,6 +243,10 @@ impl Lane for SimLane {
 
     fn counters(&self) -> LaneCounters {
         self.counters
+    }
+
+    fn frames_in_use(&self) -> usize {
+        self.pool.in_use.get()
     }
 }
 
