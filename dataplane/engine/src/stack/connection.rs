@@ -155,6 +155,7 @@ impl Connection {
                 .wrapping_add(queued as u32)
                 .wrapping_add(fin),
             rcv_window: (socket.recv_capacity() - queued) as u32,
+            rcv_buffer: socket.recv_capacity() as u32,
             phase,
         }
     }
@@ -190,6 +191,8 @@ pub(super) struct Track {
     last_was_new: bool,
     /// The peer's last window was 0.
     pub(super) window_shut: bool,
+    /// The same window, as it stood in the header. That of a segment with an older ACK says nothing any more.
+    pub(super) window: u16,
     /// The first packet of ours is still to come.
     fresh: bool,
 }
@@ -209,6 +212,7 @@ impl Track {
             consumed: 0,
             last_was_new: false,
             window_shut: false,
+            window: 0,
             fresh: true,
         }
     }
@@ -221,13 +225,14 @@ impl Track {
             self.scaled = segment.options.window_scale.is_some();
             self.peer_scale = segment.options.window_scale.unwrap_or(0).min(14);
         }
-        self.window_shut = segment.window == 0;
         let scale = if segment.flags.syn() { 0 } else { self.peer_scale };
         self.max_window = self.max_window.max(u32::from(segment.window) << scale);
         if segment.flags.ack() {
             let ahead = segment.ack.wrapping_sub(self.snd_una);
             if ahead <= self.snd_nxt.wrapping_sub(self.snd_una) {
                 self.snd_una = segment.ack;
+                self.window = segment.window;
+                self.window_shut = segment.window == 0;
             }
         }
     }

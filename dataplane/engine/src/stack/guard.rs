@@ -20,6 +20,8 @@ pub(super) struct Position {
     pub rcv_nxt: u32,
     /// What we can take beyond it, in bytes.
     pub rcv_window: u32,
+    /// What we could take if nothing waited to be read: the largest window there is.
+    pub rcv_buffer: u32,
     /// The handshake is complete, or the peer's SYN has at least been seen.
     pub phase: Phase,
 }
@@ -100,11 +102,11 @@ fn judge_syn(at: &Position, segment: &Segment) -> Judgement {
 fn judge_ack(at: &Position, segment: &Segment) -> Judgement {
     let ahead = segment.ack.wrapping_sub(at.snd_una);
     if ahead <= at.snd_nxt.wrapping_sub(at.snd_una) {
-        // Who has sent all that the window allows, or a byte to probe it, acknowledges from its right edge. smoltcp knows only the
-        // scaled edge, takes nothing from there, and would not hear the ACKs of a peer that is itself waiting for our window
+        // Who has sent all that the window allows, or more because it shrank or to probe it, acknowledges from its right edge or
+        // beyond. smoltcp takes nothing from there, and would not hear the ACKs of a peer that is itself waiting for our window
         // (RFC 9293 §3.10.7.4: "special allowance should be made to accept valid ACKs").
         let offset = segment.seq.wrapping_sub(at.rcv_nxt);
-        if segment.len() == 0 && offset > 0 && offset <= at.rcv_window.max(1) {
+        if segment.len() == 0 && offset > 0 && offset <= at.rcv_buffer {
             return Judgement::DeliverWithSeq(at.rcv_nxt);
         }
         return Judgement::Deliver;
@@ -130,6 +132,7 @@ mod tests {
         max_window: 800,
         rcv_nxt: u32::MAX - 10,
         rcv_window: 100,
+        rcv_buffer: 300,
         phase: Phase::Synchronized,
     };
 
@@ -181,13 +184,14 @@ mod tests {
     }
 
     #[test]
-    fn rfc_9293_3_10_7_4_bare_acks_up_to_the_windows_right_edge() {
+    fn rfc_9293_3_10_7_4_bare_acks_from_the_windows_right_edge_and_beyond() {
         let ack =
             |at: &Position, offset, len| judge(at, &segment(Flags::ACK, at.rcv_nxt.wrapping_add(offset), 1000, len));
         assert_eq!(ack(&AT, 0, 0), Judgement::Deliver);
         assert_eq!(ack(&AT, 1, 0), Judgement::DeliverWithSeq(AT.rcv_nxt));
         assert_eq!(ack(&AT, 100, 0), Judgement::DeliverWithSeq(AT.rcv_nxt));
-        assert_eq!(ack(&AT, 101, 0), Judgement::Deliver, "left to smoltcp, which answers it");
+        assert_eq!(ack(&AT, 300, 0), Judgement::DeliverWithSeq(AT.rcv_nxt));
+        assert_eq!(ack(&AT, 301, 0), Judgement::Deliver, "left to smoltcp, which answers it");
         assert_eq!(ack(&AT, 100, 1), Judgement::Deliver);
         let shut = Position { rcv_window: 0, ..AT };
         assert_eq!(ack(&shut, 1, 0), Judgement::DeliverWithSeq(AT.rcv_nxt));

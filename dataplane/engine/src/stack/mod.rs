@@ -408,6 +408,11 @@ impl Stack {
                 if let Some(field) = frame.bytes_mut().get_mut(at..at + 4) {
                     field.copy_from_slice(&ack.to_be_bytes());
                 }
+                // The window that was offered with the old ACK ends earlier than it would behind the new one.
+                let at = segment.tcp_offset + 14;
+                if let Some(field) = frame.bytes_mut().get_mut(at..at + 2) {
+                    field.copy_from_slice(&connection.track.window.to_be_bytes());
+                }
             }
             Judgement::DeliverWithSeq(seq) => {
                 let at = segment.tcp_offset + 4;
