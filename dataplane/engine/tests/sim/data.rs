@@ -4,10 +4,11 @@ use engine::random::Random;
 use engine::stack::{Ended, Status};
 use tables::Verdict;
 
+use crate::support::gateway::small_tcp;
 use crate::support::http::pattern;
 use crate::support::script::{ACK, RST, Seg};
 use crate::support::{for_seeds, ms, secs, us};
-use crate::tcp::{Bench, assert_times};
+use crate::tcp::{Bench, MSS, assert_times};
 
 /// RFC 6298 §5: towards clients, the stack's second is 200 ms; and a silent peer is given up after 60 s.
 #[test]
@@ -293,6 +294,36 @@ fn acks_from_the_right_edge_of_the_window_count() {
     bench.tx_at(1, ACK, b"");
     bench.settle();
     assert_eq!(bench.world.mid.stack.unsent(id), 0);
+    // And from a peer that took an old, larger window for the present one.
+    bench.write(id, b"still more");
+    bench.expect(ACK);
+    bench.tx_at(5000, ACK, b"");
+    bench.settle();
+    assert_eq!(bench.world.mid.stack.unsent(id), 0);
+}
+
+/// RFC 9293 §3.10.7.4, fifth: the window of a segment with an older ACK is not added to what was acknowledged since.
+#[test]
+fn an_old_segments_window_is_not_taken_for_the_present_one() {
+    let mut bench = Bench::new(&small_tcp());
+    bench.window = 2000;
+    let id = bench.accept(&MSS);
+    let edge = bench.ack.wrapping_add(2000);
+    let early = bench.segment(ACK, b"early");
+    bench.write(id, &[0; 6000]);
+    bench.settle();
+    // Overtakes `early`: nothing is left of the window.
+    bench.ack = edge;
+    bench.window = 0;
+    let full = bench.segment(ACK, b"");
+    bench.send(&full);
+    bench.settle();
+    bench.world.north.inbox.clear();
+    bench.send(&early);
+    assert_eq!(bench.read(id), b"early");
+    bench.world.run(ms(50));
+    let sent: Vec<_> = bench.world.north.inbox.drain(..).collect();
+    assert!(sent.iter().all(|segment| segment.payload.is_empty()), "beyond the window: {sent:?}");
 }
 
 /// A gap never makes us hold more than the window.

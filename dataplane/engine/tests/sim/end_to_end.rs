@@ -9,7 +9,7 @@ use crate::support::client::{Clients, Plan, Request};
 use crate::support::gateway::{Gateway, GatewayOptions, world};
 use crate::support::host::Host;
 use crate::support::server::Server;
-use crate::support::{World, for_seeds, secs, us};
+use crate::support::{World, for_seeds, ms, secs, us};
 
 pub type Sim = World<Gateway, Host<Clients>, Host<Server>>;
 
@@ -38,8 +38,10 @@ impl Sim {
     /// All responses were as they ought to be.
     #[track_caller]
     pub fn assert_good(&self) {
+        let flagged = self.mid.log.iter().filter(|record| !record.detail.is_empty());
+        let told: Vec<_> = flagged.map(|r| (r.client, r.status, r.flag, r.detail, r.duration_ns, r.endpoint)).collect();
         for outcome in &self.north.app.done {
-            assert!(outcome.good, "{:?}", summary(outcome));
+            assert!(outcome.good, "{:?}; the access log has {told:?}", summary(outcome));
         }
     }
 
@@ -99,12 +101,21 @@ fn mixed_traffic(seed: u64, loss: f64, connections: usize) -> Sim {
     let mut random = Random::new(seed ^ 0xfeed);
     let options = GatewayOptions {
         seed,
-        path: faulty(loss),
         endpoints: ["10.9.2.2:8080", "10.9.2.3:8080", "10.9.2.4:8080"].map(|e| e.parse().unwrap()).into(),
         ..GatewayOptions::default()
     };
-    let plans: Vec<Plan> = (0..connections).map(|_| plan(&mut random)).collect();
-    let mut sim = sim(&options, Clients::new(plans, 24));
+    // Everybody meets everybody first: an ARP request that is lost three times is an error that clients are told of.
+    let first = (0..3).map(|_| Plan::new([Request::get("get", 1, 1)]));
+    let mut sim = sim(&options, Clients::new(first, 1));
+    sim.finish(secs(1));
+    let path = faulty(loss);
+    sim.north.port[0].lane_mut().set_path(path.clone());
+    sim.south.port[0].lane_mut().set_path(path.clone());
+    sim.mid.lane_mut(0).set_path(path.clone());
+    sim.mid.lane_mut(1).set_path(path);
+    sim.north.app.plans.extend((0..connections).map(|_| plan(&mut random)));
+    sim.north.app.at_once = 24;
+    sim.run(ms(1));
     sim.finish(secs(300));
     sim.assert_good();
     sim
