@@ -7,7 +7,7 @@
 use core::cell::OnceCell;
 use std::collections::BTreeMap;
 
-use arrayvec::ArrayString;
+use arrayvec::ArrayVec;
 use hashbrown::HashMap;
 
 /// The longest hostname (RFC 1035 §2.3.4), without a trailing dot.
@@ -37,7 +37,7 @@ pub enum PathPattern {
 #[derive(Debug)]
 pub struct Host<'b> {
     sent: &'b [u8],
-    lower: OnceCell<ArrayString<MAX_HOST>>,
+    lower: OnceCell<ArrayVec<u8, MAX_HOST>>,
 }
 
 impl<'b> Host<'b> {
@@ -47,12 +47,12 @@ impl<'b> Host<'b> {
         Self { sent, lower: OnceCell::new() }
     }
 
-    /// In lower case and without a trailing dot; empty, which no pattern but [`HostPattern::Any`] matches, where it is no hostname.
-    fn lower(&self) -> &str {
+    /// In lower case and without a trailing dot; empty, which no pattern but [`HostPattern::Any`] matches, where it is too long for a
+    /// hostname.
+    fn lower(&self) -> &[u8] {
         self.lower.get_or_init(|| {
-            let host = self.sent.strip_suffix(b".").unwrap_or(self.sent);
-            let mut lower =
-                core::str::from_utf8(host).ok().and_then(|host| ArrayString::from(host).ok()).unwrap_or_default();
+            let mut lower = ArrayVec::new();
+            let _ = lower.try_extend_from_slice(self.sent.strip_suffix(b".").unwrap_or(self.sent));
             lower.make_ascii_lowercase();
             lower
         })
@@ -69,8 +69,8 @@ pub struct RouteTable {
 /// Maps a host to a list of indices, the most specific pattern's first.
 #[derive(Debug, Default, Clone)]
 struct HostMap {
-    exact: HashMap<Box<str>, Box<[u32]>>,
-    wildcard: HashMap<Box<str>, Box<[u32]>>,
+    exact: HashMap<Box<[u8]>, Box<[u32]>>,
+    wildcard: HashMap<Box<[u8]>, Box<[u32]>>,
     any: Box<[u32]>,
 }
 
@@ -125,23 +125,25 @@ impl HostMap {
     /// Indices are positions in `patterns`, which hold no pattern twice.
     fn new(patterns: &[HostPattern]) -> Self {
         // Each pattern's list ends with all less specific patterns that match the same hosts, so that one look-up suffices.
-        let less_specific = |host: &str, own: Option<u32>| -> Box<[u32]> {
-            let position =
-                |wanted: &HostPattern| patterns.iter().position(|p| p == wanted).and_then(|p| u32::try_from(p).ok());
-            let wider = parents(host).filter_map(|parent| position(&HostPattern::Wildcard(parent.into())));
-            own.into_iter().chain(wider).chain(position(&HostPattern::Any)).collect()
+        let positions: HashMap<&HostPattern, u32> = patterns.iter().zip(0u32..).collect();
+        let less_specific = |host: &str, own: u32| -> Box<[u32]> {
+            let wildcard = |parent: &[u8]| {
+                let parent = core::str::from_utf8(parent).ok()?;
+                positions.get(&HostPattern::Wildcard(parent.into())).copied()
+            };
+            let wider = parents(host.as_bytes()).filter_map(wildcard);
+            core::iter::once(own).chain(wider).chain(positions.get(&HostPattern::Any).copied()).collect()
         };
         let mut map = Self::default();
-        for (index, pattern) in patterns.iter().enumerate() {
-            let own = u32::try_from(index).ok();
+        for (pattern, own) in patterns.iter().zip(0u32..) {
             match pattern {
                 HostPattern::Exact(host) => {
-                    map.exact.insert(host.clone(), less_specific(host, own));
+                    map.exact.insert(host.as_bytes().into(), less_specific(host, own));
                 }
                 HostPattern::Wildcard(suffix) => {
-                    map.wildcard.insert(suffix.clone(), less_specific(suffix, own));
+                    map.wildcard.insert(suffix.as_bytes().into(), less_specific(suffix, own));
                 }
-                HostPattern::Any => map.any = own.into_iter().collect(),
+                HostPattern::Any => map.any = [own].into(),
             }
         }
         map
@@ -212,8 +214,8 @@ impl HostTable {
 }
 
 /// What stands behind each dot: `b.c` and `c` for `a.b.c`.
-fn parents(host: &str) -> impl Iterator<Item = &str> {
-    host.match_indices('.').filter_map(|(at, _)| host.get(at + 1..))
+fn parents(host: &[u8]) -> impl Iterator<Item = &[u8]> {
+    host.iter().enumerate().filter(|&(_, &byte)| byte == b'.').filter_map(|(at, _)| host.get(at + 1..))
 }
 
 fn trim_slashes(mut path: &[u8]) -> &[u8] {
