@@ -10,6 +10,7 @@ use engine::port::{Ingress, Port};
 use engine::timer::Wheel;
 use pmd::{Burst, Lane, checksum};
 use proto::http1::{self, BodyDecoder, Connection, Decoded, ForwardOptions, Framing, Limits, Method, Version};
+use tables::route::Host;
 use tables::{CoreCounters, HostPattern, PathPattern, PortSettings, RouteTableBuilder, Schedule, TcpSettings};
 
 use crate::collect_here;
@@ -196,7 +197,7 @@ fn route(n: u64, hosts: usize, paths: usize) {
     }
     let table = builder.build();
     calls(n, |_| {
-        let found = table.find(black_box(b"h1.example.com"), black_box(b"/products/p3/running"));
+        let found = table.find(&Host::new(black_box(b"h1.example.com")), black_box(b"/products/p3/running"));
         assert_eq!(found, Some(3));
     });
 }
