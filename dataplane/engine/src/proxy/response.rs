@@ -59,8 +59,9 @@ impl Proxy {
         }
         let chunked = client.exchange.response_framing == Framing::Chunked;
         let Some(body) = client.exchange.response.as_mut() else { return Step::Wait(Instant::NEVER) };
-        // Only a FIN says that a body without a length is complete; a RST says that it is not.
-        let clean = status == Status::PeerClosed;
+        // Only a FIN says that a body without a length is complete. A RST says that it is not, unless it comes behind the FIN: from a
+        // backend that has forgotten the connection while the client was still reading.
+        let clean = cx.stack.peer_finished(up);
         if !clean || body.end_of_input().is_err() {
             return self.cut_short(cx, client, Flag::BackendTruncated, "body_truncated");
         }

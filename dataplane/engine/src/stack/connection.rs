@@ -60,6 +60,8 @@ pub(super) struct Connection {
     pub half_open: bool,
     /// It was established once.
     pub established: bool,
+    /// The peer's FIN came, and everything before it.
+    pub peer_finished: bool,
     /// In the queue for egress.
     pub dirty: bool,
     /// In the queue for the layer above.

@@ -455,6 +455,9 @@ impl Stack {
             }
         }
         let Some(connection) = self.connection_mut(id) else { return };
+        let state = connection.pooled.socket().state();
+        connection.peer_finished |=
+            matches!(state, State::CloseWait | State::LastAck | State::Closing | State::TimeWait);
         if connection.orphan {
             self.discard_input(id);
         } else {
@@ -529,6 +532,7 @@ impl Stack {
             zero_window_since: Instant::NEVER,
             half_open: false,
             established: false,
+            peer_finished: false,
             dirty: false,
             ready: false,
             armed: Instant::NEVER,

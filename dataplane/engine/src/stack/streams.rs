@@ -68,6 +68,12 @@ impl Stack {
         }
     }
 
+    /// Whether the peer has closed its side, so that what can be read is all that it sent, also if it has reset the connection since.
+    #[must_use]
+    pub fn peer_finished(&self, id: ConnectionId) -> bool {
+        self.connection(id).is_some_and(|connection| connection.peer_finished)
+    }
+
     /// Bytes that can be read.
     #[inline]
     #[must_use]
