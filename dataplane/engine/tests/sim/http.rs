@@ -321,6 +321,52 @@ fn a_tunnel() {
     stage.world.mid.assert_empty();
 }
 
+/// A body that ends with the connection is whole once the FIN came, though the backend forgets the connection before a slow client
+/// has read it; and cut short where the RST comes instead.
+#[test]
+fn a_reset_behind_a_fin_cuts_nothing_short() {
+    for whole in [true, false] {
+        let mut stage = Stage::new(&GatewayOptions::default());
+        let mut client = stage.connect(4000);
+        client.window = 2000;
+        stage.send(Client, &mut client, ACK, GET);
+        let mut backend = stage.accept();
+        stage.head(Backend, &mut backend);
+        stage.send(Backend, &mut backend, ACK, b"HTTP/1.0 200 OK\r\n\r\n");
+        for _ in 0..100 {
+            stage.send(Backend, &mut backend, ACK, &[b'x'; 1000]);
+            stage.settle();
+        }
+        if whole {
+            stage.send(Backend, &mut backend, FIN | ACK, b"end");
+            stage.settle();
+        }
+        stage.send(Backend, &mut backend, RST, b"");
+        stage.settle();
+        stage.world.run(ms(10));
+        if whole {
+            let response = stage
+                .read(Client, &mut client, |bytes| bytes.ends_with(b"end") || bytes.ends_with(b"end\r\n0\r\n\r\n"));
+            assert!(response.matches('x').count() == 100_000);
+        } else {
+            let mut ended = Vec::new();
+            for _ in 0..500 {
+                let segment = stage.rx(Client);
+                client.ack = segment.end();
+                ended.extend(&segment.payload);
+                if segment.flags.fin() || segment.flags.rst() {
+                    break;
+                }
+                stage.send(Client, &mut client, ACK, b"");
+            }
+            assert!(!ended.ends_with(b"0\r\n\r\n"), "no final chunk");
+        }
+        let flag = if whole { Flag::None } else { Flag::BackendTruncated };
+        stage.world.run(ms(100));
+        assert_eq!(stage.world.mid.log[0].flag, flag);
+    }
+}
+
 /// BEHAVIOUR.md: a head that is not whole after 10 s, and a connection that asks nothing for 60 s.
 #[test]
 fn slow_heads_and_idle_clients() {
