@@ -1,0 +1,175 @@
+//! The command line.
+
+use std::net::Ipv4Addr;
+
+use clap::{Parser, ValueEnum};
+
+/// Drives a gateway over DPDK: plays its clients on one port and its backends on another, on one core, and checks every reply.
+#[derive(Debug, Parser)]
+#[command(name = "blast", version)]
+pub(crate) struct Arguments {
+    /// What to do.
+    #[arg(value_enum)]
+    pub(crate) workload: Workload,
+    /// DPDK device towards the gateway's clients' side.
+    #[arg(long)]
+    pub(crate) north: String,
+    /// DPDK device towards its backends' side; without it, the backends are somebody else's.
+    #[arg(long)]
+    pub(crate) south: Option<String>,
+    /// CPU to poll on.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) core: u16,
+    /// DPDK's memory, MiB.
+    #[arg(long, default_value_t = 256)]
+    pub(crate) memory: u32,
+    /// Use ordinary pages where there are no hugepages.
+    #[arg(long)]
+    pub(crate) ordinary_pages: bool,
+    /// Name of DPDK's memory files; by default there are none.
+    #[arg(long)]
+    pub(crate) file_prefix: Option<String>,
+    /// Mbufs of each port.
+    #[arg(long, default_value_t = 16384)]
+    pub(crate) mbufs: u32,
+
+    /// The gateway's address, towards clients.
+    #[arg(long, default_value = "10.9.1.1")]
+    pub(crate) gateway: Ipv4Addr,
+    /// The port that it listens on.
+    #[arg(long, default_value_t = 80)]
+    pub(crate) port: u16,
+    /// The clients' first address.
+    #[arg(long, default_value = "10.9.1.10")]
+    pub(crate) clients: Ipv4Addr,
+    /// How many addresses the clients have; each is good for 64,512 connections.
+    #[arg(long, default_value_t = 16)]
+    pub(crate) client_addresses: u32,
+    /// The gateway's address towards backends.
+    #[arg(long, default_value = "10.9.2.1")]
+    pub(crate) gateway_south: Ipv4Addr,
+    /// The backends' first address.
+    #[arg(long, default_value = "10.9.2.2")]
+    pub(crate) backends: Ipv4Addr,
+    /// How many backends there are.
+    #[arg(long, default_value_t = 4)]
+    pub(crate) backend_addresses: u32,
+    /// The port that they listen on.
+    #[arg(long, default_value_t = 8080)]
+    pub(crate) backend_port: u16,
+    /// `Host` of the requests.
+    #[arg(long, default_value = "gateway.test")]
+    pub(crate) host: String,
+    /// Path in front of the nonce.
+    #[arg(long, default_value = "/n/")]
+    pub(crate) path: String,
+    /// Paths, used in turn: {path}r00000/ and so on.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) routes: u32,
+
+    /// Connections that ask.
+    #[arg(short, long, default_value_t = 256)]
+    pub(crate) connections: u32,
+    /// Connections that are held idle.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) idle: u32,
+    /// Requests a second, at fixed times (open loop); without it, each connection asks again at once (closed loop).
+    #[arg(long)]
+    pub(crate) rate: Option<f64>,
+    /// Bytes of a reply's body, such as 60, 1KiB, 1MiB.
+    #[arg(long, value_parser = size)]
+    pub(crate) body: Option<u32>,
+    /// Bytes of a request's body.
+    #[arg(long, value_parser = size)]
+    pub(crate) upload: Option<u32>,
+    /// Seconds that are measured.
+    #[arg(long, default_value_t = 10.0)]
+    pub(crate) duration: f64,
+    /// Seconds of load before that.
+    #[arg(long, default_value_t = 2.0)]
+    pub(crate) warm_up: f64,
+    /// Seconds after which a reply is missing.
+    #[arg(long, default_value_t = 5.0)]
+    pub(crate) timeout: f64,
+    /// Milliseconds until an unacknowledged segment is sent again.
+    #[arg(long, default_value_t = 200)]
+    pub(crate) retransmission: u32,
+    /// Bytes under way on a port at most, beside the first segment of each message: what the wire's ring holds.
+    #[arg(long, default_value_t = 700_000)]
+    pub(crate) in_flight: u64,
+    /// Bytes of a frame, of the workload `raw`.
+    #[arg(long, default_value_t = 60)]
+    pub(crate) frame: usize,
+
+    /// The gateway's admin endpoint, as host:port, whose busy time is read before and after measuring.
+    #[arg(long)]
+    pub(crate) gateway_admin: Option<String>,
+    /// Write the results to this file; `-` is the standard output, in place of the summary.
+    #[arg(long)]
+    pub(crate) json: Option<String>,
+}
+
+/// What to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Workload {
+    /// Requests on connections that stay; replies of 60 bytes.
+    Keepalive,
+    /// A connection for each request; replies of 60 bytes.
+    Close,
+    /// Replies of 1 MiB.
+    BulkDown,
+    /// Requests of 1 MiB.
+    BulkUp,
+    /// Idle connections are held while others ask; replies of 60 bytes.
+    Idle,
+    /// Frames, as fast as they come back from a `reflect` at the other end of the north wire.
+    Raw,
+    /// Sends every frame back on the port that it came from.
+    Reflect,
+}
+
+impl Arguments {
+    /// Bytes of a reply's body.
+    pub(crate) fn reply(&self) -> u32 {
+        self.body.unwrap_or(if self.workload == Workload::BulkDown { MIB } else { 60 })
+    }
+
+    /// Bytes of a request's body.
+    pub(crate) fn request(&self) -> u32 {
+        self.upload.unwrap_or(if self.workload == Workload::BulkUp { MIB } else { 0 })
+    }
+}
+
+const MIB: u32 = 1 << 20;
+
+fn size(text: &str) -> Result<u32, String> {
+    let (number, unit) = match text.trim_end_matches(|c: char| c.is_ascii_alphabetic()) {
+        number if number.len() == text.len() => (number, 1),
+        number if text.ends_with("KiB") => (number, 1 << 10),
+        number if text.ends_with("MiB") => (number, MIB),
+        _ => return Err("a number, with KiB or MiB or nothing behind it".to_owned()),
+    };
+    let number: u32 = number.parse().map_err(|error| format!("{error}"))?;
+    // Sequence numbers are 32 bits, and a message must not wrap half of them.
+    number.checked_mul(unit).filter(|size| *size <= 1 << 30).ok_or_else(|| "at most 1024MiB".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!((size("60"), size("64KiB"), size("1MiB")), (Ok(60), Ok(65536), Ok(MIB)));
+        for wrong in ["", "KiB", "1GB", "1kib", "2048MiB", "-1"] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
+    }
+}
