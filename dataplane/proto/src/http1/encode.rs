@@ -6,7 +6,8 @@
 use core::net::IpAddr;
 use std::io::Write;
 
-use super::fields::{Field, Fields, Known, Nominated, known};
+use super::fields::{Field, Fields, Known, known};
+use super::layout::field;
 use super::{Connection, Framing, RequestHead, ResponseHead, Version};
 
 /// How a request is changed on its way.
@@ -48,41 +49,30 @@ pub const MAX_CHUNK_HEADER: usize = 18;
 
 /// The request as it goes to a backend: HTTP/1.1, origin-form, and only what is meant for the other end.
 pub fn encode_request(head: &RequestHead<'_>, options: &ForwardOptions<'_>, out: &mut Vec<u8>) {
-    out.extend_from_slice(head.method_bytes);
-    out.push(b' ');
-    out.extend_from_slice(head.path);
-    if let Some(query) = head.query {
-        out.push(b'?');
-        out.extend_from_slice(query);
-    }
-    out.extend_from_slice(b" HTTP/1.1\r\n");
-    let authority = if head.authority.is_empty() { options.default_authority.as_bytes() } else { head.authority };
-    field(out, b"Host", authority);
-
-    let nominated = Nominated::of(&head.fields, head.names_fields);
+    let from = if head.as_is {
+        0
+    } else {
+        encode_request_line(head, options.default_authority, out);
+        head.layout.behind_host()
+    };
     let mut forwarded_for = false;
-    for Field { name, value } in &head.fields {
-        if nominated.contains(name) {
-            continue;
+    head.layout.copy(from, out, |known| match (known, options.forwarded_for) {
+        (Known::Expect, _) => head.expect_continue,
+        (Known::ForwardedFor, ForwardedFor::Append) => {
+            forwarded_for = true;
+            false
         }
-        match (known(name), options.forwarded_for) {
-            (None, _) => field(out, name, value),
-            (Some(Known::Expect), _) if head.expect_continue => field(out, name, value),
-            (Some(Known::ForwardedFor), ForwardedFor::Append) => forwarded_for = true,
-            (Some(Known::ForwardedOther), ForwardedFor::Append) => field(out, name, value),
-            (Some(Known::ForwardedFor | Known::ForwardedProto | Known::ForwardedOther), ForwardedFor::None) => {
-                field(out, name, value);
-            }
-            _ => {}
-        }
-    }
+        (Known::ForwardedOther, ForwardedFor::Append) => true,
+        (Known::ForwardedFor | Known::ForwardedProto | Known::ForwardedOther, ForwardedFor::None) => true,
+        _ => false,
+    });
     encode_framing(head.framing, out);
     encode_request_connection(head, out);
     if options.forwarded_for != ForwardedFor::None {
         out.extend_from_slice(b"X-Forwarded-For: ");
         if forwarded_for {
             // One line, as many backends read only one.
-            for value in head.fields.get_all(b"x-forwarded-for").filter(|value| !value.is_empty()) {
+            for value in head.layout.values(Known::ForwardedFor).filter(|value| !value.is_empty()) {
                 out.extend_from_slice(value);
                 out.extend_from_slice(b", ");
             }
@@ -116,8 +106,7 @@ pub fn encode_response(
     via: Option<&str>,
     out: &mut Vec<u8>,
 ) {
-    status_line(head.status, head.reason, out);
-    encode_end_to_end(&head.fields, head.names_fields, out);
+    encode_end_to_end(head, out);
     match (out_framing, head.content_length) {
         // HEAD and 304 say what a body would have had; RFC 9110 §8.6 forbids it for 1xx and 204.
         (Framing::None, Some(length)) if head.status >= 200 && head.status != 204 => {
@@ -139,8 +128,7 @@ pub fn encode_response(
 
 /// An interim response, 100 or 103 say, as it goes to the client. Not for clients of HTTP/1.0, who know none.
 pub fn encode_interim(head: &ResponseHead<'_>, out: &mut Vec<u8>) {
-    status_line(head.status, head.reason, out);
-    encode_end_to_end(&head.fields, head.names_fields, out);
+    encode_end_to_end(head, out);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -250,38 +238,29 @@ fn status_line(status: u16, reason: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// A response's fields without those of the hop (RFC 9110 §7.6.1), and without those that are made anew.
-fn encode_end_to_end(fields: &Fields<'_>, names_fields: bool, out: &mut Vec<u8>) {
-    let nominated = Nominated::of(fields, names_fields);
-    for Field { name, value } in fields {
-        let forwarded = match known(name) {
-            // These mean something in requests only.
-            None
-            | Some(Known::Host | Known::Expect | Known::ForwardedFor | Known::ForwardedProto | Known::ForwardedOther) => {
-                true
-            }
-            Some(
-                Known::Connection
-                | Known::ContentLength
-                | Known::TransferEncoding
-                | Known::Upgrade
-                | Known::Te
-                | Known::OneHop,
-            ) => false,
-        };
-        if forwarded && !nominated.contains(name) {
-            field(out, name, value);
-        }
+/// The request line and the Host field.
+fn encode_request_line(head: &RequestHead<'_>, default_authority: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(head.method_bytes);
+    out.push(b' ');
+    out.extend_from_slice(head.path);
+    if let Some(query) = head.query {
+        out.push(b'?');
+        out.extend_from_slice(query);
     }
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    let authority = if head.authority.is_empty() { default_authority.as_bytes() } else { head.authority };
+    field(out, b"Host", authority);
 }
 
-#[inline]
-fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    out.reserve(name.len() + value.len() + 4);
-    out.extend_from_slice(name);
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
+/// A response's status line, and its fields without those of the hop (RFC 9110 §7.6.1) and without those that are made anew.
+fn encode_end_to_end(head: &ResponseHead<'_>, out: &mut Vec<u8>) {
+    let from = if head.as_is {
+        0
+    } else {
+        status_line(head.status, head.reason, out);
+        head.layout.behind_first_line()
+    };
+    head.layout.copy(from, out, Known::is_of_requests);
 }
 
 fn encode_framing(framing: Framing, out: &mut Vec<u8>) {

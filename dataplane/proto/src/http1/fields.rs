@@ -2,7 +2,7 @@
 //! and routing.
 
 use super::error::FieldFault;
-use arrayvec::ArrayVec;
+use super::layout::Layout;
 use memchr::memchr;
 
 /// How many options the Connection fields of one message may name: each is compared with each field name.
@@ -97,8 +97,15 @@ impl<'b> Iterator for FieldsIter<'b> {
     fn next(&mut self) -> Option<Field<'b>> {
         let (line, rest) = self.rest.split_at_checked(memchr(b'\n', self.rest)? + 1)?;
         self.rest = rest;
+        Field::of(line)
+    }
+}
+
+impl<'b> Field<'b> {
+    /// What a line says that was found clean.
+    pub(super) fn of(line: &'b [u8]) -> Option<Self> {
         let (name, value) = line.split_at_checked(memchr(b':', line)?)?;
-        Some(Field { name, value: trim(value.get(1..)?) })
+        Some(Self { name, value: trim(value.get(1..)?) })
     }
 }
 
@@ -181,18 +188,6 @@ pub(super) fn is_token(b: u8) -> bool {
         | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
 }
 
-/// Every line of the head ends in CRLF and none in a bare LF, and this is where the first one ends. `None` when not.
-pub(super) fn first_line(head: &[u8]) -> Option<usize> {
-    let mut first = None;
-    for at in memchr::memchr_iter(b'\n', head) {
-        if !head.get(..at)?.ends_with(b"\r") {
-            return None;
-        }
-        first = first.or(Some(at + 1));
-    }
-    first
-}
-
 /// The fields that proxying treats specially.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Known {
@@ -211,30 +206,44 @@ pub(super) enum Known {
     ForwardedOther,
 }
 
-/// Switches on the length first, so that an ordinary field costs one or two comparisons.
+impl Known {
+    /// It means something in requests only; in a response it is an ordinary field.
+    pub(super) fn is_of_requests(self) -> bool {
+        matches!(self, Self::Host | Self::Expect | Self::ForwardedFor | Self::ForwardedProto | Self::ForwardedOther)
+    }
+}
+
+/// Switches on the length and the first byte, so that an ordinary field costs no comparison. `name` is a token.
 #[inline]
 pub(super) fn known(name: &[u8]) -> Option<Known> {
-    let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
-    let found = match name.len() {
-        2 if is(b"te") => Known::Te,
-        4 if is(b"host") => Known::Host,
-        6 if is(b"expect") => Known::Expect,
-        7 if is(b"upgrade") => Known::Upgrade,
-        9 if is(b"forwarded") => Known::ForwardedOther,
-        10 if is(b"connection") => Known::Connection,
-        10 if is(b"keep-alive") => Known::OneHop,
-        14 if is(b"content-length") => Known::ContentLength,
-        14 if is(b"http2-settings") => Known::OneHop,
-        15 if is(b"x-forwarded-for") => Known::ForwardedFor,
-        16 if is(b"proxy-connection") => Known::OneHop,
-        16 if is(b"x-forwarded-host") || is(b"x-forwarded-port") => Known::ForwardedOther,
-        17 if is(b"transfer-encoding") => Known::TransferEncoding,
-        17 if is(b"x-forwarded-proto") => Known::ForwardedProto,
-        18 if is(b"proxy-authenticate") => Known::OneHop,
-        19 if is(b"proxy-authorization") => Known::OneHop,
+    let found = match (name.len(), name.first()? | 0x20) {
+        (2, b't') if is(name, b"te") => Known::Te,
+        (4, b'h') if is(name, b"host") => Known::Host,
+        (6, b'e') if is(name, b"expect") => Known::Expect,
+        (7, b'u') if is(name, b"upgrade") => Known::Upgrade,
+        (9, b'f') if is(name, b"forwarded") => Known::ForwardedOther,
+        (10, b'c') if is(name, b"connection") => Known::Connection,
+        (10, b'k') if is(name, b"keep-alive") => Known::OneHop,
+        (14, b'c') if is(name, b"content-length") => Known::ContentLength,
+        (14, b'h') if is(name, b"http2-settings") => Known::OneHop,
+        (15, b'x') if is(name, b"x-forwarded-for") => Known::ForwardedFor,
+        (16, b'p') if is(name, b"proxy-connection") => Known::OneHop,
+        (16, b'x') if is(name, b"x-forwarded-host") || is(name, b"x-forwarded-port") => Known::ForwardedOther,
+        (17, b't') if is(name, b"transfer-encoding") => Known::TransferEncoding,
+        (17, b'x') if is(name, b"x-forwarded-proto") => Known::ForwardedProto,
+        (18, b'p') if is(name, b"proxy-authenticate") => Known::OneHop,
+        (19, b'p') if is(name, b"proxy-authorization") => Known::OneHop,
         _ => return None,
     };
     Some(found)
+}
+
+/// Is `text`, without ASCII case, `lower`, which is of lower-case letters, digits and hyphens? The bit that makes letters
+/// lower case is set in all of these, and without it only control bytes become digits or hyphens: `text` has none.
+#[inline]
+fn is<const N: usize>(text: &[u8], lower: &[u8; N]) -> bool {
+    let differing = |text: &[u8; N]| text.iter().zip(lower).fold(0, |differing, (a, b)| differing | ((a | 0x20) ^ b));
+    <&[u8; N]>::try_from(text).is_ok_and(|text| differing(text) == 0)
 }
 
 /// What the fields of a head say about framing and the connection, before any judgement.
@@ -250,6 +259,7 @@ pub(super) struct Scan<'b> {
     pub(super) connection: Options,
     /// TE says that trailers are welcome.
     pub(super) te_trailers: bool,
+    pub(super) layout: Layout<'b>,
 }
 
 /// A field that should stand once.
@@ -282,53 +292,91 @@ pub(super) struct Options {
     pub(super) te: bool,
     /// Field names are among them.
     pub(super) names_fields: bool,
+    /// There are more than [`MAX_CONNECTION_OPTIONS`].
+    pub(super) too_many: bool,
     count: usize,
 }
 
 impl Options {
-    fn note(&mut self, value: &[u8]) -> Result<(), FieldFault> {
+    fn note(&mut self, value: &[u8]) {
         for option in members(value) {
             self.count += 1;
             if self.count > MAX_CONNECTION_OPTIONS {
-                return Err(FieldFault::TooManyConnectionOptions);
+                self.too_many = true;
+                return;
             }
-            let is = |other: &[u8]| option.eq_ignore_ascii_case(other);
             match option.len() {
-                5 if is(b"close") => self.close = true,
-                10 if is(b"keep-alive") => self.keep_alive = true,
-                7 if is(b"upgrade") => self.upgrade = true,
-                2 if is(b"te") => self.te = true,
+                5 if is(option, b"close") => self.close = true,
+                10 if is(option, b"keep-alive") => self.keep_alive = true,
+                7 if is(option, b"upgrade") => self.upgrade = true,
+                2 if is(option, b"te") => self.te = true,
                 0 => {}
                 _ => self.names_fields = true,
             }
         }
-        Ok(())
     }
 }
 
 impl<'b> Scan<'b> {
-    pub(super) fn over(headers: &[httparse::Header<'b>]) -> Result<Self, FieldFault> {
-        let mut scan = Self::default();
-        for header in headers {
-            match known(header.name.as_bytes()) {
-                None => {}
-                Some(Known::Host) => scan.host.note(header.value),
-                Some(Known::Connection) => scan.connection.note(header.value)?,
-                Some(Known::ContentLength) => scan.content_length.note(header.value),
-                Some(Known::TransferEncoding) => scan.transfer_encoding.note(header.value),
-                Some(Known::Upgrade) => scan.upgrade.note(header.value),
-                Some(Known::Expect) => {
-                    let known = header.value.eq_ignore_ascii_case(b"100-continue");
-                    scan.expects_continue |= known;
-                    scan.expects_unknown |= !known;
-                }
-                Some(Known::Te) => {
-                    scan.te_trailers |= members(header.value).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
-                }
-                Some(Known::OneHop | Known::ForwardedFor | Known::ForwardedProto | Known::ForwardedOther) => {}
-            }
+    /// Looks at what httparse made of `head`, once per field. `None`: a line does not end in CRLF, so `head` is not clean.
+    ///
+    /// A name begins where its line does, so the line before it, of which httparse does not tell the end, ends there.
+    #[inline]
+    pub(super) fn over<const RESPONSE: bool>(head: &'b [u8], headers: &[httparse::Header<'b>]) -> Option<Self> {
+        let start_of = |header: &httparse::Header<'_>| header.name.as_ptr().addr().wrapping_sub(head.as_ptr().addr());
+        let bytes = head.strip_suffix(b"\r\n")?;
+        let section = headers.first().map_or(bytes.len(), start_of);
+        if !bytes.get(..section)?.ends_with(b"\r\n") {
+            return None;
         }
-        Ok(scan)
+        let mut scan = Self { layout: Layout::new(bytes, section), ..Self::default() };
+        let mut start = section;
+        for (index, header) in headers.iter().enumerate() {
+            let end = headers.get(index + 1).map_or(bytes.len(), start_of);
+            let line = bytes.get(start..end)?;
+            if !line.ends_with(b"\r\n") {
+                return None;
+            }
+            let name = header.name.as_bytes();
+            let plain = line.len() == name.len() + header.value.len() + 4 && line.get(name.len() + 1) == Some(&b' ');
+            let known = known(name);
+            if let Some(known) = known {
+                scan.note(known, header.value);
+            }
+            if RESPONSE {
+                let known = known.filter(|known| !known.is_of_requests());
+                if known.is_some() || !plain {
+                    scan.layout.mark(start, end, known);
+                }
+            } else if index == 0 && plain && name == b"Host" {
+                scan.layout.has_host(end);
+            } else if known.is_some() || !plain {
+                scan.layout.mark(start, end, known);
+            }
+            start = end;
+        }
+        if scan.connection.names_fields {
+            scan.layout.forget_marks();
+        }
+        Some(scan)
+    }
+
+    #[inline]
+    fn note(&mut self, known: Known, value: &'b [u8]) {
+        match known {
+            Known::Host => self.host.note(value),
+            Known::Connection => self.connection.note(value),
+            Known::ContentLength => self.content_length.note(value),
+            Known::TransferEncoding => self.transfer_encoding.note(value),
+            Known::Upgrade => self.upgrade.note(value),
+            Known::Expect => {
+                let known = value.eq_ignore_ascii_case(b"100-continue");
+                self.expects_continue |= known;
+                self.expects_unknown |= !known;
+            }
+            Known::Te => self.te_trailers |= members(value).any(|coding| coding.eq_ignore_ascii_case(b"trailers")),
+            Known::OneHop | Known::ForwardedFor | Known::ForwardedProto | Known::ForwardedOther => {}
+        }
     }
 
     /// The protocol to switch to, if the message offers or takes one and it is one that may pass. h2c never may: a
@@ -354,26 +402,4 @@ pub(super) fn decimal(value: &[u8]) -> Option<u64> {
         b.is_ascii_digit().then_some(())?;
         number.checked_mul(10)?.checked_add(u64::from(b - b'0'))
     })
-}
-
-/// The field names that a message's Connection fields name (RFC 9110 §7.6.1).
-pub(super) struct Nominated<'b>(ArrayVec<&'b [u8], MAX_CONNECTION_OPTIONS>);
-
-impl<'b> Nominated<'b> {
-    /// `any`: whether there are such at all, which the parser noted.
-    pub(super) fn of(fields: &Fields<'b>, any: bool) -> Self {
-        let mut names = ArrayVec::new();
-        if any {
-            let options = fields.iter().filter(|field| known(field.name) == Some(Known::Connection));
-            for name in options.flat_map(|field| members(field.value)) {
-                // The parser refused a head with more.
-                let _ = names.try_push(name);
-            }
-        }
-        Self(names)
-    }
-
-    pub(super) fn contains(&self, name: &[u8]) -> bool {
-        self.0.iter().any(|option| option.eq_ignore_ascii_case(name))
-    }
 }

@@ -18,6 +18,7 @@ mod body;
 mod encode;
 mod error;
 mod fields;
+mod layout;
 mod request;
 mod response;
 

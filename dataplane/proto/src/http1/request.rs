@@ -3,7 +3,8 @@
 use core::mem::MaybeUninit;
 
 use super::error::Rejection;
-use super::fields::{Fields, Scan, Section, Seen, check_section, decimal, first_line, is_token, members};
+use super::fields::{Fields, Scan, Section, Seen, check_section, decimal, is_token, members};
+use super::layout::Layout;
 use super::{Framing, Limits, MAX_FIELDS, Method, Version};
 
 /// The longest method name; the longest registered one has 17 bytes.
@@ -45,8 +46,9 @@ pub struct RequestHead<'b> {
     pub len: usize,
     /// The client takes trailers.
     pub(super) te_trailers: bool,
-    /// Connection names fields of this message.
-    pub(super) names_fields: bool,
+    /// The request line and the Host field behind it are what would be made of them.
+    pub(super) as_is: bool,
+    pub(super) layout: Layout<'b>,
 }
 
 /// Parses a request head at the front of `bytes`. `Ok(None)`: it is sound so far, and not complete.
@@ -68,12 +70,12 @@ pub fn parse_request<'b>(bytes: &'b [u8], limits: &Limits) -> Result<Option<Requ
     let outcome = parsed.parse_with_uninit_headers(input, slots);
     if let (Ok(httparse::Status::Complete(len)), Some(method), Some(target)) = (outcome, parsed.method, parsed.path)
         && let Some(head) = input.get(..len)
-        && let Some(section) = clean(head, method.as_bytes(), target.as_bytes(), limits)
+        && is_clean(head, method.as_bytes(), target.as_bytes(), limits)
+        && let Some(scan) = Scan::over::<false>(head, parsed.headers)
     {
         let version = if parsed.version == Some(0) { Version::Http10 } else { Version::Http11 };
         let line = Line { method: method.as_bytes(), target: target.as_bytes(), version };
-        let fields = Fields::trusted(section, parsed.headers.len());
-        return judge(&line, parsed.headers, fields, skipped + len).map(Some);
+        return judge(&line, scan, parsed.headers.len(), skipped + len).map(Some);
     }
     match check(input, limits) {
         Err(rejection) => Err(rejection),
@@ -84,15 +86,12 @@ pub fn parse_request<'b>(bytes: &'b [u8], limits: &Limits) -> Result<Option<Requ
     }
 }
 
-/// The section of field lines, if nothing is in the head that httparse takes and we do not.
-fn clean<'b>(head: &'b [u8], method: &[u8], target: &[u8], limits: &Limits) -> Option<&'b [u8]> {
-    let line = first_line(head)?;
-    let starts_with_method = head.first().is_some_and(|&b| is_token(b));
-    (starts_with_method
+/// Nothing is in the head that httparse takes and we do not; [`Scan::over`] looks at how lines end.
+fn is_clean(head: &[u8], method: &[u8], target: &[u8], limits: &Limits) -> bool {
+    head.first().is_some_and(|&b| is_token(b))
         && method.len() <= MAX_METHOD
         && target.len() <= limits.target
-        && target.iter().all(|&b| is_target(b)))
-    .then_some(head.get(line..head.len().checked_sub(2)?)?)
+        && target.iter().all(|&b| is_target(b))
 }
 
 /// A byte that may stand in a target: visible ASCII, and no fragment (RFC 9112 §3.2). More than RFC 3986 allows, as
@@ -178,13 +177,10 @@ pub(super) fn check_version(bytes: &[u8]) -> Result<(), VersionFault> {
 }
 
 /// What the head means, once its syntax is sound.
-fn judge<'b>(
-    line: &Line<'b>,
-    headers: &[httparse::Header<'b>],
-    fields: Fields<'b>,
-    len: usize,
-) -> Result<RequestHead<'b>, Rejection> {
-    let scan = Scan::over(headers)?;
+fn judge<'b>(line: &Line<'b>, scan: Scan<'b>, fields: usize, len: usize) -> Result<RequestHead<'b>, Rejection> {
+    if scan.connection.too_many {
+        return Err(Rejection::TooManyConnectionOptions);
+    }
     let framing = framing(&scan, line.version)?;
     let host_field = host_field(&scan.host, line.version)?;
     let method = Method::from_bytes(line.method);
@@ -211,10 +207,11 @@ fn judge<'b>(
         // RFC 9110 §10.1.1: not in HTTP/1.0, and not without content.
         expect_continue: scan.expects_continue && http11 && !framing.is_empty(),
         upgrade: scan.upgrade().filter(|_| http11),
-        fields,
+        fields: scan.layout.fields(fields),
         len,
         te_trailers: scan.te_trailers && scan.connection.te,
-        names_fields: scan.connection.names_fields,
+        as_is: http11 && target.authority.is_none() && scan.layout.begins_with_host(),
+        layout: scan.layout,
     })
 }
 

@@ -3,7 +3,8 @@
 use core::mem::MaybeUninit;
 
 use super::error::InvalidResponse;
-use super::fields::{Fields, Scan, Section, check_section, decimal, first_line};
+use super::fields::{Fields, Scan, Section, check_section, decimal};
+use super::layout::Layout;
 use super::request::{VersionFault, check_version};
 use super::{Framing, Limits, MAX_FIELDS, Method, Version};
 
@@ -28,8 +29,9 @@ pub struct ResponseHead<'b> {
     pub fields: Fields<'b>,
     /// Bytes of the head with its empty line.
     pub len: usize,
-    /// Connection names fields of this message.
-    pub(super) names_fields: bool,
+    /// The status line is what would be made of it.
+    pub(super) as_is: bool,
+    pub(super) layout: Layout<'b>,
 }
 
 impl ResponseHead<'_> {
@@ -56,13 +58,16 @@ pub fn parse_response<'b>(
     let outcome = httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, input, slots);
     if let (Ok(httparse::Status::Complete(len)), Some(status)) = (outcome, parsed.code)
         && let Some(head) = input.get(..len)
-        && let Some((reason, section)) = clean(head)
+        && head.starts_with(b"HTTP/")
         && status >= 100
+        && let Some(scan) = Scan::over::<true>(head, parsed.headers)
+        && let Some(rest) = scan.layout.first_line().get(STATUS_END..)
     {
         let version = if parsed.version == Some(0) { Version::Http10 } else { Version::Http11 };
-        let fields = Fields::trusted(section, parsed.headers.len());
-        let line = Line { status, reason, version };
-        return judge(&line, parsed.headers, fields, request, len).map(Some);
+        let reason = rest.strip_prefix(b" ");
+        let as_is = version == Version::Http11 && reason.is_some();
+        let line = Line { status, reason: reason.unwrap_or(rest), version, as_is };
+        return judge(&line, scan, parsed.headers.len(), request, len).map(Some);
     }
     match check(input, limits) {
         Err(fault) => Err(fault),
@@ -81,13 +86,7 @@ struct Line<'b> {
     status: u16,
     reason: &'b [u8],
     version: Version,
-}
-
-/// Reason and field lines, if nothing is in the head that httparse takes and we do not.
-fn clean(head: &[u8]) -> Option<(&[u8], &[u8])> {
-    let line = first_line(head)?;
-    let rest = head.strip_prefix(b"HTTP/").and(head.get(STATUS_END..line.checked_sub(2)?))?;
-    Some((rest.strip_prefix(b" ").unwrap_or(rest), head.get(line..head.len().checked_sub(2)?)?))
+    as_is: bool,
 }
 
 /// The slow path: names the first fault. `Ok(None)`: none so far, and the head is not complete.
@@ -136,12 +135,14 @@ fn check_line(input: &[u8]) -> Result<Option<usize>, InvalidResponse> {
 /// What the head means, once its syntax is sound.
 fn judge<'b>(
     line: &Line<'b>,
-    headers: &[httparse::Header<'b>],
-    fields: Fields<'b>,
+    scan: Scan<'b>,
+    fields: usize,
     request: Method,
     len: usize,
 ) -> Result<ResponseHead<'b>, InvalidResponse> {
-    let scan = Scan::over(headers)?;
+    if scan.connection.too_many {
+        return Err(InvalidResponse::TooManyConnectionOptions);
+    }
     let length = match scan.content_length.first {
         None => None,
         Some(_) if scan.content_length.differs => return Err(InvalidResponse::DifferingContentLengths),
@@ -179,8 +180,9 @@ fn judge<'b>(
         content_length: length,
         keep_alive: offered && !scan.connection.close && framing != Framing::UntilClose && !announced,
         upgrade,
-        fields,
+        fields: scan.layout.fields(fields),
         len,
-        names_fields: scan.connection.names_fields,
+        as_is: line.as_is,
+        layout: scan.layout,
     })
 }

@@ -45,6 +45,56 @@ fn hop_by_hop_fields_and_those_that_connection_names_are_removed() {
 }
 
 #[test]
+fn fields_go_out_as_written_here_wherever_they_stand() {
+    let spelt = |line: &str| plain(&format!("GET / HTTP/1.1\r\n{line}\r\n\r\n"));
+    let expected = "GET / HTTP/1.1\r\nHost: a\r\nA: b c\r\nB: \r\n\r\n";
+    for line in [
+        "Host: a\r\nA: b c\r\nB: ",
+        "host: a\r\nA: b c\r\nB: ",
+        "Host:a\r\nA:b c\r\nB:",
+        "Host: a \r\nA:b c \r\nB:\t",
+        "Host:\ta\r\nA:\tb c\r\nB: \t ",
+        "A: b c\r\nHost: a\r\nB: ",
+        "A: \t b c \t\r\nB:\r\nHost: a",
+    ] {
+        assert_eq!(spelt(line), expected, "{line:?}");
+    }
+}
+
+#[test]
+fn a_head_with_more_odd_lines_than_are_marked_goes_out_the_same() {
+    for count in 0..30 {
+        let (odd, even) = ("x-a:1\r\n".repeat(count), "x-a: 1\r\n".repeat(count));
+        let request = format!(
+            "GET / HTTP/1.1\r\nHost: a\r\n{odd}TE: x\r\n{odd}X-Forwarded-For: 10.0.0.1\r\nForwarded: f\r\n{odd}B: c\r\n\r\n"
+        );
+        let out = format!(
+            "GET / HTTP/1.1\r\nHost: a\r\n{even}{even}Forwarded: f\r\n{even}B: c\r\nX-Forwarded-For: 10.0.0.1, 192.0.2.7\r\n\
+             X-Forwarded-Proto: https\r\n\r\n"
+        );
+        assert_eq!(forwarded(&request, &options(ForwardedFor::Append)), out);
+        let response = format!("HTTP/1.1 200 OK\r\n{odd}Content-Length: 0\r\n{odd}Keep-Alive: 5\r\nHost: h\r\n\r\n");
+        let out = format!("HTTP/1.1 200 OK\r\n{even}{even}Host: h\r\nContent-Length: 0\r\nVia: 1.1 mr\r\n\r\n");
+        assert_eq!(returned(&response, Method::Get, Version::Http11, Connection::KeepAlive), out);
+    }
+}
+
+#[test]
+fn what_stands_behind_64_kib_of_a_head_is_seen() {
+    let limits = Limits { head: 1 << 20, ..Limits::default() };
+    for len in 65_470..65_540 {
+        let long = "y".repeat(len);
+        let request =
+            format!("GET / HTTP/1.1\r\nHost: a\r\nA: {long}\r\nTE: x\r\nKeep-Alive: 5\r\nB: c\r\nUpgrade: x\r\n\r\n");
+        let head = parse_request(request.as_bytes(), &limits).unwrap().unwrap();
+        let mut out = Vec::new();
+        encode_request(&head, &options(ForwardedFor::None), &mut out);
+        let expected = format!("GET / HTTP/1.1\r\nHost: a\r\nA: {long}\r\nB: c\r\n\r\n");
+        assert!(out == expected.as_bytes(), "{len}: {}", out[out.len() - 60..].escape_ascii());
+    }
+}
+
+#[test]
 fn connection_cannot_remove_what_is_made_anew() {
     let request = "POST / HTTP/1.1\r\nHost: a\r\nConnection: Host, Content-Length, X-Forwarded-For, Via\r\n\
         Content-Length: 3\r\nX-Forwarded-For: 1.1.1.1\r\n\r\n";
