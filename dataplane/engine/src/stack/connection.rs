@@ -239,11 +239,11 @@ impl Track {
         }
     }
 
-    /// Notes an IP packet that the stack made.
+    /// Notes an IP packet that the stack made, and puts its sequence number right.
     #[inline]
-    pub(super) fn sent(&mut self, packet: &[u8], counters: &CoreCounters) {
+    pub(super) fn sent(&mut self, packet: &mut [u8], counters: &CoreCounters) {
         let header = if packet.first().is_some_and(|first| first >> 4 == 6) { 40 } else { 20 };
-        let Some(tcp) = packet.get(header..) else { return };
+        let Some(tcp) = packet.get_mut(header..) else { return };
         let (Some(&[a, b, c, d]), Some(&[offset, flags])) = (tcp.get(4..8), tcp.get(12..14)) else { return };
         let seq = u32::from_be_bytes([a, b, c, d]);
         let (fin, syn, rst) = (flags & 1, (flags >> 1) & 1, flags & 4 != 0);
@@ -251,6 +251,17 @@ impl Track {
         // A packet is at most 65,535 bytes.
         let len = payload as u32 + u32::from(fin) + u32::from(syn);
         counters.segments_sent.add(1);
+        // What carries nothing goes out at SND.NXT (RFC 9293 §3.10.7.4, §3.10.5). smoltcp takes that back when it sends again, and a peer
+        // that has received more in the meantime would drop an ACK or a RST from there.
+        let ack = flags & 0x10 != 0;
+        if len == 0
+            && ack
+            && !self.fresh
+            && (self.snd_nxt.wrapping_sub(seq) as i32) > 0
+            && let Some(field) = tcp.get_mut(4..8)
+        {
+            field.copy_from_slice(&self.snd_nxt.to_be_bytes());
+        }
         if rst {
             counters.resets_sent.add(1);
             return;
