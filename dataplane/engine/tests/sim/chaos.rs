@@ -85,5 +85,5 @@ fn chaos(seed: u64) -> Sim {
 
 #[test]
 fn nothing_hangs_and_nothing_is_left() {
-    for_seeds(0..30, |seed| chaos(seed).assert_empty());
+    for_seeds(0..60, |seed| chaos(seed).assert_empty());
 }

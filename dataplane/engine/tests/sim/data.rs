@@ -326,6 +326,42 @@ fn an_old_segments_window_is_not_taken_for_the_present_one() {
     assert!(sent.iter().all(|segment| segment.payload.is_empty()), "beyond the window: {sent:?}");
 }
 
+/// RFC 9293 §3.10.7.4 and §3.10.5: an ACK or a RST goes out at SND.NXT, also while something before it is sent again. A peer that has
+/// it all and whose ACK was lost would not hear it otherwise.
+#[test]
+fn bare_segments_go_out_at_snd_nxt_during_retransmission() {
+    let (mut bench, id) = Bench::open();
+    bench.write(id, &[0; 2500]);
+    bench.settle();
+    // As much as congestion control allows at first.
+    let burst: Vec<_> = bench.world.north.inbox.drain(..).collect();
+    let next = burst.last().unwrap().end();
+    assert!(burst.len() > 1);
+    // One segment of them comes again, for which the stack goes back to the first.
+    let again = bench.rx();
+    assert_eq!(again.seq, bench.ack);
+    bench.settle();
+    bench.world.north.inbox.clear();
+    let old = bench.segment(ACK, b"data");
+    bench.seq = old.end();
+    bench.send(&old);
+    let ack = loop {
+        let segment = bench.rx();
+        if segment.payload.is_empty() {
+            break segment;
+        }
+    };
+    assert_eq!((ack.seq, ack.ack), (next, bench.seq));
+    bench.world.mid.stack.abort(id);
+    let reset = loop {
+        let segment = bench.rx();
+        if segment.flags.rst() {
+            break segment;
+        }
+    };
+    assert_eq!(reset.seq, next);
+}
+
 /// A gap never makes us hold more than the window.
 #[test]
 fn gaps_are_bounded() {
