@@ -265,7 +265,7 @@ fn what_comes_after_we_let_go_is_thrown_away() {
         bench.tx(ACK, &[0; 1000]);
         bench.settle();
     }
-    bench.world.run(ms(10));
+    bench.world.run(ms(50));
     let last = bench.world.north.inbox.pop_back().unwrap();
     assert_eq!(last.ack, bench.seq);
     assert!(last.window > 60_000);

@@ -150,7 +150,7 @@ fn our_window_closes_and_opens() {
         bench.tx(ACK, piece);
         bench.settle();
     }
-    bench.world.run(ms(10));
+    bench.world.run(ms(50));
     let closed = bench.world.north.inbox.drain(..).next_back().unwrap();
     assert_eq!((closed.ack, closed.window), (bench.seq, 0));
     assert!(bench.world.mid.stack.is_full(id));
@@ -198,7 +198,7 @@ fn a_window_that_stays_closed_is_given_up_after_60_seconds() {
     bench.window = 0;
     bench.tx(ACK, b"shut");
     bench.read(id);
-    bench.world.run(ms(10));
+    bench.world.run(ms(50));
     bench.world.north.inbox.clear();
     bench.write(id, b"patience");
     let start = bench.world.clock.now();
@@ -251,7 +251,7 @@ fn acks_are_delayed_a_little() {
     bench.read(id);
     let sent = bench.world.clock.now();
     let ack = bench.expect(ACK);
-    assert!(ack.at - sent < ms(5), "{:?}", ack.at - sent);
+    assert!((ms(20)..ms(30)).contains(&(ack.at - sent)), "{:?}", ack.at - sent);
     for _ in 0..10 {
         bench.tx(ACK, &[0; 1460]);
         bench.settle();
@@ -285,7 +285,7 @@ fn acks_from_the_right_edge_of_the_window_count() {
     bench.seq = bench.seq.wrapping_add(65_534);
     bench.tx(ACK, b"!");
     bench.settle();
-    bench.world.run(ms(10));
+    bench.world.run(ms(30));
     assert_eq!(bench.world.north.inbox.pop_back().unwrap().window, 0);
     bench.world.north.inbox.clear();
     bench.write(id, b"more");
