@@ -195,6 +195,8 @@ pub(super) struct Track {
     pub(super) window_shut: bool,
     /// The same window, as it stood in the header. That of a segment with an older ACK says nothing any more.
     pub(super) window: u16,
+    /// Sequence and acknowledgment number of the segment that the window came with (RFC 9293 §3.3.1: SND.WL1 and SND.WL2).
+    window_from: (u32, u32),
     /// The first packet of ours is still to come.
     fresh: bool,
 }
@@ -215,6 +217,7 @@ impl Track {
             last_was_new: false,
             window_shut: false,
             window: 0,
+            window_from: (0, 0),
             fresh: true,
         }
     }
@@ -224,6 +227,7 @@ impl Track {
     pub(super) fn received(&mut self, segment: &Segment) {
         if segment.flags.syn() {
             self.rcv_start = segment.seq.wrapping_add(1);
+            self.window_from = (segment.seq, segment.ack);
             self.scaled = segment.options.window_scale.is_some();
             self.peer_scale = segment.options.window_scale.unwrap_or(0).min(14);
         }
@@ -233,10 +237,21 @@ impl Track {
             let ahead = segment.ack.wrapping_sub(self.snd_una);
             if ahead <= self.snd_nxt.wrapping_sub(self.snd_una) {
                 self.snd_una = segment.ack;
-                self.window = segment.window;
-                self.window_shut = segment.window == 0;
+                if segment.flags.syn() || !self.window_is_old(segment) {
+                    self.window = segment.window;
+                    self.window_shut = segment.window == 0;
+                    self.window_from = (segment.seq, segment.ack);
+                }
             }
         }
+    }
+
+    /// Whether `segment` was sent before the one that the window came with (RFC 9293 §3.10.7.4): a window that was shut then may be open now.
+    #[inline]
+    pub(super) fn window_is_old(&self, segment: &Segment) -> bool {
+        let (seq, ack) = self.window_from;
+        let (seq, ack) = (segment.seq.wrapping_sub(seq) as i32, segment.ack.wrapping_sub(ack) as i32);
+        seq < 0 || (seq == 0 && ack < 0)
     }
 
     /// Notes an IP packet that the stack made, and puts its sequence number right.

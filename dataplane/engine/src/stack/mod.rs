@@ -397,30 +397,22 @@ impl Stack {
     fn deliver<L: Lane>(&mut self, net: &mut Net<'_, L>, id: u32, mut frame: L::Frame, segment: &Segment) {
         let Some(Some(connection)) = self.slots.get_mut(id as usize) else { return };
         let position = connection.position();
-        match guard::judge(&position, segment) {
+        let judgement = guard::judge(&position, segment);
+        match judgement {
             Judgement::Drop(verdict) => return drop_packet(net.counters, verdict),
             Judgement::Challenge(verdict) => {
                 drop_packet(net.counters, verdict);
                 return challenge(net, connection, &position, self.settings.challenges_per_second);
             }
-            Judgement::DeliverWithAck(ack) => {
-                let at = segment.tcp_offset + 8;
-                if let Some(field) = frame.bytes_mut().get_mut(at..at + 4) {
-                    field.copy_from_slice(&ack.to_be_bytes());
-                }
-                // The window that was offered with the old ACK ends earlier than it would behind the new one.
-                let at = segment.tcp_offset + 14;
-                if let Some(field) = frame.bytes_mut().get_mut(at..at + 2) {
-                    field.copy_from_slice(&connection.track.window.to_be_bytes());
-                }
-            }
-            Judgement::DeliverWithSeq(seq) => {
-                let at = segment.tcp_offset + 4;
-                if let Some(field) = frame.bytes_mut().get_mut(at..at + 4) {
-                    field.copy_from_slice(&seq.to_be_bytes());
-                }
-            }
+            Judgement::DeliverWithAck(ack) => overwrite(&mut frame, segment.tcp_offset + 8, &ack.to_be_bytes()),
+            Judgement::DeliverWithSeq(seq) => overwrite(&mut frame, segment.tcp_offset + 4, &seq.to_be_bytes()),
             Judgement::Deliver => {}
+        }
+        // smoltcp takes the window of every segment. That of an overtaken one would shut what is open, and nobody would open it again; and one
+        // that came with an old ACK ends earlier than it would behind the present one.
+        let old = matches!(judgement, Judgement::DeliverWithAck(_)) || connection.track.window_is_old(segment);
+        if position.phase == Phase::Synchronized && old {
+            overwrite(&mut frame, segment.tcp_offset + 14, &connection.track.window.to_be_bytes());
         }
         let was_open = connection.pooled.socket().state() != State::Closed;
         let Some((_, interface)) = self.interfaces.get_mut(usize::from(connection.interface)) else { return };
@@ -781,6 +773,13 @@ fn interface_for(interfaces: &mut Vec<(u16, Interface)>, mtu: u16) -> (u8, u16) 
 fn max_sockets(settings: &TcpSettings) -> usize {
     let each = u64::from(settings.receive_buffer) + u64::from(settings.send_buffer);
     usize::try_from(settings.buffer_memory / each.max(1)).unwrap_or(usize::MAX).max(1)
+}
+
+/// Replaces a field of a received frame. Its checksum was checked already.
+fn overwrite<F: Frame>(frame: &mut F, at: usize, value: &[u8]) {
+    if let Some(field) = frame.bytes_mut().get_mut(at..at + value.len()) {
+        field.copy_from_slice(value);
+    }
 }
 
 fn drop_packet(counters: &CoreCounters, verdict: Verdict) {

@@ -9,8 +9,9 @@ use smoltcp::time::Duration as StackDuration;
 /// Free sockets that are kept. Above it, what a burst of connections needed goes back to the allocator.
 const KEPT: usize = 4096;
 
-/// Longest that an acknowledgement waits for data to ride on, in stack time: RFC 9293 §3.8.6.3 allows 500 ms.
-const ACK_DELAY: StackDuration = StackDuration::from_millis(10);
+/// Longest that an acknowledgement waits for data to ride on, in real time: RFC 9293 §3.8.6.3 allows 500 ms, and peers' retransmission
+/// timers begin at 200 ms. Long enough for a backend to answer, so that most requests and responses cost no bare ACK.
+const ACK_DELAY: Duration = Duration::from_millis(25);
 
 /// One socket in a set of its own, so that the stack never scans.
 pub(super) struct Pooled {
@@ -86,7 +87,7 @@ impl SocketPool {
         // What smoltcp's own reset leaves behind from the last connection.
         socket.set_congestion_control(CongestionControl::Cubic);
         socket.set_nagle_enabled(false);
-        socket.set_ack_delay(Some(ACK_DELAY));
+        socket.set_ack_delay(Some(timers.scaled(ACK_DELAY)));
         timers.apply(socket);
         pooled
     }
