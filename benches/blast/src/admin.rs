@@ -49,10 +49,7 @@ fn parse(text: &str) -> Option<Sample> {
         let first = values.next()?;
         Some(first + values.sum::<u64>())
     };
-    Some(Sample {
-        busy: sum("millrace_core_busy_nanoseconds_total")?,
-        total: sum("millrace_core_nanoseconds_total")?,
-    })
+    Some(Sample { busy: sum("millrace_core_busy_nanoseconds_total")?, total: sum("millrace_core_nanoseconds_total")? })
 }
 
 #[cfg(test)]

@@ -144,6 +144,7 @@ pub struct Client {
     nonces: u64,
     outstanding: u64,
     stopping: bool,
+    waiting: bool,
     to_open: VecDeque<u32>,
     refused: VecDeque<(u64, u32)>,
     ready: VecDeque<u32>,
@@ -162,7 +163,7 @@ pub struct ClientState {
     came: u64,
     request: u32,
     /// A head that came in parts.
-    head: Option<Box<Vec<u8>>>,
+    head: Option<Box<[u8]>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,6 +212,7 @@ impl Client {
             nonces: 0,
             outstanding: 0,
             stopping: false,
+            waiting: false,
             to_open: (0..options.busy).collect(),
             refused: VecDeque::new(),
             ready: VecDeque::new(),
@@ -224,6 +226,11 @@ impl Client {
     pub fn measure(&mut self, from: u64, to: u64) {
         self.window = (from, to);
         self.measured.seconds = vec![0; to.saturating_sub(from).div_ceil(SECOND) as usize];
+    }
+
+    /// Opens nothing until told that everybody is there.
+    pub fn begin(&mut self, everybody: bool) {
+        self.waiting = !everybody;
     }
 
     /// Asks nothing more.
@@ -303,7 +310,7 @@ impl Client {
         let head = match self.reader.response(bytes) {
             Ok(Some(head)) => head,
             Ok(None) if bytes.len() < 64 << 10 => {
-                state.head = Some(Box::new(bytes.to_vec()));
+                state.head = Some(bytes.into());
                 return Do::Nothing;
             }
             _ => return self.wrong(state, Wrong::Malformed),
@@ -411,7 +418,7 @@ impl App for Client {
 
     #[inline]
     fn start(&mut self, now: u64) -> Option<Start> {
-        if self.stopping {
+        if self.stopping || self.waiting {
             return None;
         }
         if self.next_idle < self.options.idle && self.opening_idle < OPENING {
@@ -465,7 +472,7 @@ impl App for Client {
         if id >= self.options.busy {
             return self.ask(now, now, state);
         }
-        if self.options.close {
+        if self.options.close && !self.stopping {
             let begun = state.begun;
             return self.ask(now, begun, state);
         }
@@ -482,8 +489,8 @@ impl App for Client {
             Phase::Body => self.body(now, id, state, bytes),
             Phase::Head => match state.head.take() {
                 None => self.head(now, id, state, bytes),
-                Some(mut head) => {
-                    head.extend_from_slice(bytes);
+                Some(head) => {
+                    let head = [&head, bytes].concat();
                     self.head(now, id, state, &head)
                 }
             },

@@ -37,6 +37,9 @@ const STRETCHES_A_TURN: usize = 8;
 /// Nanoseconds between two questions for the peer's Ethernet address.
 const ARP_RETRY: u64 = 100_000_000;
 
+/// Addresses that ask for it at most; the gateway asks for the others itself.
+const ANNOUNCED: u32 = 64;
+
 /// Duplicate acknowledgments that say that a segment was lost (RFC 5681 §3.2).
 const DUPLICATES: u8 = 3;
 
@@ -408,7 +411,7 @@ impl<L: Lane, A: App> Endpoint<L, A> {
             self.output(now, id);
             busy = true;
         }
-        self.acknowledge(now);
+        self.acknowledge();
         busy |= self.sweep(now);
         self.lane.flush();
         busy
@@ -460,7 +463,11 @@ impl<L: Lane, A: App> Endpoint<L, A> {
     fn ask(&mut self, now: u64) {
         if now >= self.next_question {
             self.next_question = now + ARP_RETRY;
-            self.send_bytes(&write_arp(true, (self.lane.mac(), self.options.first), ([0; 6], self.options.peer)));
+            // From each address, so that the gateway knows them all before it needs them.
+            for address in 0..self.options.addresses.min(ANNOUNCED) {
+                let from = (self.lane.mac(), self.options.first + address);
+                self.send_bytes(&write_arp(true, from, ([0; 6], self.options.peer)));
+            }
         }
     }
 
@@ -903,7 +910,7 @@ impl<L: Lane, A: App> Endpoint<L, A> {
         self.lane.transmit(frame, TxChecksum::Tcp { l2_len: 14, l3_len: 20 });
     }
 
-    fn acknowledge(&mut self, _now: u64) {
+    fn acknowledge(&mut self) {
         for at in 0..self.unacknowledged.len() {
             let id = self.unacknowledged[at];
             let c = &mut self.connections[id as usize];

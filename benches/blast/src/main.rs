@@ -48,7 +48,7 @@ fn execute(arguments: &Arguments) -> Result<bool, String> {
         _ => {}
     }
 
-    let (port, south_port) = (north.port, south.as_ref().map(|wire| wire.port.name().to_owned()));
+    let port = north.port;
     let connections = arguments.connections + arguments.idle;
     let mut clients = Endpoint::new(north.lane, Client::new(client(arguments)), client_host(arguments, connections));
     let (south_port, mut backends) = match south {
@@ -56,7 +56,7 @@ fn execute(arguments: &Arguments) -> Result<bool, String> {
             let server = Server::new(arguments.reply() as usize);
             (Some(wire.port), Some(Endpoint::new(wire.lane, server, backend_host(arguments, connections))))
         }
-        None => (None, { let _ = south_port; None }),
+        None => (None, None),
     };
     let plan = Plan {
         warm_up: nanoseconds(arguments.warm_up),
@@ -64,12 +64,14 @@ fn execute(arguments: &Arguments) -> Result<bool, String> {
         timeout: nanoseconds(arguments.timeout),
         admin: arguments.gateway_admin.clone(),
     };
-    let outcome = run::run(&mut clients, backends.as_mut(), connections, &plan)?;
+    let slots = backend_host(arguments, connections).connections.max(connections);
+    let outcome = run::run(&mut clients, backends.as_mut(), slots, &plan)?;
     let memory = match eal.memory_mode() {
         MemoryMode::Hugepages => "hugepages",
         MemoryMode::Ordinary => "ordinary pages",
     };
-    let sides = (side(&port, &clients), south_port.zip(backends.as_ref()).map(|(port, backends)| side(&port, backends)));
+    let sides =
+        (side(&port, &clients), south_port.zip(backends.as_ref()).map(|(port, backends)| side(&port, backends)));
     let report = report(arguments, memory, &eal.version(), &clients, outcome, sides);
     let json = serde_json::to_string_pretty(&report).map_err(|error| error.to_string())?;
     match arguments.json.as_deref() {
@@ -157,7 +159,7 @@ fn report(
     outcome: Outcome,
     (north, south): (Side, Option<Side>),
 ) -> Report {
-    let (counters, measured) = (clients.app().counters(), clients.app().measured());
+    let (counters, measured) = (outcome.clients, clients.app().measured());
     let seconds = arguments.duration;
     let gigabits = |bytes: u64| bytes as f64 * 8.0 / seconds / 1e9;
     let (gateway_busy, gateway_problem) = match outcome.gateway {

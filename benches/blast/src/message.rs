@@ -212,9 +212,12 @@ impl Reader {
         let mut fields = [httparse::EMPTY_HEADER; FIELDS];
         let mut response = httparse::Response::new(&mut fields);
         let httparse::Status::Complete(len) = response.parse(bytes).map_err(|_| Malformed)? else { return Ok(None) };
-        let mut head = Head { len, status: response.code.unwrap_or(0), nonce: [0; NONCE], body: body(response.headers)? };
+        let mut head =
+            Head { len, status: response.code.unwrap_or(0), nonce: [0; NONCE], body: body(response.headers)? };
         let nonce = response.headers.iter().find(|field| field.name.eq_ignore_ascii_case("x-nonce"));
-        if let Some(nonce) = nonce.and_then(|field| field.value.first_chunk::<NONCE>().filter(|_| field.value.len() == NONCE)) {
+        if let Some(nonce) =
+            nonce.and_then(|field| field.value.first_chunk::<NONCE>().filter(|_| field.value.len() == NONCE))
+        {
             head.nonce = *nonce;
             let at = memmem::find(bytes, nonce);
             self.learn(bytes, at, head);
@@ -262,7 +265,9 @@ impl Reader {
 }
 
 fn body(fields: &[httparse::Header<'_>]) -> Result<u64, Malformed> {
-    let Some(field) = fields.iter().find(|field| field.name.eq_ignore_ascii_case("content-length")) else { return Ok(0) };
+    let Some(field) = fields.iter().find(|field| field.name.eq_ignore_ascii_case("content-length")) else {
+        return Ok(0);
+    };
     std::str::from_utf8(field.value).ok().and_then(|value| value.trim().parse().ok()).ok_or(Malformed)
 }
 

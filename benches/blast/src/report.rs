@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use blast::Wrong;
 use blast::client::{ClientCounters, Measured};
 use blast::endpoint::TcpCounters;
 use blast::server::ServerCounters;
-use blast::Wrong;
 use serde::Serialize;
 
 /// Above this share of its core, the generator is at its end.

@@ -3,6 +3,8 @@
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use blast::client::ClientCounters;
+use blast::server::ServerCounters;
 use blast::{Client, Endpoint, Server};
 use pmd::Lane;
 
@@ -12,7 +14,7 @@ use crate::admin::{self, Sample};
 const PATIENCE: u64 = 60 * SECOND;
 
 /// Connections reset in one turn when the run is over, so that they do not overrun the wire.
-const RESETS_A_TURN: usize = 32;
+const RESETS_A_TURN: u32 = 32;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -27,14 +29,16 @@ pub(crate) struct Plan {
 }
 
 /// What came of it, beside what the hosts counted.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Outcome {
     /// Share of our core, while measuring.
     pub(crate) busy: f64,
     pub(crate) gateway: Option<Result<f64, String>>,
     pub(crate) backlog: u64,
     /// Backends' errors, before the end of all connections made more.
-    pub(crate) backends: blast::server::ServerCounters,
+    pub(crate) backends: ServerCounters,
+    /// What the clients counted, likewise.
+    pub(crate) clients: ClientCounters,
     /// Connections of the clients that were open at the end of the measurement.
     pub(crate) live: usize,
 }
@@ -42,12 +46,21 @@ pub(crate) struct Outcome {
 enum Phase {
     /// Until idle connections are open.
     Opening,
-    WarmingUp { sample_at: u64, until: u64 },
-    Measuring { until: u64 },
+    WarmingUp {
+        sample_at: u64,
+        until: u64,
+    },
+    Measuring {
+        until: u64,
+    },
     /// Load goes on until the last sample is there.
     Sampling,
-    Finishing { until: u64 },
-    Resetting { next: u32 },
+    Finishing {
+        until: u64,
+    },
+    Resetting {
+        next: u32,
+    },
 }
 
 /// Runs it.
@@ -64,7 +77,7 @@ pub(crate) fn run<L: Lane>(
     let mut phase = Phase::Opening;
     let (mut busy, mut total, mut last) = (0u64, 0u64, 0u64);
     let (mut before, mut after): (Option<Sampling>, Option<Sampling>) = (None, None);
-    let mut outcome = Outcome { busy: 0.0, gateway: None, backlog: 0, backends: Default::default(), live: 0 };
+    let mut outcome = Outcome::default();
     loop {
         let now = u64::try_from(clock.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let mut any = north.turn(now);
@@ -73,7 +86,9 @@ pub(crate) fn run<L: Lane>(
         }
         match &mut phase {
             Phase::Opening => {
-                if north.ready() && north.app().idle_open() {
+                let ready = north.ready() && south.as_ref().is_none_or(|south| south.ready());
+                north.app_mut().begin(ready);
+                if ready && north.app().idle_open() {
                     let until = now + plan.warm_up;
                     north.app_mut().measure(until, until + plan.duration);
                     phase = Phase::WarmingUp { sample_at: now + plan.warm_up / 2, until };
@@ -111,17 +126,25 @@ pub(crate) fn run<L: Lane>(
             }
             Phase::Finishing { until } => {
                 if north.app().outstanding() == 0 || now >= *until {
+                    outcome.clients = north.app().counters();
                     outcome.backends = south.as_ref().map(|south| south.app().counters()).unwrap_or_default();
                     phase = Phase::Resetting { next: 0 };
                 }
             }
             Phase::Resetting { next } => {
-                for _ in 0..RESETS_A_TURN.min((connections - *next) as usize) {
-                    north.abort(now, *next);
-                    *next += 1;
+                // The backends' too: the gateway would keep them in its pool, for the next run to stumble over.
+                for id in *next..*next + RESETS_A_TURN {
+                    north.abort(now, id);
+                    if let Some(south) = &mut south {
+                        south.abort(now, id);
+                    }
                 }
-                if *next == connections {
+                *next += RESETS_A_TURN;
+                if *next >= connections {
                     north.turn(now);
+                    if let Some(south) = &mut south {
+                        south.turn(now);
+                    }
                     break;
                 }
             }

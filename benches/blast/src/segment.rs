@@ -278,9 +278,13 @@ mod tests {
     #[test]
     fn arp_is_read() {
         let question = write_arp(true, ([2; 6], 10), ([0; 6], 11));
-        assert!(matches!(parse(&question), Packet::Arp { question: true, sender: 10, target: 11, mac } if mac == [2; 6]));
+        assert!(
+            matches!(parse(&question), Packet::Arp { question: true, sender: 10, target: 11, mac } if mac == [2; 6])
+        );
         let answer = write_arp(false, ([3; 6], 11), ([2; 6], 10));
-        assert!(matches!(parse(&answer), Packet::Arp { question: false, sender: 11, target: 10, mac } if mac == [3; 6]));
+        assert!(
+            matches!(parse(&answer), Packet::Arp { question: false, sender: 11, target: 10, mac } if mac == [3; 6])
+        );
     }
 
     #[test]

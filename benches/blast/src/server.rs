@@ -45,7 +45,7 @@ pub struct ServerState {
     body: u64,
     came: u64,
     /// A head that came in parts.
-    head: Option<Box<Vec<u8>>>,
+    head: Option<Box<[u8]>>,
 }
 
 impl Server {
@@ -79,7 +79,7 @@ impl Server {
             match self.head(state, bytes) {
                 Ok(Some(len)) => bytes = bytes.get(len..).unwrap_or_default(),
                 Ok(None) if bytes.len() < HEAD => {
-                    state.head = Some(Box::new(bytes.to_vec()));
+                    state.head = Some(bytes.into());
                     return Do::Nothing;
                 }
                 _ => {
@@ -131,8 +131,8 @@ impl App for Server {
     fn receive(&mut self, _now: u64, _id: u32, state: &mut ServerState, bytes: &[u8]) -> Do {
         match state.head.take() {
             None => self.bytes(state, bytes),
-            Some(mut head) => {
-                head.extend_from_slice(bytes);
+            Some(head) => {
+                let head = [&head, bytes].concat();
                 self.bytes(state, &head)
             }
         }

@@ -16,7 +16,11 @@ fn requests_are_answered() {
         assert!(done.replies >= u64::from(busy) * 3, "{busy} x {reply}, {upload}: {done:?}");
         assert_eq!((done.errors(), done.requests), (0, done.replies), "{done:?}");
         let tcp = scene.north.counters();
-        assert_eq!((tcp.retransmissions, tcp.fast_retransmissions, tcp.out_of_order, tcp.stray), (0, 0, 0, 0), "{tcp:?}");
+        assert_eq!(
+            (tcp.retransmissions, tcp.fast_retransmissions, tcp.out_of_order, tcp.stray),
+            (0, 0, 0, 0),
+            "{tcp:?}"
+        );
         assert_eq!(scene.south.app().counters().errors(), 0);
     }
 }
@@ -33,7 +37,8 @@ fn requests_and_replies_ride_with_the_acknowledgments() {
 
 #[test]
 fn connections_for_one_request_each_leave_nothing_behind() {
-    let mut scene = Scene::new(1, clean(), blast::ClientOptions { close: true, ..options(20, 60, 0) }, Fault::ServerCloses);
+    let mut scene =
+        Scene::new(1, clean(), blast::ClientOptions { close: true, ..options(20, 60, 0) }, Fault::ServerCloses);
     let done = scene.run(Duration::from_millis(300));
     assert!(done.replies > 1000, "{done:?}");
     assert_eq!((done.errors(), done.requests), (0, done.replies), "{done:?}");
@@ -46,7 +51,9 @@ fn connections_for_one_request_each_leave_nothing_behind() {
 #[test]
 fn loss_reordering_and_duplication_hang_nothing_and_spoil_nothing() {
     for seed in 0..4 {
-        for (busy, reply, upload, close) in [(20, 60, 0, false), (20, 20000, 0, false), (8, 60, 200_000, false), (20, 60, 0, true)] {
+        for (busy, reply, upload, close) in
+            [(20, 60, 0, false), (20, 20000, 0, false), (8, 60, 200_000, false), (20, 60, 0, true)]
+        {
             let path = PathOptions {
                 loss: 0.02,
                 duplication: 0.01,
@@ -56,9 +63,14 @@ fn loss_reordering_and_duplication_hang_nothing_and_spoil_nothing() {
                 ..clean()
             };
             let fault = if close { Fault::ServerCloses } else { Fault::None };
-            let mut scene = Scene::new(seed, path, blast::ClientOptions { close, ..options(busy, reply, upload) }, fault);
+            let mut scene =
+                Scene::new(seed, path, blast::ClientOptions { close, ..options(busy, reply, upload) }, fault);
             let done = scene.run(Duration::from_secs(2));
-            assert!(done.replies > 200, "seed {seed}, {reply}, {upload}, {close}: {done:?} {:?}", scene.north.counters());
+            assert!(
+                done.replies > 200,
+                "seed {seed}, {reply}, {upload}, {close}: {done:?} {:?}",
+                scene.north.counters()
+            );
             assert_eq!((done.errors(), done.requests), (0, done.replies), "seed {seed}, {close}: {done:?}");
             assert!(scene.north.counters().retransmissions + scene.south.counters().retransmissions > 0);
         }

@@ -20,7 +20,10 @@ pub(crate) enum Fault {
     None,
     /// Nothing; it closes behind each response.
     ServerCloses,
-    Stall { from: u64, to: u64 },
+    Stall {
+        from: u64,
+        to: u64,
+    },
     Swap,
     Cut,
     CutAndClose,
@@ -85,9 +88,17 @@ impl Scene {
             retries: 6,
             in_flight: 700_000,
         };
-        let other = HostOptions { first: GATEWAY, addresses: 1, peer: CLIENTS, listens: true, connections: 2 * connections + 8, ..host.clone() };
+        let other = HostOptions {
+            first: GATEWAY,
+            addresses: 1,
+            peer: CLIENTS,
+            listens: true,
+            connections: 2 * connections + 8,
+            ..host
+        };
         let other = if fault == Fault::Refuse { HostOptions { port: 81, ..other } } else { other };
-        let peer = Peer { reply: client.reply, server: Server::new(client.reply as usize), fault, served: 0, last: [0; 16] };
+        let peer =
+            Peer { reply: client.reply, server: Server::new(client.reply as usize), fault, served: 0, last: [0; 16] };
         Self { clock, north: Endpoint::new(left, Client::new(client), host), south: Endpoint::new(right, peer, other) }
     }
 
@@ -142,7 +153,7 @@ impl Peer {
 
     fn spoil(&mut self, state: &mut PeerState, len: u32) -> Do {
         self.served += 1;
-        let spoilt = self.served % EVERY == 0;
+        let spoilt = self.served.is_multiple_of(EVERY);
         let mut whole = vec![0; len as usize];
         self.server.fill(&state.inner, 0, &mut whole);
         let head = whole.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
@@ -223,7 +234,8 @@ impl App for Peer {
     }
     fn deadline(&self, state: &PeerState) -> u64 {
         // A reset a little after a part of a reply went out.
-        let cut = self.fault == Fault::CutAndReset && state.reply.as_ref().is_some_and(|reply| (reply.len() as u64) < self.reply);
+        let cut = self.fault == Fault::CutAndReset
+            && state.reply.as_ref().is_some_and(|reply| (reply.len() as u64) < self.reply);
         if cut { 0 } else { u64::MAX }
     }
     fn expired(&mut self, _now: u64, _id: u32, _state: &mut PeerState) -> Do {
