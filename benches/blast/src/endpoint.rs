@@ -75,6 +75,8 @@ pub struct HostOptions {
     pub retries: u8,
     /// Bytes under way above which only first segments of messages are sent.
     pub in_flight: u64,
+    /// Where ports and sequence numbers begin; nanoseconds of the wall clock keep one run from meeting the last one's connections.
+    pub seed: u64,
 }
 
 /// What the application wants of a connection.
@@ -324,11 +326,12 @@ impl<L: Lane, A: App> Endpoint<L, A> {
             swept: 0,
             slots: vec![NONE; options.addresses as usize * 65536],
             free: if options.listens { (0..options.connections).rev().collect() } else { Vec::new() },
-            next_port: 0,
+            next_port: (options.seed % u64::from((PORTS.end - PORTS.start) * options.addresses)) as u32,
             unacknowledged: Vec::new(),
             waiting: VecDeque::new(),
             in_flight: 0,
-            sequence: 0x1357_9bdf,
+            // Faster than connections use it up.
+            sequence: (options.seed >> 6) as u32,
             counters: TcpCounters::default(),
             burst: Burst::new(),
             lane,
@@ -570,9 +573,10 @@ impl<L: Lane, A: App> Endpoint<L, A> {
         }
     }
 
-    /// Grows with each connection, as RFC 9293 §3.4.1 wants it of a clock, so that a 4-tuple can be used again.
+    /// Grows with each connection, as RFC 9293 §3.4.1 wants it of a clock, by more than a message when all ports were used once,
+    /// and by less than half of all numbers until then: so a peer in TIME-WAIT takes the next SYN (RFC 6191 §2).
     fn initial_sequence(&mut self) -> u32 {
-        self.sequence = self.sequence.wrapping_add(64_007);
+        self.sequence = self.sequence.wrapping_add(64);
         self.sequence
     }
 

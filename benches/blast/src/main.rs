@@ -116,6 +116,7 @@ fn client_host(arguments: &Arguments, connections: u32) -> HostOptions {
         delayed_ack: 10_000_000,
         retries: 5,
         in_flight: arguments.in_flight,
+        seed: std::time::UNIX_EPOCH.elapsed().map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(0)),
     }
 }
 

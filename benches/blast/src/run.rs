@@ -13,8 +13,10 @@ use crate::admin::{self, Sample};
 /// Nanoseconds that the gateway gets to answer ARP, and to accept all idle connections.
 const PATIENCE: u64 = 60 * SECOND;
 
-/// Connections reset in one turn when the run is over, so that they do not overrun the wire.
-const RESETS_A_TURN: u32 = 32;
+/// Connections reset at a time when the run is over, and nanoseconds from one time to the next: a wire's ring holds a few times as
+/// many, and a reset that is lost leaves a connection behind.
+const RESETS: u32 = 128;
+const RESETS_EVERY: u64 = 2_000_000;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -60,6 +62,7 @@ enum Phase {
     },
     Resetting {
         next: u32,
+        at: u64,
     },
 }
 
@@ -128,18 +131,19 @@ pub(crate) fn run<L: Lane>(
                 if north.app().outstanding() == 0 || now >= *until {
                     outcome.clients = north.app().counters();
                     outcome.backends = south.as_ref().map(|south| south.app().counters()).unwrap_or_default();
-                    phase = Phase::Resetting { next: 0 };
+                    phase = Phase::Resetting { next: 0, at: now };
                 }
             }
-            Phase::Resetting { next } => {
+            Phase::Resetting { next, at } if now >= *at => {
                 // The backends' too: the gateway would keep them in its pool, for the next run to stumble over.
-                for id in *next..*next + RESETS_A_TURN {
+                for id in *next..*next + RESETS {
                     north.abort(now, id);
                     if let Some(south) = &mut south {
                         south.abort(now, id);
                     }
                 }
-                *next += RESETS_A_TURN;
+                *next += RESETS;
+                *at = now + RESETS_EVERY;
                 if *next >= connections {
                     north.turn(now);
                     if let Some(south) = &mut south {
@@ -148,6 +152,7 @@ pub(crate) fn run<L: Lane>(
                     break;
                 }
             }
+            Phase::Resetting { .. } => {}
         }
         last = now;
     }

@@ -87,6 +87,7 @@ impl Scene {
             delayed_ack: 2_000_000,
             retries: 6,
             in_flight: 700_000,
+            seed,
         };
         let other = HostOptions {
             first: GATEWAY,
@@ -108,8 +109,8 @@ impl Scene {
         self.north.app_mut().measure(0, end);
         let mut now = 0;
         let mut calm = 0;
-        while calm < 50_000 {
-            now += 2_000;
+        while calm < 20_000 {
+            now += 5_000;
             self.clock.advance_to(Duration::from_nanos(now));
             let stalled = matches!(self.south.app().fault, Fault::Stall { from, to } if (from..to).contains(&now));
             self.north.turn(now);
