@@ -93,6 +93,8 @@ fn start_dpdk(configuration: &Configuration) -> Result<Eal, Failure> {
             schema::Hugepages::Required => pmd::Hugepages::Required,
             schema::Hugepages::Off => pmd::Hugepages::Off,
         },
+        // The process at the other end of such a device maps our memory, which has to be few files for that.
+        single_file_segments: spec.ports.iter().any(|port| port.device.contains("virtio_user")),
         devices: spec.ports.iter().map(|port| port.device.to_string()).collect(),
         ..EalOptions::default()
     };
