@@ -78,8 +78,9 @@ pub fn encode_request(head: &RequestHead<'_>, options: &ForwardOptions<'_>, out:
             }
         }
         encode_address(options.client, out);
+        out.extend_from_slice(b"\r\nX-Forwarded-Proto: ");
+        out.extend_from_slice(options.scheme.as_bytes());
         out.extend_from_slice(b"\r\n");
-        field(out, b"X-Forwarded-Proto", options.scheme.as_bytes());
     }
     encode_via(head.version, options.via, out);
     out.extend_from_slice(b"\r\n");
@@ -266,7 +267,11 @@ fn encode_end_to_end(head: &ResponseHead<'_>, out: &mut Vec<u8>) {
 fn encode_framing(framing: Framing, out: &mut Vec<u8>) {
     match framing {
         Framing::None | Framing::UntilClose => {}
-        Framing::Length(length) => field(out, b"Content-Length", itoa::Buffer::new().format(length).as_bytes()),
+        Framing::Length(length) => {
+            out.extend_from_slice(b"Content-Length: ");
+            out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
         Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
     }
 }
@@ -300,12 +305,17 @@ fn encode_via(received: Version, pseudonym: Option<&str>, out: &mut Vec<u8>) {
 fn encode_address(address: IpAddr, out: &mut Vec<u8>) {
     match address.to_canonical() {
         IpAddr::V4(v4) => {
-            let mut number = itoa::Buffer::new();
             for (at, octet) in v4.octets().into_iter().enumerate() {
                 if at > 0 {
                     out.push(b'.');
                 }
-                out.extend_from_slice(number.format(octet).as_bytes());
+                if octet >= 100 {
+                    out.push(b'0' + octet / 100);
+                }
+                if octet >= 10 {
+                    out.push(b'0' + octet / 10 % 10);
+                }
+                out.push(b'0' + octet % 10);
             }
         }
         IpAddr::V6(v6) => {

@@ -299,21 +299,32 @@ pub(super) struct Options {
 
 impl Options {
     fn note(&mut self, value: &[u8]) {
-        for option in members(value) {
+        // Nearly always it is one, and known.
+        if self.take(value) {
             self.count += 1;
-            if self.count > MAX_CONNECTION_OPTIONS {
-                self.too_many = true;
-                return;
-            }
-            match option.len() {
-                5 if is(option, b"close") => self.close = true,
-                10 if is(option, b"keep-alive") => self.keep_alive = true,
-                7 if is(option, b"upgrade") => self.upgrade = true,
-                2 if is(option, b"te") => self.te = true,
-                0 => {}
-                _ => self.names_fields = true,
+        } else {
+            for option in members(value) {
+                self.count += 1;
+                if self.count > MAX_CONNECTION_OPTIONS {
+                    break;
+                }
+                self.names_fields |= !self.take(option) && !option.is_empty();
             }
         }
+        self.too_many |= self.count > MAX_CONNECTION_OPTIONS;
+    }
+
+    /// Whether it is one that is known here.
+    #[inline]
+    fn take(&mut self, option: &[u8]) -> bool {
+        match option.len() {
+            5 if is(option, b"close") => self.close = true,
+            10 if is(option, b"keep-alive") => self.keep_alive = true,
+            7 if is(option, b"upgrade") => self.upgrade = true,
+            2 if is(option, b"te") => self.te = true,
+            _ => return false,
+        }
+        true
     }
 }
 
@@ -323,37 +334,41 @@ impl<'b> Scan<'b> {
     /// A name begins where its line does, so the line before it, of which httparse does not tell the end, ends there.
     #[inline]
     pub(super) fn over<const RESPONSE: bool>(head: &'b [u8], headers: &[httparse::Header<'b>]) -> Option<Self> {
-        let start_of = |header: &httparse::Header<'_>| header.name.as_ptr().addr().wrapping_sub(head.as_ptr().addr());
         let bytes = head.strip_suffix(b"\r\n")?;
-        let section = headers.first().map_or(bytes.len(), start_of);
-        if !bytes.get(..section)?.ends_with(b"\r\n") {
+        let distance = |from: *const u8, to: &httparse::Header<'_>| to.name.as_ptr().addr().wrapping_sub(from.addr());
+        let section = headers.first().map_or(bytes.len(), |first| distance(bytes.as_ptr(), first));
+        let (first_line, mut rest) = bytes.split_at_checked(section)?;
+        if !first_line.ends_with(b"\r\n") {
             return None;
         }
         let mut scan = Self { layout: Layout::new(bytes, section), ..Self::default() };
-        let mut start = section;
         for (index, header) in headers.iter().enumerate() {
-            let end = headers.get(index + 1).map_or(bytes.len(), start_of);
-            let line = bytes.get(start..end)?;
-            if !line.ends_with(b"\r\n") {
+            let name = header.name.as_bytes();
+            let len = headers.get(index + 1).map_or(rest.len(), |next| distance(name.as_ptr(), next));
+            let start = bytes.len() - rest.len();
+            let line;
+            (line, rest) = rest.split_at_checked(len)?;
+            if line.last_chunk() != Some(b"\r\n") {
                 return None;
             }
-            let name = header.name.as_bytes();
-            let plain = line.len() == name.len() + header.value.len() + 4 && line.get(name.len() + 1) == Some(&b' ');
+            let plain = len == name.len() + header.value.len() + 4 && line.get(name.len() + 1) == Some(&b' ');
             let known = known(name);
+            if known.is_none() && plain {
+                continue;
+            }
             if let Some(known) = known {
                 scan.note(known, header.value);
             }
             if RESPONSE {
                 let known = known.filter(|known| !known.is_of_requests());
                 if known.is_some() || !plain {
-                    scan.layout.mark(start, end, known);
+                    scan.layout.mark(start, start + len, known);
                 }
             } else if index == 0 && plain && name == b"Host" {
-                scan.layout.has_host(end);
-            } else if known.is_some() || !plain {
-                scan.layout.mark(start, end, known);
+                scan.layout.has_host(start + len);
+            } else {
+                scan.layout.mark(start, start + len, known);
             }
-            start = end;
         }
         if scan.connection.names_fields {
             scan.layout.forget_marks();
@@ -402,4 +417,43 @@ pub(super) fn decimal(value: &[u8]) -> Option<u64> {
         b.is_ascii_digit().then_some(())?;
         number.checked_mul(10)?.checked_add(u64::from(b - b'0'))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_names_are_known_in_any_case_and_no_others_are() {
+        let names = [
+            "te",
+            "host",
+            "expect",
+            "upgrade",
+            "forwarded",
+            "connection",
+            "keep-alive",
+            "content-length",
+            "http2-settings",
+            "x-forwarded-for",
+            "proxy-connection",
+            "x-forwarded-host",
+            "x-forwarded-port",
+            "transfer-encoding",
+            "x-forwarded-proto",
+            "proxy-authenticate",
+            "proxy-authorization",
+        ];
+        for name in names {
+            assert!(known(name.as_bytes()).is_some(), "{name}");
+            for at in 0..name.len() {
+                for b in (0..=u8::MAX).filter(|&b| is_token(b)) {
+                    let mut other = name.as_bytes().to_vec();
+                    other[at] = b;
+                    let expected = names.iter().any(|name| other.eq_ignore_ascii_case(name.as_bytes()));
+                    assert_eq!(known(&other).is_some(), expected, "{}", other.escape_ascii());
+                }
+            }
+        }
+    }
 }
