@@ -64,6 +64,8 @@ LINKS
     sandbox_no_offloads "$NS_CLIENT" eth0 && sandbox_no_offloads "$NS_MR" mr-north mr-south &&
         sandbox_no_offloads "$NS_LAN" south b1 b2 && sandbox_no_offloads "$NS_B1" eth0 &&
         sandbox_no_offloads "$NS_B2" eth0 || return
+    # The bridge is a switch: no netfilter between its ports.
+    ip netns exec "$NS_LAN" sh -c 'f=/proc/sys/net/bridge/bridge-nf-call-iptables; [ ! -e $f ] || echo 0 >$f'
     ip -n "$NS_LAN" -batch - <<LAN || return
 link add lan type bridge stp_state 0 forward_delay 0 mcast_snooping 0
 link set south master lan up
@@ -76,11 +78,27 @@ LAN
     ip netns exec "$NS_MR" sh -c '
         echo 0 >/proc/sys/net/ipv4/ip_forward
         echo 8 >/proc/sys/net/ipv4/conf/all/arp_ignore' || return
-    ip -n "$NS_MR" -batch - <<MR
+    ip -n "$NS_MR" -batch - <<MR || return
 link set lo up
 link set mr-north arp off up
 link set mr-south arp off up
 MR
+    sandbox_kernel_ingress off
+}
+
+# Whether the kernel in `mr` looks at what comes in, behind the packet socket that Millrace reads from. It has no address
+# there and would look every frame up for nothing.
+sandbox_kernel_ingress() {
+    if [[ $1 == on ]]; then
+        ip netns exec "$NS_MR" nft delete table netdev bypass
+        return
+    fi
+    ip netns exec "$NS_MR" nft -f - <<NFT
+table netdev bypass {
+    chain north { type filter hook ingress device "mr-north" priority 0; policy drop; }
+    chain south { type filter hook ingress device "mr-south" priority 0; policy drop; }
+}
+NFT
 }
 
 sandbox_no_offloads() {
@@ -104,6 +122,7 @@ HOST
 
 # Gives the kernel in `mr` Millrace's addresses (`on`), for a proxy that uses sockets, or takes them away (`off`).
 sandbox_kernel_addresses() {
+    sandbox_kernel_ingress "$1" || return
     if [[ $1 == on ]]; then
         ip netns exec "$NS_MR" sh -c 'echo 0 >/proc/sys/net/ipv4/conf/all/arp_ignore' || return
         ip -n "$NS_MR" -batch - <<ON

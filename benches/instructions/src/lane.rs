@@ -98,6 +98,10 @@ impl Lane for MemoryLane {
         self.counters
     }
 
+    fn allocate_reserved(&mut self) -> Option<MemoryFrame> {
+        self.allocate()
+    }
+
     fn frames_in_use(&self) -> usize {
         self.received.len() + self.sent.len()
     }

@@ -183,6 +183,10 @@ spec:
             self.lane.counters()
         }
 
+        fn allocate_reserved(&mut self) -> Option<Self::Frame> {
+            self.lane.allocate_reserved()
+        }
+
         fn frames_in_use(&self) -> usize {
             self.lane.frames_in_use()
         }

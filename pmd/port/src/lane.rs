@@ -54,6 +54,9 @@ pub enum TxChecksum {
     },
 }
 
+/// Frames beyond its pool that a lane has in reserve for small packets: two bursts.
+pub const RESERVE: u32 = 64;
+
 /// What a lane counted since it was made. All counters only grow.
 /// `allocated = transmitted + dropped + frames freed or still held by the core` holds at any time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -93,6 +96,9 @@ pub trait Lane {
 
     /// An empty frame to be filled and transmitted; `None`, and counted, when the pool is empty.
     fn allocate(&mut self) -> Option<Self::Frame>;
+
+    /// The same from the lane's small reserve where the pool is empty: for what makes others give buffers back, like ACKs.
+    fn allocate_reserved(&mut self) -> Option<Self::Frame>;
 
     /// Stages `frame` for sending. A full stage is flushed at once.
     fn transmit(&mut self, frame: Self::Frame, checksum: TxChecksum);

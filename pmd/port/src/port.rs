@@ -12,7 +12,7 @@ use dpdk_sys as sys;
 
 use crate::eal::{Eal, Runtime, log};
 use crate::error::{Errno, PortError, check};
-use crate::lane::Link;
+use crate::lane::{Link, RESERVE};
 use crate::mempool::Mempool;
 use crate::offload::Offloads;
 use crate::queue::DpdkLane;
@@ -47,7 +47,8 @@ impl Default for PortOptions {
 pub struct Port {
     shared: Arc<Shared>,
     /// One a queue; taken along by the lane's maker only as a shared handle.
-    pools: Vec<Mempool>,
+    /// Each lane's pool, and its reserve.
+    pools: Vec<(Mempool, Mempool)>,
     /// Queues whose lane was handed out.
     taken: Vec<bool>,
     started: bool,
@@ -146,9 +147,9 @@ impl Port {
             return Err(PortError::NotStarted { device: device() });
         }
         match (self.pools.get(usize::from(queue)), self.taken.get_mut(usize::from(queue))) {
-            (Some(pool), Some(taken)) if !*taken => {
+            (Some((pool, reserve)), Some(taken)) if !*taken => {
                 *taken = true;
-                Ok(DpdkLane::new(Arc::clone(&self.shared), queue, pool.share()))
+                Ok(DpdkLane::new(Arc::clone(&self.shared), queue, pool.share(), reserve.share()))
             }
             _ => Err(PortError::NoLane { device: device(), queue }),
         }
@@ -214,7 +215,7 @@ impl Port {
     /// The pool of a queue's lane.
     #[must_use]
     pub fn pool(&self, queue: u16) -> Option<&Mempool> {
-        self.pools.get(usize::from(queue))
+        self.pools.get(usize::from(queue)).map(|(pool, _)| pool)
     }
 
     /// What the device counted.
@@ -316,7 +317,11 @@ impl Opened {
         Ok(interface.and_then(Interface::mtu).map_or(mtu, |below| mtu.min(below)))
     }
 
-    fn configure(&self, options: &PortOptions, info: &sys::rte_eth_dev_info) -> Result<Vec<Mempool>, PortError> {
+    fn configure(
+        &self,
+        options: &PortOptions,
+        info: &sys::rte_eth_dev_info,
+    ) -> Result<Vec<(Mempool, Mempool)>, PortError> {
         let queues = options.queues;
         let available = info.max_rx_queues.min(info.max_tx_queues);
         if queues == 0 || queues > available {
@@ -350,9 +355,12 @@ impl Opened {
         let socket = unsafe { sys::rte_eth_dev_socket_id(self.id) };
         let mut pools = Vec::new();
         for queue in 0..queues {
-            let pool = Mempool::create(options.mbufs, options.data_room, socket)
-                .map_err(|cause| PortError::Memory { device: self.device.clone(), mbufs: options.mbufs, cause })?;
-            self.runtime.keep(pool.raw());
+            let create = |mbufs| {
+                Mempool::create(mbufs, options.data_room, socket)
+                    .inspect(|pool| self.runtime.keep(pool.raw()))
+                    .map_err(|cause| PortError::Memory { device: self.device.clone(), mbufs, cause })
+            };
+            let (pool, reserve) = (create(options.mbufs)?, create(RESERVE)?);
             // -1 ("any") stays all ones, as DPDK wants it.
             let on = socket as u32;
             self.step("set up a receive queue", || {
@@ -363,7 +371,7 @@ impl Opened {
                 // SAFETY: as above.
                 unsafe { sys::rte_eth_tx_queue_setup(self.id, queue, tx, on, ptr::null()) }
             })?;
-            pools.push(pool);
+            pools.push((pool, reserve));
         }
         Ok(pools)
     }

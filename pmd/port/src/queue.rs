@@ -24,13 +24,14 @@ pub struct DpdkLane {
     queue: u16,
     offloads: Offloads,
     pool: Mempool,
+    reserve: Mempool,
     shared: Arc<Shared>,
     /// One core's: a lane may move to its thread, and is not shared.
     _not_sync: std::marker::PhantomData<std::cell::Cell<()>>,
 }
 
 impl DpdkLane {
-    pub(crate) fn new(shared: Arc<Shared>, queue: u16, pool: Mempool) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, queue: u16, pool: Mempool, reserve: Mempool) -> Self {
         Self {
             stage: Burst::new(),
             staged_bytes: 0,
@@ -40,6 +41,7 @@ impl DpdkLane {
             queue,
             offloads: shared.offloads,
             pool,
+            reserve,
             shared,
             _not_sync: std::marker::PhantomData,
         }
@@ -114,6 +116,11 @@ impl Lane for DpdkLane {
         frame
     }
 
+    #[cold]
+    fn allocate_reserved(&mut self) -> Option<Mbuf> {
+        self.pool.allocate().or_else(|| self.reserve.allocate())
+    }
+
     #[inline]
     fn transmit(&mut self, mut frame: Mbuf, checksum: TxChecksum) {
         // What the device said when the frame came in says nothing about its going out; how its memory is attached does.
@@ -173,6 +180,6 @@ impl Lane for DpdkLane {
     }
 
     fn frames_in_use(&self) -> usize {
-        self.pool.in_use() as usize
+        (self.pool.in_use() + self.reserve.in_use()) as usize
     }
 }

@@ -47,7 +47,7 @@ fn receiving_stops_without_mbufs_and_goes_on_with_them() {
                 held.extend(burst.drain(..));
             }
             assert!(held.len() > 255 - BURST, "{}", held.len());
-            assert_eq!(lane.frames_in_use() as usize, held.len());
+            assert_eq!(lane.frames_in_use(), held.len());
             drop(held);
             assert_eq!(lane.frames_in_use(), 0);
         }

@@ -6,7 +6,7 @@ use std::thread;
 
 use common::{every_length, in_own_process, number, numbered, open, options};
 use pmd::error::PortError;
-use pmd::{BURST, Burst, Eal, EalError, Frame, Lane, Mbuf, Port, PortOptions, TxChecksum};
+use pmd::{BURST, Burst, Eal, EalError, Frame, Lane, Mbuf, Port, PortOptions, RESERVE, TxChecksum};
 
 /// Sends and receives on the same lane until `frames` came back.
 fn loop_back(lane: &mut impl Lane<Frame = Mbuf>, frames: u32) {
@@ -84,6 +84,9 @@ fn an_empty_pool_refuses_and_recovers() {
             assert_eq!(lane.frames_in_use(), 255);
             assert!(lane.allocate().is_none());
             assert_eq!(lane.counters().pool_empty, refused + 2);
+            let reserved: Vec<_> = std::iter::from_fn(|| lane.allocate_reserved()).collect();
+            assert_eq!((reserved.len(), lane.frames_in_use()), (RESERVE as usize, 255 + RESERVE as usize));
+            drop(reserved);
             held.truncate(255 - BURST);
             loop_back(&mut lane, 320);
             drop(held);

@@ -153,6 +153,9 @@ fn an_empty_pool_refuses_counts_and_recovers() {
     assert!(left.allocate().is_none());
     assert!(!send(&mut left, b"none left"));
     assert_eq!((left.frames_in_use(), left.counters().pool_empty), (2, 2));
+    let reserved: Vec<_> = std::iter::from_fn(|| left.allocate_reserved()).collect();
+    assert_eq!(reserved.len(), pmd::RESERVE as usize);
+    drop(reserved);
     drop(held);
     assert_eq!(left.frames_in_use(), 0);
 

@@ -193,6 +193,15 @@ impl<L: Lane> Port<L> {
         frame.set_len(ETHERNET + len).then_some(frame)
     }
 
+    /// The same for a packet that carries no data, out of the lane's reserve where the pool is empty: ACKs make peers' buffers, and then
+    /// ours, free again.
+    pub fn bare_packet(&mut self, len: usize) -> Option<L::Frame> {
+        self.packet(len).or_else(|| {
+            let mut frame = self.lane.allocate_reserved()?;
+            frame.set_len(ETHERNET + len).then_some(frame)
+        })
+    }
+
     /// Sends a frame whose IP packet begins at byte 14. Where the next hop's Ethernet address is not known yet, the frame
     /// waits and an ARP request is sent; what cannot wait, or waits in vain, is dropped and counted.
     pub fn send(
@@ -229,7 +238,7 @@ impl<L: Lane> Port<L> {
 
     /// Sends a segment that needs no connection. Counts it in `segments_sent`, or the packet's drop.
     pub fn reply(&mut self, now: Instant, reply: &Reply, counters: &CoreCounters) {
-        let Some(mut frame) = self.packet(Reply::LEN) else {
+        let Some(mut frame) = self.bare_packet(Reply::LEN) else {
             return;
         };
         let Some(destination) = frame.bytes_mut().get_mut(ETHERNET..).and_then(|packet| reply.write(packet)) else {
@@ -486,7 +495,7 @@ impl<L: Lane> Port<L> {
     }
 
     fn send_arp(&mut self, packet: &arp::Packet, mac: [u8; 6]) -> bool {
-        let Some(mut frame) = self.packet(arp::Packet::LEN) else {
+        let Some(mut frame) = self.bare_packet(arp::Packet::LEN) else {
             return false;
         };
         let Some((header, rest)) = frame.bytes_mut().split_first_chunk_mut::<ETHERNET>() else {

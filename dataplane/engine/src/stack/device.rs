@@ -41,6 +41,8 @@ pub(super) struct Out<'a, L: Lane> {
     pub now: Instant,
     /// The path's MTU.
     pub mtu: u16,
+    /// There is nothing to send but acknowledgements.
+    pub bare: bool,
     /// Next hop, remembered from packet to packet.
     pub hop: &'a mut Hop,
     /// The connection's sequence numbers.
@@ -68,7 +70,8 @@ impl<L: Lane> Device for ConnectionDevice<'_, L> {
 
     fn transmit(&mut self, _: StackInstant) -> Option<Sending<'_, L>> {
         // Taken before the stack decides that the packet is sent: with an empty pool it keeps its state and tries again.
-        let frame = self.out.port.packet(usize::from(self.out.mtu))?;
+        let mtu = usize::from(self.out.mtu);
+        let frame = if self.out.bare { self.out.port.bare_packet(mtu)? } else { self.out.port.packet(mtu)? };
         Some(self.out.token(Some(frame)))
     }
 
@@ -85,6 +88,7 @@ impl<L: Lane> Out<'_, L> {
                 port: self.port,
                 now: self.now,
                 mtu: self.mtu,
+                bare: self.bare,
                 hop: self.hop,
                 track: self.track,
                 counters: self.counters,
@@ -112,7 +116,8 @@ pub(super) struct Sending<'t, L: Lane> {
 impl<L: Lane> TxToken for Sending<'_, L> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
         let Self { frame, out } = self;
-        let frame = frame.or_else(|| out.port.packet(len)).and_then(|mut frame| {
+        // What answers a segment at once is an ACK or a RST.
+        let frame = frame.or_else(|| out.port.bare_packet(len)).and_then(|mut frame| {
             let fits = frame.set_len(ETHERNET_HEADER + len) && frame.bytes().len() == ETHERNET_HEADER + len;
             fits.then_some(frame)
         });

@@ -588,6 +588,7 @@ impl Stack {
         }
         let Some((_, interface)) = self.interfaces.get_mut(usize::from(connection.interface)) else { return };
         let mut sent = 0;
+        let idle = connection.pooled.socket().send_queue() == 0;
         // Half of all visits have nothing to send, and finding that out is cheaper than trying.
         let due =
             connection.has_news() || interface.poll_at(time, &connection.pooled.sockets).is_some_and(|at| at <= time);
@@ -597,6 +598,7 @@ impl Stack {
                 port,
                 now: net.now,
                 mtu: connection.mtu,
+                bare: idle,
                 hop: &mut connection.hop,
                 track: &mut connection.track,
                 counters: net.counters,
@@ -723,6 +725,7 @@ fn ingress<L: Lane>(
         port,
         now: net.now,
         mtu: connection.mtu,
+        bare: true,
         hop: &mut connection.hop,
         track: &mut connection.track,
         counters: net.counters,

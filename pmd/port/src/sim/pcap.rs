@@ -275,6 +275,10 @@ impl<L: Lane, W: Write, C: FnMut() -> Duration> Lane for Tap<L, W, C> {
         self.lane.counters()
     }
 
+    fn allocate_reserved(&mut self) -> Option<L::Frame> {
+        self.lane.allocate_reserved()
+    }
+
     fn frames_in_use(&self) -> usize {
         self.lane.frames_in_use()
     }

@@ -5,7 +5,7 @@
 
 use super::fault::{FaultCounters, Injector, Passage, PathOptions, SplitMix64};
 use super::{Clock, offload};
-use crate::{BURST, Burst, Frame, Lane, LaneCounters, Link, RxChecksum, TxChecksum, checksum};
+use crate::{BURST, Burst, Frame, Lane, LaneCounters, Link, RESERVE, RxChecksum, TxChecksum, checksum};
 use arrayvec::ArrayVec;
 use core::cell::{Cell, RefCell};
 use core::time::Duration;
@@ -196,6 +196,13 @@ impl Lane for SimLane {
         let frame = SimFrame::allocate(&self.pool);
         self.counters.pool_empty += u64::from(frame.is_none());
         frame
+    }
+
+    fn allocate_reserved(&mut self) -> Option<SimFrame> {
+        SimFrame::allocate(&self.pool).or_else(|| {
+            self.pool.take_reserved()?;
+            Some(SimFrame::new(&self.pool, Packet { buffer: self.pool.buffer(), len: 0 }))
+        })
     }
 
     fn transmit(&mut self, mut frame: SimFrame, checksum: TxChecksum) {
@@ -454,6 +461,12 @@ impl Pool {
     fn take(&self) -> Option<()> {
         let taken = self.in_use.get();
         (taken < self.limit).then(|| self.in_use.set(taken + 1))
+    }
+
+    /// The same beyond the limit, as far as the reserve goes.
+    fn take_reserved(&self) -> Option<()> {
+        let taken = self.in_use.get();
+        (taken < self.limit + RESERVE as usize).then(|| self.in_use.set(taken + 1))
     }
 
     fn buffer(&self) -> Box<[u8]> {

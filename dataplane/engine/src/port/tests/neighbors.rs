@@ -261,6 +261,11 @@ fn an_empty_pool_costs_packets_and_nothing_else() {
     while let Some(frame) = bench.port.packet(1500) {
         held.push(frame);
     }
+    let pool = held.len();
+    while let Some(frame) = bench.port.bare_packet(1500) {
+        held.push(frame);
+    }
+    assert_eq!(held.len(), pool + pmd::RESERVE as usize, "what carries no data has a reserve");
     bench.live(Duration::from_secs(3));
     bench.port.maintain(bench.now, &bench.counters);
     let frame = held.pop().unwrap();
