@@ -78,7 +78,7 @@ pub(crate) fn run<L: Lane>(
 ) -> Result<Outcome, String> {
     let clock = Instant::now();
     let mut phase = Phase::Opening;
-    let (mut busy, mut total, mut last) = (0u64, 0u64, 0u64);
+    let (mut busy, mut total, mut last, mut was_busy) = (0u64, 0u64, 0u64, false);
     let (mut before, mut after): (Option<Sampling>, Option<Sampling>) = (None, None);
     let mut outcome = Outcome::default();
     loop {
@@ -110,10 +110,10 @@ pub(crate) fn run<L: Lane>(
                 }
             }
             Phase::Measuring { until } => {
-                // This turn began when the last one ended, as far as the clock was read.
+                // The clock was read when this turn began: what went by since is the last turn's.
                 let spent = now - last;
                 total += spent;
-                busy += if any { spent } else { 0 };
+                busy += if was_busy { spent } else { 0 };
                 if now >= *until {
                     outcome.backlog = north.app().backlog(now);
                     outcome.live = north.live();
@@ -154,7 +154,7 @@ pub(crate) fn run<L: Lane>(
             }
             Phase::Resetting { .. } => {}
         }
-        last = now;
+        (last, was_busy) = (now, any);
     }
     outcome.busy = busy as f64 / total.max(1) as f64;
     if let (Some(before), Some(after)) = (before, after) {
