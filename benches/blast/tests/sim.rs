@@ -65,7 +65,7 @@ fn loss_reordering_and_duplication_hang_nothing_and_spoil_nothing() {
             let fault = if close { Fault::ServerCloses } else { Fault::None };
             let mut scene =
                 Scene::new(seed, path, blast::ClientOptions { close, ..options(busy, reply, upload) }, fault);
-            let done = scene.run(Duration::from_secs(2));
+            let done = scene.run(Duration::from_secs(1));
             assert!(
                 done.replies > 200,
                 "seed {seed}, {reply}, {upload}, {close}: {done:?} {:?}",
@@ -125,7 +125,7 @@ fn what_a_faulty_gateway_does_to_replies_is_seen() {
         (Fault::Refuse, Wrong::Connect),
     ] {
         let mut scene = Scene::new(1, clean(), options(10, 3000, 0), fault);
-        let done = scene.run(Duration::from_millis(1500));
+        let done = scene.run(Duration::from_millis(400));
         let (count, others) = (done.of(wrong), done.errors() - done.of(wrong));
         assert!(count > 0, "{fault:?}: {done:?}");
         assert_eq!(others, 0, "{fault:?} is {wrong:?} and nothing else: {done:?}");

@@ -61,7 +61,7 @@ pub(crate) fn options(busy: u32, reply: u64, upload: usize) -> ClientOptions {
         rate: None,
         requests: vec![Message::request("gateway", "/n/", upload, false)],
         reply,
-        timeout: 500_000_000,
+        timeout: 200_000_000,
     }
 }
 
@@ -109,8 +109,8 @@ impl Scene {
         self.north.app_mut().measure(0, end);
         let mut now = 0;
         let mut calm = 0;
-        while calm < 20_000 {
-            now += 5_000;
+        while calm < 10_000 {
+            now += 10_000;
             self.clock.advance_to(Duration::from_nanos(now));
             let stalled = matches!(self.south.app().fault, Fault::Stall { from, to } if (from..to).contains(&now));
             self.north.turn(now);
