@@ -47,7 +47,8 @@ impl Proxy {
             cx.stack.copy_front(id, &mut input);
             &input
         };
-        let complete = http1::head_end(bytes, client.searched).is_some();
+        // Nearly every head comes whole: it is parsed at once, and looked through for its end only when that was too early.
+        let complete = client.searched == 0 || http1::head_end(bytes, client.searched).is_some();
         client.searched = bytes.len();
         // A head that comes in small pieces is looked at when it is complete, and for faults whenever it has doubled:
         // so that it costs a constant per byte, and a fault is still found early.

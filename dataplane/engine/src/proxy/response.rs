@@ -87,9 +87,10 @@ impl Proxy {
                 cx.stack.copy_front(up, &mut self.input);
                 &self.input
             };
-            let complete = http1::head_end(bytes, client.exchange.response_searched).is_some();
+            let searched = client.exchange.response_searched;
             client.exchange.response_searched = bytes.len();
-            let parsed = if complete || full || ended || bytes.len() > cx.snapshot.http.max_head as usize {
+            let last = full || ended || bytes.len() > cx.snapshot.http.max_head as usize;
+            let parsed = if last || searched == 0 || http1::head_end(bytes, searched).is_some() {
                 parse_response(bytes, client.exchange.method, &limits(&cx.snapshot.http))
             } else {
                 return Step::Wait(Instant::NEVER);
@@ -102,7 +103,8 @@ impl Proxy {
                     forward_head(cx.snapshot.http.via.as_deref(), cx.draining, client, &head, &mut self.out)
                 }
                 Ok(None) if ended => return self.ended_before_head(cx, client),
-                Ok(None) => Head::Invalid("head_too_large"),
+                Ok(None) if last => Head::Invalid("head_too_large"),
+                Ok(None) => return Step::Wait(Instant::NEVER),
                 Err(invalid) => Head::Invalid(invalid.detail()),
             };
             let len = match head {
