@@ -66,6 +66,7 @@ pub struct Core<L: Lane> {
     busy_nanoseconds: u64,
     started: Option<Instant>,
     last_turn: Instant,
+    last_was_busy: bool,
     next_report: Instant,
     /// The next slot to look at while draining or stopping.
     walk: u32,
@@ -100,6 +101,7 @@ impl<L: Lane> Core<L> {
             busy_nanoseconds: 0,
             started: None,
             last_turn: Instant::default(),
+            last_was_busy: false,
             next_report: Instant::default(),
             walk: 0,
         }
@@ -228,14 +230,14 @@ impl<L: Lane> Core<L> {
 
     /// Keeps the books of the turn, and now and then shows them.
     fn account(&mut self, now: Instant, busy: bool) {
-        // The turn that ends now began when the last one ended, as far as the clock was read.
-        let spent = now.since(self.last_turn);
+        // `now` is when this turn began, and so when the last one ended: what has passed since that one began was its time.
         if self.started.is_none() {
             self.started = Some(now);
-        } else if busy {
-            self.busy_nanoseconds += spent;
+        } else if self.last_was_busy {
+            self.busy_nanoseconds += now.since(self.last_turn);
         }
         self.last_turn = now;
+        self.last_was_busy = busy;
         self.turns += 1;
         self.busy += u64::from(busy);
         if self.turns.is_multiple_of(REPORT_TURNS) || now >= self.next_report {

@@ -1,5 +1,7 @@
 //! Randomness on a core: seeded, so that a run can be replayed.
 
+use siphasher::sip::SipHasher13;
+
 /// SplitMix64 (Steele, Lea and Flood 2014): for source ports and seeds. What an attacker must not guess, sequence numbers and flow
 /// hashes, is keyed with SipHash, whose keys are drawn from here once, from a seed of the operating system's.
 #[derive(Debug, Clone)]
@@ -10,6 +12,12 @@ impl Random {
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self(seed)
+    }
+
+    /// A generator whose numbers say nothing about this one's: seeded through a keyed hash.
+    #[must_use]
+    pub fn behind_a_hash(&mut self) -> Self {
+        Self(SipHasher13::new_with_keys(self.next_u64(), self.next_u64()).hash(b"millrace"))
     }
 
     /// The next 64 bits.

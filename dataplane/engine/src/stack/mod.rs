@@ -137,7 +137,8 @@ impl Stack {
             dirty: VecDeque::with_capacity(1024),
             ready: VecDeque::with_capacity(1024),
             isn: IsnGenerator::new((random.next_u64(), random.next_u64())),
-            random,
+            // Source ports are there for anybody to see: what draws them must not tell what the secrets were drawn from.
+            random: random.behind_a_hash(),
             half_open: 0,
             live: 0,
             max_sockets: max_sockets(settings),
