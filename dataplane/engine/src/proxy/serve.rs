@@ -261,14 +261,8 @@ pub(super) fn move_body<L: Lane>(
                 }
             }
             Ok(Decoded::End { skip, trailers }) => {
-                if chunked {
-                    out.clear();
-                    match trailers.and_then(|range| front.get(range)) {
-                        Some(raw) => http1::encode_trailers(raw, out),
-                        None => out.extend_from_slice(http1::LAST_CHUNK),
-                    }
-                    cx.stack.send(to, out);
-                }
+                encode_end(trailers.and_then(|range| front.get(range)), chunked, out);
+                cx.stack.send(to, out);
                 cx.stack.consume(from, skip);
                 return (Moved::All, bytes);
             }
@@ -289,14 +283,18 @@ fn trailers_in_two_pieces<L: Lane>(
     let mut whole = Vec::new();
     cx.stack.copy_front(from, &mut whole);
     let Ok(Decoded::End { skip, trailers }) = body.decode(&whole) else { return false };
-    if chunked {
-        out.clear();
-        match trailers.and_then(|range| whole.get(range)) {
-            Some(raw) => http1::encode_trailers(raw, out),
-            None => out.extend_from_slice(http1::LAST_CHUNK),
-        }
-        cx.stack.send(to, out);
-    }
+    encode_end(trailers.and_then(|range| whole.get(range)), chunked, out);
+    cx.stack.send(to, out);
     cx.stack.consume(from, skip);
     true
+}
+
+/// What ends a body: the last chunk and the trailers, or nothing.
+fn encode_end(trailers: Option<&[u8]>, chunked: bool, out: &mut Vec<u8>) {
+    out.clear();
+    match trailers {
+        _ if !chunked => {}
+        Some(raw) => http1::encode_trailers(raw, out),
+        None => out.extend_from_slice(http1::LAST_CHUNK),
+    }
 }

@@ -1,0 +1,292 @@
+//! Segments on their way in: to their connection, through the guard, into smoltcp; or to a new connection, or to nobody.
+
+use core::time::Duration;
+use std::net::SocketAddr;
+
+use pmd::{Frame, Lane};
+use smoltcp::iface::Interface;
+use smoltcp::socket::tcp::State;
+use smoltcp::wire::IpListenEndpoint;
+use tables::{CoreCounters, Verdict};
+
+use super::connection::Connection;
+use super::device::{ConnectionDevice, Out};
+use super::guard::{self, Judgement, Phase};
+use super::time_wait::Answer;
+use super::{Admission, ConnectionId, Ended, IN_TIME_WAIT, Net, Side, Stack, interface_for, ip_address, isn};
+use crate::port::{self, Flags, IcmpError, IcmpErrorKind, Reply, Segment};
+
+/// A client that has not completed its handshake by then is forgotten.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+impl Stack {
+    /// Takes a segment that a port received in `frame`. `admit` says whether a SYN to that address may open a connection.
+    pub fn segment<L: Lane>(
+        &mut self,
+        net: &mut Net<'_, L>,
+        port: usize,
+        frame: L::Frame,
+        segment: &Segment,
+        admit: impl FnOnce(SocketAddr) -> Admission,
+    ) {
+        let hash = self.flows.hash(&segment.key);
+        match self.find(hash, &segment.key) {
+            Some(value) if value & IN_TIME_WAIT != 0 => {
+                let slot = value & !IN_TIME_WAIT;
+                if self.segment_in_time_wait(net, port, slot, segment) {
+                    self.accept(net, port, frame, segment, hash, admit);
+                }
+            }
+            Some(value) => self.deliver(net, value, frame, segment),
+            None => self.accept(net, port, frame, segment, hash, admit),
+        }
+    }
+
+    /// Takes an ICMP error about one of our segments (RFC 5927: only if its sequence number is in flight).
+    pub fn icmp_error<L: Lane>(&mut self, net: &mut Net<'_, L>, error: &IcmpError) {
+        let mtu_floor = self.settings.mtu_floor;
+        let hash = self.flows.hash(&error.key);
+        let value = self.find(hash, &error.key).filter(|value| value & IN_TIME_WAIT == 0);
+        let Some(connection) = value.and_then(|id| self.connection_mut(ConnectionId(id))) else {
+            return drop_packet(net.counters, Verdict::IcmpUnrelated);
+        };
+        let in_flight = connection.track.snd_nxt.wrapping_sub(connection.track.snd_una);
+        if error.seq.wrapping_sub(connection.track.snd_una) >= in_flight.max(1) {
+            return drop_packet(net.counters, Verdict::IcmpUnrelated);
+        }
+        match error.kind {
+            IcmpErrorKind::FragmentationNeeded { mtu } => {
+                let (interface, mtu) = interface_for(&mut self.interfaces, mtu.max(mtu_floor));
+                let Some(connection) = value.and_then(|id| self.connection_mut(ConnectionId(id))) else { return };
+                if mtu < connection.mtu {
+                    connection.mtu = mtu;
+                    connection.interface = interface;
+                    let id = ConnectionId(value.unwrap_or_default());
+                    self.mark_dirty(id);
+                }
+            }
+            // Hard only while nothing was established (RFC 1122 §4.2.3.9, RFC 5927 §6.2).
+            IcmpErrorKind::Unreachable { .. } if !connection.established && connection.side == Side::Backend => {
+                connection.ended = Some(Ended::Reset);
+                connection.pooled.socket_mut().abort();
+                let id = ConnectionId(value.unwrap_or_default());
+                self.mark_ready(id);
+                self.mark_dirty(id);
+            }
+            IcmpErrorKind::Unreachable { .. } => {}
+        }
+    }
+
+    /// A segment for which there is no connection.
+    fn accept<L: Lane>(
+        &mut self,
+        net: &mut Net<'_, L>,
+        index: usize,
+        mut frame: L::Frame,
+        segment: &Segment,
+        hash: u64,
+        admit: impl FnOnce(SocketAddr) -> Admission,
+    ) {
+        let Some(port) = net.ports.get_mut(index) else { return };
+        let opens = segment.flags.syn() && !segment.flags.ack();
+        let refusal = match admit(segment.key.local()) {
+            _ if !opens => Some(Verdict::TcpNoConnection),
+            Admission::Closed => Some(Verdict::TcpNoConnection),
+            Admission::Draining => Some(Verdict::Draining),
+            Admission::Listening => None,
+        };
+        if let Some(verdict) = refusal {
+            drop_packet(net.counters, verdict);
+            return port.reset_for(net.now, segment, net.counters);
+        }
+        if self.half_open >= self.settings.half_open {
+            return drop_packet(net.counters, Verdict::HalfOpenLimit);
+        }
+        if self.live >= self.settings.max_connections {
+            return drop_packet(net.counters, Verdict::ConnectionLimit);
+        }
+        // What is left is for the backend connections of those who are in.
+        if self.pool.in_use() >= self.max_sockets - self.max_sockets / 8 {
+            return drop_packet(net.counters, Verdict::NoMemory);
+        }
+        let mtu = port.mtu();
+        let Some(id) = self.open(segment.key, hash, index, Side::Client, mtu) else {
+            return drop_packet(net.counters, Verdict::NoMemory);
+        };
+        self.half_open += 1;
+        let isn = self.isn.isn(&segment.key, net.now);
+        let timers = self.timers_of(Side::Client);
+        let Some(Some(connection)) = self.slots.get_mut(id.0 as usize) else { return };
+        connection.half_open = true;
+        let local = segment.key.local();
+        let listen = IpListenEndpoint { addr: Some(ip_address(local.ip())), port: local.port() };
+        let socket = connection.pooled.socket_mut();
+        timers.apply_timeout(socket, HANDSHAKE);
+        if socket.listen(listen).is_err() {
+            return self.release(id);
+        }
+        let mut segment = *segment;
+        port::clamp_syn_options(frame.bytes_mut(), &mut segment, self.settings.min_mss);
+        let mut interface = isn::interface(isn, mtu, connection.stack_time(net.now));
+        ingress(&mut interface, net, connection, &frame, &segment, &mut self.scratch);
+        self.after_ingress(id);
+    }
+
+    /// A segment of connection `id`.
+    fn deliver<L: Lane>(&mut self, net: &mut Net<'_, L>, id: u32, mut frame: L::Frame, segment: &Segment) {
+        let Some(Some(connection)) = self.slots.get_mut(id as usize) else { return };
+        let position = connection.position();
+        let judgement = guard::judge(&position, segment);
+        match judgement {
+            Judgement::Drop(verdict) => return drop_packet(net.counters, verdict),
+            Judgement::Challenge(verdict) => {
+                drop_packet(net.counters, verdict);
+                return challenge(net, connection, &position, self.settings.challenges_per_second);
+            }
+            Judgement::DeliverWithAck(ack) => overwrite(&mut frame, segment.tcp_offset + 8, &ack.to_be_bytes()),
+            Judgement::DeliverWithSeq(seq) => overwrite(&mut frame, segment.tcp_offset + 4, &seq.to_be_bytes()),
+            Judgement::Deliver => {}
+        }
+        // smoltcp takes the window of every segment. That of an overtaken one would shut what is open, and nobody would open it again; and one
+        // that came with an old ACK ends earlier than it would behind the present one.
+        let old = matches!(judgement, Judgement::DeliverWithAck(_)) || connection.track.window_is_old(segment);
+        if position.phase == Phase::Synchronized && old {
+            overwrite(&mut frame, segment.tcp_offset + 14, &connection.track.window.to_be_bytes());
+        }
+        let was_open = connection.pooled.socket().state() != State::Closed;
+        let Some((_, interface)) = self.interfaces.get_mut(usize::from(connection.interface)) else { return };
+        ingress(interface, net, connection, &frame, segment, &mut self.scratch);
+        if segment.flags.rst()
+            && was_open
+            && matches!(connection.pooled.socket().state(), State::Closed | State::Listen)
+        {
+            connection.ended = Some(Ended::Reset);
+            net.counters.resets_received.add(1);
+        }
+        self.after_ingress(ConnectionId(id));
+    }
+
+    /// What a segment may have changed.
+    fn after_ingress(&mut self, id: ConnectionId) {
+        let timers = self.timers_of(Side::Client);
+        let Some(connection) = self.connection_mut(id) else { return };
+        let socket = connection.pooled.socket_mut();
+        match socket.state() {
+            // A half-open connection that the peer reset.
+            State::Listen => return self.release(id),
+            State::SynSent | State::SynReceived => return self.mark_dirty(id),
+            _ => {}
+        }
+        if !connection.established {
+            connection.established = socket.state() != State::Closed;
+            if connection.half_open {
+                connection.half_open = false;
+                timers.apply(socket);
+                self.half_open -= 1;
+            }
+        }
+        let Some(connection) = self.connection_mut(id) else { return };
+        let state = connection.pooled.socket().state();
+        connection.peer_finished |=
+            matches!(state, State::CloseWait | State::LastAck | State::Closing | State::TimeWait);
+        if connection.orphan {
+            self.discard_input(id);
+        } else {
+            self.mark_ready(id);
+        }
+        self.mark_dirty(id);
+    }
+
+    /// A segment for the TIME-WAIT entry in `slot`. Returns whether the segment opens a new connection instead.
+    fn segment_in_time_wait<L: Lane>(
+        &mut self,
+        net: &mut Net<'_, L>,
+        port: usize,
+        slot: u32,
+        segment: &Segment,
+    ) -> bool {
+        let Some(entry) = self.waiting.entry(slot).copied() else { return false };
+        match entry.answer(segment) {
+            Answer::Drop(verdict) => drop_packet(net.counters, verdict),
+            Answer::Acknowledge => {
+                drop_packet(net.counters, Verdict::TimeWait);
+                self.waiting.extend(slot, net.now + self.settings.time_wait);
+                let reply = Reply {
+                    key: entry.key,
+                    seq: entry.snd_nxt,
+                    ack: Some(entry.rcv_nxt),
+                    flags: Flags::ACK,
+                    window: 0,
+                };
+                if let Some(port) = net.ports.get_mut(port) {
+                    port.reply(net.now, &reply, net.counters);
+                }
+            }
+            Answer::Reopen => {
+                self.waiting.remove(slot);
+                self.flows.remove(entry.hash, slot | IN_TIME_WAIT);
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// Lets `interface` take the segment in `frame`.
+fn ingress<L: Lane>(
+    interface: &mut Interface,
+    net: &mut Net<'_, L>,
+    connection: &mut Connection,
+    frame: &L::Frame,
+    segment: &Segment,
+    scratch: &mut Vec<u8>,
+) {
+    let time = connection.stack_time(net.now);
+    let packet = frame.bytes().get(segment.ip_offset..segment.end);
+    let Some(port) = net.ports.get_mut(usize::from(connection.port)) else { return };
+    connection.track.received(segment);
+    net.counters.segments_received.add(1);
+    let out = Out {
+        port,
+        now: net.now,
+        mtu: connection.mtu,
+        bare: true,
+        hop: &mut connection.hop,
+        track: &mut connection.track,
+        counters: net.counters,
+        scratch,
+    };
+    let mut device = ConnectionDevice { packet, out };
+    interface.poll_ingress_single(time, &mut device, &mut connection.pooled.sockets);
+}
+
+/// Sends an ACK of where `connection` stands (RFC 5961 §3.2, §4.2, §5.2), unless it has sent enough of them this second (§7).
+fn challenge<L: Lane>(net: &mut Net<'_, L>, connection: &mut Connection, position: &guard::Position, limit: u32) {
+    if net.now.since(connection.challenge_second) >= 1_000_000_000 {
+        connection.challenge_second = net.now;
+        connection.challenges = 0;
+    }
+    if connection.challenges >= limit || position.phase == Phase::SynSent {
+        return;
+    }
+    connection.challenges += 1;
+    net.counters.challenge_acks.add(1);
+    let shift = connection.window_shift();
+    let window = u16::try_from(position.rcv_window >> shift).unwrap_or(u16::MAX);
+    let reply =
+        Reply { key: connection.key, seq: position.snd_nxt, ack: Some(position.rcv_nxt), flags: Flags::ACK, window };
+    if let Some(port) = net.ports.get_mut(usize::from(connection.port)) {
+        port.reply(net.now, &reply, net.counters);
+    }
+}
+
+/// Replaces a field of a received frame. Its checksum was checked already.
+fn overwrite<F: Frame>(frame: &mut F, at: usize, value: &[u8]) {
+    if let Some(field) = frame.bytes_mut().get_mut(at..at + value.len()) {
+        field.copy_from_slice(value);
+    }
+}
+
+fn drop_packet(counters: &CoreCounters, verdict: Verdict) {
+    counters.drops[verdict as usize].add(1);
+}
