@@ -1,6 +1,6 @@
 //! How a table gets from control to a core without a lock.
 //!
-//! Each core has one [`Slot`] pair: control puts a table in (the latest wins), the core looks once a
+//! Each core has one slot (see [`slot`]): control puts a table in (the latest wins), the core looks once a
 //! turn, swaps, acknowledges the epoch, and hands the old table back for control to free, so that a
 //! polling core never frees one. If control stops taking old tables back, the core stops taking new ones: it runs on
 //! with what it has, and nothing grows.
