@@ -22,7 +22,7 @@ class Sandbox:
     """The namespaces of scripts/lib/topology.sh, with both nginx backends running."""
 
     def __init__(self, cpus):
-        self.cpus = cpus
+        self.cpus, self.kernel = cpus, "off"
         out = self.script(f'sandbox_up {os.getpid()} && echo "$SANDBOX $SANDBOX_DIR"')
         self.id, self.dir = out.split()
         self.script(f"CPU={cpus['others']}; nginx_backend $NS_B1 b1 10.9.2.2; nginx_backend $NS_B2 b2 10.9.2.3")
@@ -37,6 +37,12 @@ class Sandbox:
     def words(self, namespace, words):
         return ["ip", "netns", "exec", f"{self.id}-{namespace}", *map(str, words)]
 
+    def kernel_addresses(self, state):
+        """Who has the proxy's addresses: the kernel (`on`), or whoever reads the frames (`off`)."""
+        if state != self.kernel:
+            self.script(f"sandbox_kernel_addresses {state}")
+            self.kernel = state
+
     def client(self, *words, **options):
         """Runs a command in the client's namespace, on the CPU that client and backends share."""
         words = self.words("client", ["taskset", "-c", self.cpus["others"], *words])
@@ -47,7 +53,7 @@ class Sandbox:
 
 
 class Proxy:
-    """One of the two: started, used for one measurement, stopped."""
+    """One of them: started, used for one measurement, stopped."""
 
     def __init__(self, sandbox, name, words):
         self.sandbox, self.name = sandbox, name
@@ -80,10 +86,11 @@ class Proxy:
         return total / 1024
 
     def metrics(self):
-        """Sums of Millrace's metrics; nothing for NGINX."""
+        """Sums of Millrace's metrics; nothing for the others."""
         if self.name != "millrace":
             return {}
-        words = self.sandbox.words("mr", ["curl", "-s", "--max-time", "5", f"http://{ADMIN}/metrics"])
+        words = self.sandbox.words("mr", ["taskset", "-c", self.sandbox.cpus["others"], "curl", "-s",
+                                        "--max-time", "5", f"http://{ADMIN}/metrics"])
         sums = {}
         for line in subprocess.run(words, check=True, text=True, capture_output=True).stdout.splitlines():
             if not line.startswith("#"):
@@ -110,7 +117,7 @@ class Proxy:
 
 
 def millrace(sandbox, binary):
-    sandbox.script("sandbox_kernel_addresses off")
+    sandbox.kernel_addresses("off")
     config = (ROOT / "scripts/lib/hello.yaml").read_text().replace("@CPU@", sandbox.cpus["proxy"])
     # The connections that wait for a request go after a second, so that the counts can be back at their start.
     config = config.replace('  admin: {', '  upstream: { idleTimeout: 1s }\n  admin: {', 1)
@@ -122,7 +129,7 @@ def millrace(sandbox, binary):
 
 
 def nginx(sandbox, _binary):
-    sandbox.script("sandbox_kernel_addresses on")
+    sandbox.kernel_addresses("on")
     prefix = pathlib.Path(sandbox.dir, "nginx-proxy")
     (prefix / "temp").mkdir(parents=True, exist_ok=True)
     (prefix / "nginx.conf").write_text((ROOT / "benches/nginx-proxy.conf").read_text())
@@ -130,11 +137,25 @@ def nginx(sandbox, _binary):
                                     "nginx.conf"])
 
 
+def haproxy(sandbox, _binary):
+    sandbox.kernel_addresses("on")
+    return Proxy(sandbox, "haproxy", ["taskset", "-c", sandbox.cpus["proxy"], "haproxy", "-db", "-f",
+                                      ROOT / "benches/haproxy-proxy.cfg"])
+
+
 def wrk(sandbox, connections, seconds, path="/1k", close=False):
+    """A closed loop of GETs from the client's namespace."""
+    return wrk_result(sandbox.client(*wrk_words(connections, seconds, path, close)))
+
+
+def wrk_words(connections, seconds, path, close):
     words = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency"]
     if close:
         words += ["-H", "Connection: close"]
-    out = sandbox.client(*words, f"http://{VIP}{path}")
+    return [*words, f"http://{VIP}{path}"]
+
+
+def wrk_result(out):
     errors = 0
     for line in out.splitlines():
         if "Socket errors" in line or "Non-2xx" in line:
