@@ -15,6 +15,9 @@ import sys
 ORDER = ["keepalive-60B", "keepalive-1KiB", "keepalive-64KiB", "close-60B", "bulk-1MiB-down", "bulk-1MiB-up"]
 NAMES = {"millrace": "Millrace", "nginx": "NGINX", "haproxy": "HAProxy"}
 
+# What others may take of the CPUs: above this share, a warning.
+QUIET = 0.05
+
 # The keys of a row in report.json.
 PUBLIC = ["workload", "system", "wire", "median", "min", "max", "unit", "gateway_busy", "limited_by"]
 
@@ -149,6 +152,10 @@ def markdown(environment, rows):
              "to read it. Everything here is computed from the files in `raw`.", ""]
     for problem in environment.get("problems", []):
         lines += [f"**FAILED:** {' '.join(problem.split())}", ""]
+    others = max(environment.get("busy_before", []), default=0)
+    if others > QUIET:
+        lines += [f"**NOT QUIET:** before a round, with nothing of this run at work, the CPUs were {share(others)} busy with something "
+                  "else. These figures are disturbed; repeat them.", ""]
     for row in (row for row in rows if row["errors"]):
         lines += [f"**ERRORS:** {label(row)}, {row['workload']}: {row['errors']} wrong or missing replies; its rate means little.", ""]
     lines += ["## Millrace beside the best peer", "",

@@ -39,12 +39,13 @@ class Report(unittest.TestCase):
         runs = [run("keepalive-60B", "millrace", "af_packet", n, 90) for n in (1, 2)]
         runs += [run("keepalive-60B", "nginx", "veth", n, 100) for n in (1, 2)]
         runs += [run("keepalive-60B", "haproxy", "veth", n, 60, errors=2) for n in (1, 2)]
-        _, text, _ = self.make(runs, {"problems": ["no hugepages"]})
+        _, text, _ = self.make(runs, {"problems": ["no hugepages"], "busy_before": [0.01, 0.5]})
         self.assertIn("| NGINX (veth): 100 | 0.90x (0.90 … 0.90) | **SLOWER** |", text)
         self.assertIn("| keepalive-60B | af_packet | ≥ 1.5x HAProxy | 1.50x (1.50 … 1.50) | met |", text)
         self.assertIn("| keepalive-60B | af_packet | ≥ 1.5x NGINX | 0.90x (0.90 … 0.90) | **NOT MET** |", text)
         self.assertIn("| keepalive-60B | vhost | ≥ 8x NGINX | not measured | **NOT SHOWN** |", text)
         self.assertIn("**ERRORS:** HAProxy (veth), keepalive-60B: 4 wrong", text)
+        self.assertIn("the CPUs were 50 % busy with something else", text)
         self.assertIn("**FAILED:** no hugepages", text)
 
     def test_the_limit_is_named(self):

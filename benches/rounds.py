@@ -52,11 +52,12 @@ def measure(folder, plan, sandbox, binary, blast):
     for stale in raw.glob("*.json"):
         stale.unlink()
     environment = {"versions": versions(binary, blast), "settings": settings(plan, sandbox.cpus), "problems": [],
-                   "began": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())}
+                   "busy_before": [], "began": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())}
     store(raw / "environment.json", environment)
     problems = environment["problems"]
     systems = list(SYSTEMS)
     for number in range(1, plan.rounds + 1):
+        environment["busy_before"].append(busy_by_others())
         # Interleaved, and another one goes first each time, so that what changes on the host in the meantime meets all.
         first = (number - 1) % len(systems)
         for system in systems[first:] + systems[:first]:
@@ -66,6 +67,17 @@ def measure(folder, plan, sandbox, binary, blast):
         # What is there when somebody stops it here is a report, too.
         store(raw / "environment.json", environment)
     return problems
+
+
+def busy_by_others():
+    """The share of all CPUs that is taken while nothing of ours runs."""
+    def clocks():
+        spent = [int(word) for word in pathlib.Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+        return spent[3] + spent[4], sum(spent)
+    idle, total = clocks()
+    time.sleep(1)
+    later_idle, later_total = clocks()
+    return 1 - (later_idle - idle) / max(1, later_total - total)
 
 
 def attempt(problems, what, run):
