@@ -127,15 +127,10 @@ impl<L: Lane> Core<L> {
             busy |= self.receive(now, port, stage);
         }
         busy |= self.stack.timers(now);
-        let mut unreachable = None;
         for port in &mut self.ports {
             if now >= port.next_maintenance() {
                 port.maintain(now, &self.counters);
-                // One a turn and port: the others are still there next time.
-                port.unreachable(|address| unreachable = Some(address));
-                if let Some(address) = unreachable.take() {
-                    self.stack.unreachable(address);
-                }
+                port.unreachable(|address| self.stack.unreachable(address));
             }
         }
         busy |= self.serve(now, stage);
@@ -219,7 +214,7 @@ impl<L: Lane> Core<L> {
                 proxy.drain(&mut cx, from..to);
             } else {
                 proxy.stop(&mut cx, from..to);
-                cx.stack.abort_orphans();
+                cx.stack.abort_orphans(from..to);
             }
             if cx.stack.live() == 0 {
                 self.lifecycle.advance(Stage::Stopped);

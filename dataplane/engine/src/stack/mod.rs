@@ -196,9 +196,9 @@ impl Stack {
         self.live
     }
 
-    /// Resets all connections that nobody above owns; those that have an owner are its to close.
-    pub fn abort_orphans(&mut self) {
-        for id in 0..self.slots.len() as u32 {
+    /// Resets the connections in `slots` that nobody above owns; those that have an owner are its to close.
+    pub fn abort_orphans(&mut self, slots: core::ops::Range<u32>) {
+        for id in slots {
             let Some(connection) = self.connection_mut(ConnectionId(id)) else { continue };
             if connection.orphan || connection.half_open {
                 self.abort(ConnectionId(id));

@@ -83,6 +83,21 @@ fn an_endpoint_that_is_not_there_is_a_504() {
     sim.assert_empty();
 }
 
+/// Neighbors that are given up in the same moment: all of their connections fail then, and none waits for the connect timeout.
+#[test]
+fn endpoints_that_are_given_up_together_fail_together() {
+    let options = endpoints(&["10.9.2.97:8080", "10.9.2.98:8080", "10.9.2.99:8080"]);
+    let plans = (0..3).map(|_| Plan::new([Request::any("/get/1/1")]));
+    let mut sim = sim(&options, Clients::new(plans, 3));
+    sim.finish(secs(100));
+    assert_eq!(sim.mid.log.len(), 3);
+    for record in &sim.mid.log {
+        // Three endpoints, three questions each, a second apart; the connect timeout would be five seconds each.
+        assert!(record.duration_ns < 12_000_000_000, "{}", record.duration_ns);
+    }
+    sim.assert_empty();
+}
+
 /// The wire to the backends eats everything after they were met.
 #[test]
 fn an_endpoint_that_does_not_answer_is_a_504() {
