@@ -149,7 +149,7 @@ core_counters! {
     Counter challenge_acks "millrace_tcp_challenge_acks_total",
     /// Connections that the peer reset.
     Counter resets_received "millrace_tcp_resets_received_total",
-    /// Connections ended because the peer fell silent.
+    /// Connections ended because the peer fell silent, kept its window shut, or did not close in time.
     Counter tcp_timeouts "millrace_tcp_timeouts_total",
     /// Flow table entries in use.
     Gauge flows "millrace_flows",

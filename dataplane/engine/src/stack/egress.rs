@@ -97,7 +97,7 @@ impl Stack {
         }
         let state = connection.pooled.socket().state();
         if state == State::Closed && before != State::Closed && connection.ended.is_none() {
-            // The socket's own timeout: nothing else closes it in here.
+            // The socket's own timeout, a window that stayed shut, or a peer that did not close in its linger time.
             connection.ended = Some(Ended::TimedOut);
             net.counters.tcp_timeouts.add(1);
             if !connection.orphan && !connection.half_open {
