@@ -102,6 +102,14 @@ impl Lane for MemoryLane {
         self.allocate()
     }
 
+    fn allocate_large(&mut self) -> Option<MemoryFrame> {
+        None
+    }
+
+    fn largest(&self) -> u16 {
+        0
+    }
+
     fn frames_in_use(&self) -> usize {
         self.received.len() + self.sent.len()
     }

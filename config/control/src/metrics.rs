@@ -89,6 +89,9 @@ const PORT_FAMILIES: &[PortFamily] = &[
     ("millrace_port_tx_packets_total", "counter", "Frames sent.", |p| &p.tx_packets),
     ("millrace_port_tx_bytes_total", "counter", "Bytes sent.", |p| &p.tx_bytes),
     ("millrace_port_tx_full_total", "counter", "Frames dropped because the tx ring was full.", |p| &p.tx_full),
+    ("millrace_port_tx_refused_total", "counter", "Frames dropped because the device could not cut them.", |p| {
+        &p.tx_refused
+    }),
     ("millrace_port_pool_empty_total", "counter", "Frames not sent because the pool was empty.", |p| &p.pool_empty),
     ("millrace_port_mbufs_in_use", "gauge", "Mbufs held by the core or by the device's rings.", |p| &p.frames_in_use),
     ("millrace_port_link_up", "gauge", "1 while the link is up.", |p| &p.link_up),

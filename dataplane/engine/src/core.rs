@@ -256,6 +256,7 @@ impl<L: Lane> Core<L> {
             shown.tx_packets.set(counted.tx_packets);
             shown.tx_bytes.set(counted.tx_bytes);
             shown.tx_full.set(counted.tx_full);
+            shown.tx_refused.set(counted.tx_refused);
             shown.pool_empty.set(counted.pool_empty);
             shown.frames_in_use.set(port.lane().frames_in_use() as u64);
             shown.link_up.set(u64::from(port.link_up()));

@@ -187,6 +187,14 @@ spec:
             self.lane.allocate_reserved()
         }
 
+        fn allocate_large(&mut self) -> Option<Self::Frame> {
+            self.lane.allocate_large()
+        }
+
+        fn largest(&self) -> u16 {
+            self.lane.largest()
+        }
+
         fn frames_in_use(&self) -> usize {
             self.lane.frames_in_use()
         }

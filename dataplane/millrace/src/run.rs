@@ -125,6 +125,7 @@ fn start_ports(configuration: &Configuration, eal: &Eal) -> Result<(Vec<Port>, V
             queues: configured.queues.get(),
             mtu: configured.mtu,
             mbufs: mbufs(spec),
+            large_mbufs: large_mbufs(spec, eal),
             ..PortOptions::default()
         };
         let at = |error: pmd::PortError| Failure::from(error).at(&configured.at);
@@ -146,6 +147,17 @@ fn mbufs(spec: &ApplianceSpec) -> u32 {
     let lanes: u64 = spec.ports.iter().map(|port| u64::from(port.queues.get())).sum();
     u32::try_from(pages / lanes.max(1)).unwrap_or(u32::MAX).min(PortOptions::default().mbufs)
 }
+
+/// Large mbufs per lane, with which devices cut and join TCP segments: on hugepages only, and only where they leave half of the memory to all else.
+fn large_mbufs(spec: &ApplianceSpec, eal: &Eal) -> u32 {
+    let options = PortOptions { large_mbufs: LARGE_MBUFS, ..PortOptions::default() };
+    let lanes: u64 = spec.ports.iter().map(|port| u64::from(port.queues.get())).sum();
+    let fits = lanes * options.large_memory() <= u64::from(spec.memory.mebibytes) << 19;
+    if fits && eal.memory_mode() == MemoryMode::Hugepages { LARGE_MBUFS } else { 0 }
+}
+
+/// Enough for what a few dozen connections send at a time, 64 KiB each.
+const LARGE_MBUFS: u32 = 256;
 
 fn facts(configuration: &Configuration, eal: &Eal, ports: Vec<Port>, cpus: Vec<u16>) -> Facts {
     let spec = &configuration.appliance.spec;
@@ -204,6 +216,8 @@ fn offloads(offloads: Offloads) -> Vec<String> {
         (offloads.rx_l4, "rx-l4-checksum"),
         (offloads.tx_ipv4, "tx-ipv4-checksum"),
         (offloads.tx_tcp, "tx-tcp-checksum"),
+        (offloads.tso, "tso"),
+        (offloads.lro, "lro"),
     ];
     names.into_iter().filter(|(on, _)| *on).map(|(_, name)| name.to_owned()).collect()
 }

@@ -190,6 +190,8 @@ pub struct PortCounters {
     pub tx_bytes: Counter,
     /// Frames dropped because the tx ring was full.
     pub tx_full: Counter,
+    /// Frames dropped because the device could not cut them into segments.
+    pub tx_refused: Counter,
     /// Frames not sent because the pool was empty.
     pub pool_empty: Counter,
     /// 1 while the link is up.

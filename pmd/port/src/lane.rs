@@ -52,7 +52,21 @@ pub enum TxChecksum {
         /// Bytes of the IP header.
         l3_len: u8,
     },
+    /// The same for a packet whose payload the lane cuts into segments of `mss` bytes, the last one may be shorter (TSO): each gets
+    /// the headers, with its own lengths, sequence number and checksums, and FIN and PSH only at the end. Only for what is no
+    /// longer than [`Lane::largest`], and in a frame of [`Lane::allocate_large`].
+    TcpSegments {
+        /// Bytes before the IP header: 14, or 18 with a VLAN tag.
+        l2_len: u8,
+        /// Bytes of the IP header.
+        l3_len: u8,
+        /// Bytes of payload in each segment; not 0.
+        mss: u16,
+    },
 }
+
+/// The longest frame that a large buffer holds, in bytes: DPDK measures a buffer with 16 bits, and keeps 128 bytes in front.
+pub const LARGE_FRAME: u16 = u16::MAX - 128;
 
 /// Frames beyond its pool that a lane has in reserve for small packets: two bursts.
 pub const RESERVE: u32 = 64;
@@ -71,6 +85,8 @@ pub struct LaneCounters {
     pub tx_bytes: u64,
     /// Frames freed because the tx ring was full.
     pub tx_full: u64,
+    /// Frames freed because the device cannot cut them as it was asked to.
+    pub tx_refused: u64,
     /// Allocations refused because the pool was empty.
     pub pool_empty: u64,
 }
@@ -100,6 +116,9 @@ pub trait Lane {
     /// The same from the lane's small reserve where the pool is empty: for what makes others give buffers back, like ACKs.
     fn allocate_reserved(&mut self) -> Option<Self::Frame>;
 
+    /// An empty frame that holds up to [`LARGE_FRAME`] bytes, for [`TxChecksum::TcpSegments`]; `None`, and counted, when there is none.
+    fn allocate_large(&mut self) -> Option<Self::Frame>;
+
     /// Stages `frame` for sending. A full stage is flushed at once.
     fn transmit(&mut self, frame: Self::Frame, checksum: TxChecksum);
 
@@ -111,6 +130,9 @@ pub trait Lane {
 
     /// The largest IP packet that the port carries, in bytes.
     fn mtu(&self) -> u16;
+
+    /// The largest IP packet that the lane takes as [`TxChecksum::TcpSegments`], in bytes; 0 where nothing behind it cuts segments.
+    fn largest(&self) -> u16;
 
     /// The link's state, read without blocking.
     fn link(&self) -> Link;

@@ -20,7 +20,7 @@ pub mod sim;
 
 pub use eal::{Eal, EalOptions, Hugepages, MemoryMode, RegisteredThread, dpdk_version};
 pub use error::{EalError, PortError};
-pub use lane::{BURST, Burst, Frame, Lane, LaneCounters, Link, RESERVE, RxChecksum, TxChecksum};
+pub use lane::{BURST, Burst, Frame, LARGE_FRAME, Lane, LaneCounters, Link, RESERVE, RxChecksum, TxChecksum};
 pub use mbuf::Mbuf;
 pub use mempool::Mempool;
 pub use offload::Offloads;

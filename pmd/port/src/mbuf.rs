@@ -38,6 +38,11 @@ impl Mbuf {
         Self { raw }
     }
 
+    /// The pointer, for a call that leaves the mbuf ours.
+    pub(crate) fn as_ptr(&self) -> *mut rte_mbuf {
+        self.raw.as_ptr()
+    }
+
     /// Bytes of the frame, over all its segments.
     #[inline]
     pub(crate) fn frame_len(&self) -> u32 {

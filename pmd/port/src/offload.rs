@@ -16,6 +16,10 @@ pub struct Offloads {
     pub tx_tcp: bool,
     /// Fills IPv4 header checksums of sent frames.
     pub tx_ipv4: bool,
+    /// Cuts sent TCP packets into segments (TSO).
+    pub tso: bool,
+    /// Joins received TCP segments, or leaves together what a peer on the same machine never cut (LRO).
+    pub lro: bool,
 }
 
 /// The mbuf's flags and packed header lengths that ask the device for what software left undone.
@@ -52,6 +56,14 @@ pub(crate) fn finish_tcp(frame: &mut [u8], l2_len: u8, l3_len: u8, offloads: Off
     Some(TxRequest { flags, lengths })
 }
 
+/// Prepares a TCP frame for the device to cut into segments of `mss` bytes. `None` where it is no whole TCP frame. The checksum's
+/// place is left to the driver's own preparation, because drivers want different sums there.
+pub(crate) fn segments(frame: &mut [u8], l2_len: u8, l3_len: u8, mss: u16, offloads: Offloads) -> Option<TxRequest> {
+    let request = finish_tcp(frame, l2_len, l3_len, Offloads { tx_tcp: true, ..offloads })?;
+    let lengths = request.lengths | u64::from(mss) << sys::SHIM_TX_TSO_SEGSZ_SHIFT;
+    Some(TxRequest { flags: request.flags | sys::SHIM_TX_TCP_SEG, lengths })
+}
+
 /// What the device says about a received frame, by the mbuf's flags.
 #[inline]
 pub(crate) fn rx_checksum(flags: u64, frame: &[u8]) -> RxChecksum {
@@ -61,7 +73,7 @@ pub(crate) fn rx_checksum(flags: u64, frame: &[u8]) -> RxChecksum {
         RxChecksum::Unchecked
     } else if ip == sys::SHIM_RX_IP_CKSUM_BAD || l4 == sys::SHIM_RX_L4_CKSUM_BAD {
         RxChecksum::Bad
-    } else if l4 != sys::SHIM_RX_L4_CKSUM_GOOD {
+    } else if l4 != sys::SHIM_RX_L4_CKSUM_GOOD && l4 != sys::SHIM_RX_L4_CKSUM_NONE {
         RxChecksum::Unchecked
     } else if ip == 0 {
         // virtio looks at L4 only; the IPv4 header's twenty bytes are cheap.
@@ -71,21 +83,19 @@ pub(crate) fn rx_checksum(flags: u64, frame: &[u8]) -> RxChecksum {
     }
 }
 
-/// Whether a peer on the same machine left the L4 checksum to be filled.
+/// Whether a peer on the same machine left the L4 checksum to be filled. The bytes came through memory and are taken to be whole (virtio 1.2
+/// §5.1.6.4.2, DPDK's RTE_MBUF_F_RX_L4_CKSUM_NONE); only what goes on to a wire needs the sum.
 #[inline]
 pub(crate) fn is_partial(flags: u64) -> bool {
     flags & sys::SHIM_RX_L4_CKSUM_MASK == sys::SHIM_RX_L4_CKSUM_NONE
 }
 
-/// Fills the checksum that a peer on the same machine left open, so that the bytes are what a wire would
-/// carry, and returns the mbuf's new flags.
+/// Fills the checksum that a peer on the same machine left open, so that the bytes are what a wire carries.
 #[cold]
-pub(crate) fn complete_partial(flags: u64, frame: &mut [u8]) -> u64 {
-    let rest = flags & !sys::SHIM_RX_L4_CKSUM_MASK;
-    if ip_header(frame).is_some_and(|(l2_len, l3_len)| checksum::finish_l4(frame, l2_len, l3_len)) {
-        rest | sys::SHIM_RX_L4_CKSUM_GOOD
-    } else {
-        rest
+pub(crate) fn complete_partial(frame: &mut [u8]) {
+    if let Some((l2_len, l3_len)) = ip_header(frame) {
+        // What is neither TCP nor UDP has no checksum that could have been left open.
+        let _ = checksum::finish_l4(frame, l2_len, l3_len);
     }
 }
 
@@ -117,7 +127,8 @@ fn ip_header(frame: &[u8]) -> Option<(usize, usize)> {
 mod tests {
     use super::*;
 
-    const TCP_ONLY: Offloads = Offloads { rx_l4: true, rx_ipv4: false, tx_tcp: true, tx_ipv4: false };
+    const TCP_ONLY: Offloads =
+        Offloads { rx_l4: true, rx_ipv4: false, tx_tcp: true, tx_ipv4: false, tso: true, lro: true };
     const BOTH: Offloads = Offloads { tx_ipv4: true, ..TCP_ONLY };
 
     /// A frame with rubbish for checksums: Ethernet of `l2_len` bytes, IPv4 or IPv6, `protocol`, and an odd payload.
@@ -169,6 +180,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_to_be_cut_says_into_how_much() {
+        for ipv6 in [false, true] {
+            let l3_len = if ipv6 { 40 } else { 20 };
+            let request = segments(&mut frame(14, ipv6, 6), 14, l3_len, 1448, BOTH).unwrap();
+            let l4_len = request.lengths >> 16 & 0xff;
+            assert_eq!((l4_len, request.lengths >> 24 & 0xffff), (32, 1448));
+            let asked = sys::SHIM_TX_TCP_SEG | sys::SHIM_TX_TCP_CKSUM;
+            assert_eq!(request.flags & asked, asked);
+        }
+        assert!(segments(&mut frame(14, false, 6)[..60], 14, 20, 1448, BOTH).is_none());
+    }
+
+    #[test]
     fn frames_that_are_not_what_was_said_are_left_alone() {
         let whole = frame(14, false, 6);
         for cut in 0..whole.len() {
@@ -198,13 +222,15 @@ mod tests {
         ] {
             assert_eq!(rx_checksum(flags, &[]), expected, "{flags:#x}");
         }
-        // Where the device looked at L4 only, the IPv4 header is summed here.
-        for l2_len in [14, 18] {
+        // Where the device looked at L4 only, or a peer left the L4 checksum open, the IPv4 header is summed here.
+        for (l2_len, l4) in [(14, l4_good), (18, l4_good), (14, sys::SHIM_RX_L4_CKSUM_NONE)] {
             let mut frame = frame(l2_len, false, 6);
-            assert_eq!(rx_checksum(l4_good, &frame), Bad);
+            assert_eq!(rx_checksum(l4, &frame), Bad);
             assert!(checksum::finish_tcp(&mut frame, l2_len, 20));
-            assert_eq!(rx_checksum(l4_good, &frame), Good);
+            frame[l2_len + 20 + 16] ^= 1;
+            assert_eq!(rx_checksum(l4, &frame), Good);
         }
+        assert_eq!(rx_checksum(ip_good | sys::SHIM_RX_L4_CKSUM_NONE, &[]), Good);
         assert_eq!(rx_checksum(l4_good, &frame(14, true, 6)), Good);
         assert_eq!(rx_checksum(l4_good, &[0; 60]), Unchecked);
     }
@@ -216,16 +242,15 @@ mod tests {
             let l3_len = if ipv6 { 40 } else { 20 };
             let addresses = if ipv6 { 22..54 } else { 26..34 };
             let seed = checksum::pseudo_header(&open[addresses], protocol, 53);
-            let flags = complete_partial(sys::SHIM_RX_L4_CKSUM_NONE, &mut open);
-            assert_eq!(flags, sys::SHIM_RX_L4_CKSUM_GOOD);
+            complete_partial(&mut open);
             assert_eq!(checksum::sum(seed, &open[14 + l3_len..]), 0xffff, "protocol {protocol}, IPv6 {ipv6}");
         }
         let mut other = frame(14, false, 1);
         let before = other.clone();
-        assert_eq!(complete_partial(sys::SHIM_RX_L4_CKSUM_NONE | 1, &mut other), 1);
+        complete_partial(&mut other);
         assert_eq!(other, before);
         for cut in 0..before.len() {
-            complete_partial(sys::SHIM_RX_L4_CKSUM_NONE, &mut frame(14, false, 17)[..cut]);
+            complete_partial(&mut frame(14, false, 17)[..cut]);
         }
     }
 }

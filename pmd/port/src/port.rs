@@ -12,7 +12,7 @@ use dpdk_sys as sys;
 
 use crate::eal::{Eal, Runtime, log};
 use crate::error::{Errno, PortError, check};
-use crate::lane::{Link, RESERVE};
+use crate::lane::{LARGE_FRAME, Link, RESERVE};
 use crate::mempool::Mempool;
 use crate::offload::Offloads;
 use crate::queue::DpdkLane;
@@ -34,11 +34,33 @@ pub struct PortOptions {
     pub mbufs: u32,
     /// Bytes of the longest frame that an mbuf holds.
     pub data_room: u16,
+    /// Mbufs in each lane's pool of large ones, 64 KiB each, with which the device cuts sent segments and joins received ones where it can.
+    /// What a receive ring holds comes on top. 0 leaves segments as long as the MTU allows. They need hugepages.
+    pub large_mbufs: u32,
+}
+
+impl PortOptions {
+    /// Bytes of memory that a lane with these options takes for large mbufs, at most.
+    #[must_use]
+    pub fn large_memory(&self) -> u64 {
+        // Beside the frame and its headroom: the mbuf, the pool's own header, and what spreads them over memory channels.
+        const EACH: u64 = 64 * 1024 + 512;
+        let ring = if self.large_mbufs == 0 { 0 } else { u64::from(self.rx_descriptors) };
+        (u64::from(self.large_mbufs) + ring) * EACH
+    }
 }
 
 impl Default for PortOptions {
     fn default() -> Self {
-        Self { queues: 1, rx_descriptors: 1024, tx_descriptors: 1024, mtu: None, mbufs: 8192, data_room: 2048 }
+        Self {
+            queues: 1,
+            rx_descriptors: 1024,
+            tx_descriptors: 1024,
+            mtu: None,
+            mbufs: 8192,
+            data_room: 2048,
+            large_mbufs: 0,
+        }
     }
 }
 
@@ -46,9 +68,8 @@ impl Default for PortOptions {
 #[derive(Debug)]
 pub struct Port {
     shared: Arc<Shared>,
-    /// One a queue; taken along by the lane's maker only as a shared handle.
-    /// Each lane's pool, and its reserve.
-    pools: Vec<(Mempool, Mempool)>,
+    /// Each lane's.
+    pools: Vec<Pools>,
     /// Queues whose lane was handed out.
     taken: Vec<bool>,
     started: bool,
@@ -96,7 +117,7 @@ impl Port {
     /// # Errors
     /// As [`PortError`] lists them. A port that failed to configure stays unusable until DPDK is started anew.
     pub fn configure(eal: &Eal, device: &str, options: &PortOptions) -> Result<Self, PortError> {
-        let device = device.to_owned();
+        let (device_string, device) = (device, device.to_owned());
         let Some(known) = eal.runtime().device(&device) else { return Err(PortError::NotFound { device }) };
         let Some(id) = find(&known.name) else { return Err(PortError::NotFound { device }) };
         if !eal.runtime().claim(id) {
@@ -105,7 +126,8 @@ impl Port {
         let interface = known.interface.as_deref().and_then(Interface::open);
         let opened = Opened { id, runtime: Arc::clone(eal.runtime()), device: known.name.clone() };
         let info = opened.info()?;
-        let pools = opened.configure(options, &info)?;
+        let offloads = offloads(&info, options, device_string);
+        let pools = opened.configure(options, &info, offloads)?;
         let mtu = opened.mtu(interface.as_ref())?;
         if u32::from(options.data_room) < u32::from(mtu) + FRAME_OVERHEAD {
             return Err(PortError::DataRoom { device: opened.device.clone(), mtu, data_room: options.data_room });
@@ -113,7 +135,7 @@ impl Port {
         let shared = Shared {
             mac: opened.mac()?,
             mtu,
-            offloads: offloads(&info),
+            offloads,
             driver: text(info.driver_name),
             capabilities: capabilities(&info),
             interface,
@@ -147,9 +169,9 @@ impl Port {
             return Err(PortError::NotStarted { device: device() });
         }
         match (self.pools.get(usize::from(queue)), self.taken.get_mut(usize::from(queue))) {
-            (Some((pool, reserve)), Some(taken)) if !*taken => {
+            (Some(pools), Some(taken)) if !*taken => {
                 *taken = true;
-                Ok(DpdkLane::new(Arc::clone(&self.shared), queue, pool.share(), reserve.share()))
+                Ok(DpdkLane::new(Arc::clone(&self.shared), queue, pools.share()))
             }
             _ => Err(PortError::NoLane { device: device(), queue }),
         }
@@ -215,7 +237,7 @@ impl Port {
     /// The pool of a queue's lane.
     #[must_use]
     pub fn pool(&self, queue: u16) -> Option<&Mempool> {
-        self.pools.get(usize::from(queue)).map(|(pool, _)| pool)
+        self.pools.get(usize::from(queue)).map(|pools| &pools.usual)
     }
 
     /// What the device counted.
@@ -226,6 +248,35 @@ impl Port {
         self.shared.opened.statistics()
     }
 }
+
+/// The pools of one lane.
+#[derive(Debug)]
+pub(crate) struct Pools {
+    /// Frames of the usual size.
+    pub(crate) usual: Mempool,
+    /// A few more of those.
+    pub(crate) reserve: Mempool,
+    /// Frames of 64 KiB, where the device cuts or joins segments.
+    pub(crate) large: Option<Mempool>,
+}
+
+impl Pools {
+    fn share(&self) -> Self {
+        Self {
+            usual: self.usual.share(),
+            reserve: self.reserve.share(),
+            large: self.large.as_ref().map(Mempool::share),
+        }
+    }
+
+    /// Mbufs that are held by someone.
+    pub(crate) fn in_use(&self) -> u32 {
+        self.usual.in_use() + self.reserve.in_use() + self.large.as_ref().map_or(0, Mempool::in_use)
+    }
+}
+
+/// Sent mbufs that a virtio ring keeps before they are freed: two bursts.
+const VIRTIO_FREES_AT: u16 = 64;
 
 /// A port as its lanes share it, closed when the last of them is gone.
 #[derive(Debug)]
@@ -321,15 +372,21 @@ impl Opened {
         &self,
         options: &PortOptions,
         info: &sys::rte_eth_dev_info,
-    ) -> Result<Vec<(Mempool, Mempool)>, PortError> {
+        offloads: Offloads,
+    ) -> Result<Vec<Pools>, PortError> {
         let queues = options.queues;
         let available = info.max_rx_queues.min(info.max_tx_queues);
         if queues == 0 || queues > available {
             return Err(PortError::Queues { device: self.device.clone(), wanted: queues, available });
         }
         let mut conf = sys::rte_eth_conf::default();
-        conf.rxmode.offloads = info.rx_offload_capa & RX_OFFLOADS;
-        conf.txmode.offloads = info.tx_offload_capa & TX_OFFLOADS;
+        let (rx_wanted, tx_wanted) = if options.large_mbufs > 0 {
+            (RX_OFFLOADS | sys::SHIM_RX_OFFLOAD_TCP_LRO, TX_OFFLOADS | sys::SHIM_TX_OFFLOAD_TCP_TSO)
+        } else {
+            (RX_OFFLOADS, TX_OFFLOADS)
+        };
+        conf.rxmode.offloads = info.rx_offload_capa & rx_wanted;
+        conf.txmode.offloads = info.tx_offload_capa & tx_wanted;
         let hashes = info.flow_type_rss_offloads & (sys::SHIM_RSS_IP | sys::SHIM_RSS_TCP | sys::SHIM_RSS_UDP);
         if queues > 1 && hashes != 0 {
             conf.rxmode.mq_mode = sys::RTE_ETH_MQ_RX_RSS;
@@ -353,27 +410,52 @@ impl Opened {
         })?;
         // SAFETY: as above.
         let socket = unsafe { sys::rte_eth_dev_socket_id(self.id) };
-        let mut pools = Vec::new();
+        let mut all = Vec::new();
         for queue in 0..queues {
-            let create = |mbufs| {
-                Mempool::create(mbufs, options.data_room, socket)
+            let create = |mbufs, data_room| {
+                Mempool::create(mbufs, data_room, socket)
                     .inspect(|pool| self.runtime.keep(pool.raw()))
                     .map_err(|cause| PortError::Memory { device: self.device.clone(), mbufs, cause })
             };
-            let (pool, reserve) = (create(options.mbufs)?, create(RESERVE)?);
+            let ring = if offloads.lro { u32::from(rx) } else { 0 };
+            let large = (offloads.lro || offloads.tso).then(|| create(options.large_mbufs + ring, LARGE_FRAME));
+            let pools = Pools {
+                usual: create(options.mbufs, options.data_room)?,
+                reserve: create(RESERVE, options.data_room)?,
+                large: large.transpose()?,
+            };
+            let receives = if offloads.lro { pools.large.as_ref() } else { None }.unwrap_or(&pools.usual);
             // -1 ("any") stays all ones, as DPDK wants it.
             let on = socket as u32;
             self.step("set up a receive queue", || {
                 // SAFETY: as above; the pool outlives the port.
-                unsafe { sys::rte_eth_rx_queue_setup(self.id, queue, rx, on, ptr::null(), pool.as_ptr()) }
+                unsafe { sys::rte_eth_rx_queue_setup(self.id, queue, rx, on, ptr::null(), receives.as_ptr()) }
             })?;
-            self.step("set up a send queue", || {
-                // SAFETY: as above.
-                unsafe { sys::rte_eth_tx_queue_setup(self.id, queue, tx, on, ptr::null()) }
-            })?;
-            pools.push((pool, reserve));
+            self.send_queue(queue, tx, on, info)?;
+            all.push(pools);
         }
-        Ok(pools)
+        Ok(all)
+    }
+
+    fn send_queue(&self, queue: u16, tx: u16, on: u32, info: &sys::rte_eth_dev_info) -> Result<(), PortError> {
+        let set_up = |conf: &sys::rte_eth_txconf| {
+            // SAFETY: the port exists and is not started; `conf` is valid for the call.
+            unsafe { sys::rte_eth_tx_queue_setup(self.id, queue, tx, on, conf) }
+        };
+        if text(info.driver_name).starts_with("net_virtio") {
+            // By default virtio frees sent mbufs only when the ring has next to no room: by then they have left the caches, and the pool of
+            // large ones may be empty. How large the ring is, it does not say before.
+            for ring in [tx, 512, 256, 128] {
+                let conf = sys::rte_eth_txconf {
+                    tx_free_thresh: ring.saturating_sub(VIRTIO_FREES_AT).max(1),
+                    ..info.default_txconf
+                };
+                if set_up(&conf) == 0 {
+                    return Ok(());
+                }
+            }
+        }
+        self.step("set up a send queue", || set_up(&info.default_txconf)).map(|_| ())
     }
 
     fn statistics(&self) -> Result<PortStatistics, PortError> {
@@ -415,9 +497,15 @@ const RX_OFFLOADS: u64 =
     sys::SHIM_RX_OFFLOAD_IPV4_CKSUM | sys::SHIM_RX_OFFLOAD_TCP_CKSUM | sys::SHIM_RX_OFFLOAD_UDP_CKSUM;
 const TX_OFFLOADS: u64 = sys::SHIM_TX_OFFLOAD_IPV4_CKSUM | sys::SHIM_TX_OFFLOAD_TCP_CKSUM;
 
-fn offloads(info: &sys::rte_eth_dev_info) -> Offloads {
+fn offloads(info: &sys::rte_eth_dev_info, options: &PortOptions, device: &str) -> Offloads {
     let (rx, tx) = (info.rx_offload_capa, info.tx_offload_capa);
+    let large = options.large_mbufs > 0;
+    let cuts = sys::SHIM_TX_OFFLOAD_TCP_TSO | sys::SHIM_TX_OFFLOAD_TCP_CKSUM;
+    // net_vhost hands segments from memory to memory as they are, where its other end wants that; it does not call this TSO and LRO.
+    let vhost = text(info.driver_name) == "net_vhost" && device.contains("tso=1");
     Offloads {
+        tso: large && (vhost || tx & cuts == cuts),
+        lro: large && (vhost || rx & sys::SHIM_RX_OFFLOAD_TCP_LRO != 0),
         rx_l4: rx & sys::SHIM_RX_OFFLOAD_TCP_CKSUM != 0,
         rx_ipv4: rx & sys::SHIM_RX_OFFLOAD_IPV4_CKSUM != 0,
         tx_tcp: tx & sys::SHIM_TX_OFFLOAD_TCP_CKSUM != 0,

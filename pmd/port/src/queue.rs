@@ -6,11 +6,14 @@ use std::sync::Arc;
 
 use dpdk_sys as sys;
 
-use crate::lane::{BURST, Burst, Frame, Lane, LaneCounters, Link, TxChecksum};
+use crate::lane::{BURST, Burst, Frame, LARGE_FRAME, Lane, LaneCounters, Link, TxChecksum};
 use crate::mbuf::Mbuf;
 use crate::mempool::Mempool;
 use crate::offload::{self, Offloads};
-use crate::port::Shared;
+use crate::port::{Pools, Shared};
+
+/// What stands in front of an IP packet at most.
+const ETHERNET_AND_TAG: u16 = 18;
 
 /// DPDK's lane: an rx queue, a tx queue, and a pool.
 #[derive(Debug)]
@@ -23,15 +26,14 @@ pub struct DpdkLane {
     id: u16,
     queue: u16,
     offloads: Offloads,
-    pool: Mempool,
-    reserve: Mempool,
+    pools: Pools,
     shared: Arc<Shared>,
     /// One core's: a lane may move to its thread, and is not shared.
     _not_sync: std::marker::PhantomData<std::cell::Cell<()>>,
 }
 
 impl DpdkLane {
-    pub(crate) fn new(shared: Arc<Shared>, queue: u16, pool: Mempool, reserve: Mempool) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, queue: u16, pools: Pools) -> Self {
         Self {
             stage: Burst::new(),
             staged_bytes: 0,
@@ -40,8 +42,7 @@ impl DpdkLane {
             id: shared.id(),
             queue,
             offloads: shared.offloads,
-            pool,
-            reserve,
+            pools,
             shared,
             _not_sync: std::marker::PhantomData,
         }
@@ -53,10 +54,10 @@ impl DpdkLane {
         self.queue
     }
 
-    /// The pool that this lane receives into and allocates from.
+    /// The pool that this lane allocates from, and receives into where the device does not join segments.
     #[must_use]
     pub fn pool(&self) -> &Mempool {
-        &self.pool
+        &self.pools.usual
     }
 
     /// Received frames that came in several segments, did not fit into one mbuf, and were dropped. They are not in `rx_packets`.
@@ -65,21 +66,27 @@ impl DpdkLane {
         self.scattered
     }
 
-    /// What is not the common case: frames in several segments, and frames whose checksum was left open by a peer on this machine.
+    /// Makes frames in several segments frames of one.
     #[cold]
     fn straighten(&mut self, burst: &mut Burst<Mbuf>) {
         burst.retain(|frame| {
-            if frame.segments() > 1 && !frame.linearize() {
-                self.scattered += 1;
-                return false;
-            }
-            let flags = frame.flags();
-            if offload::is_partial(flags) {
-                let flags = offload::complete_partial(flags, frame.bytes_mut());
-                frame.set_flags(flags);
-            }
-            true
+            let whole = frame.segments() == 1 || frame.linearize();
+            self.scattered += u64::from(!whole);
+            whole
         });
+    }
+
+    /// Prepares a frame for the device to cut. `false` where it cannot.
+    fn prepare_segments(&self, frame: &mut Mbuf, l2_len: u8, l3_len: u8, mss: u16) -> bool {
+        let Some(request) = offload::segments(frame.bytes_mut(), l2_len, l3_len, mss, self.offloads) else {
+            return false;
+        };
+        frame.set_tx_offload(request.lengths);
+        frame.set_flags(frame.flags() & sys::SHIM_MBUF_ATTACHED | request.flags);
+        // What has to stand in the checksum's place is for the driver to say: virtio wants the length in it, most NICs do not.
+        let mut raw = frame.as_ptr();
+        // SAFETY: as in `receive`; the one mbuf is ours, and stays so.
+        unsafe { sys::rte_eth_tx_prepare(self.id, self.queue, &raw mut raw, 1) == 1 }
     }
 }
 
@@ -101,8 +108,7 @@ impl Lane for DpdkLane {
         if burst.is_empty() {
             return;
         }
-        let odd = |frame: &Mbuf| frame.segments() > 1 || offload::is_partial(frame.flags());
-        if burst.iter().any(odd) {
+        if burst.iter().any(|frame| frame.segments() > 1) {
             self.straighten(burst);
         }
         self.counters.rx_packets += burst.len() as u64;
@@ -111,27 +117,49 @@ impl Lane for DpdkLane {
 
     #[inline]
     fn allocate(&mut self) -> Option<Mbuf> {
-        let frame = self.pool.allocate();
+        let frame = self.pools.usual.allocate();
         self.counters.pool_empty += u64::from(frame.is_none());
         frame
     }
 
     #[cold]
     fn allocate_reserved(&mut self) -> Option<Mbuf> {
-        self.pool.allocate().or_else(|| self.reserve.allocate())
+        self.pools.usual.allocate().or_else(|| self.pools.reserve.allocate())
+    }
+
+    #[inline]
+    fn allocate_large(&mut self) -> Option<Mbuf> {
+        let frame = self.pools.large.as_ref().and_then(Mempool::allocate);
+        self.counters.pool_empty += u64::from(frame.is_none());
+        frame
     }
 
     #[inline]
     fn transmit(&mut self, mut frame: Mbuf, checksum: TxChecksum) {
         // What the device said when the frame came in says nothing about its going out; how its memory is attached does.
         let mut flags = frame.flags() & sys::SHIM_MBUF_ATTACHED;
-        if let TxChecksum::Tcp { l2_len, l3_len } = checksum
-            && let Some(request) = offload::finish_tcp(frame.bytes_mut(), l2_len, l3_len, self.offloads)
-        {
-            flags |= request.flags;
-            frame.set_tx_offload(request.lengths);
+        match checksum {
+            TxChecksum::Tcp { l2_len, l3_len } => {
+                if let Some(request) = offload::finish_tcp(frame.bytes_mut(), l2_len, l3_len, self.offloads) {
+                    flags |= request.flags;
+                    frame.set_tx_offload(request.lengths);
+                }
+                frame.set_flags(flags);
+            }
+            TxChecksum::TcpSegments { l2_len, l3_len, mss } => {
+                if !self.prepare_segments(&mut frame, l2_len, l3_len, mss) {
+                    self.counters.tx_refused += 1;
+                    return;
+                }
+            }
+            TxChecksum::Complete => {
+                // What a peer on this machine left open has to be whole on the next wire.
+                if offload::is_partial(frame.flags()) {
+                    offload::complete_partial(frame.bytes_mut());
+                }
+                frame.set_flags(flags);
+            }
         }
-        frame.set_flags(flags);
         self.staged_bytes += u64::from(frame.frame_len());
         self.stage.push(frame);
         if self.stage.is_full() {
@@ -171,6 +199,10 @@ impl Lane for DpdkLane {
         self.shared.mtu
     }
 
+    fn largest(&self) -> u16 {
+        if self.offloads.tso { LARGE_FRAME - ETHERNET_AND_TAG } else { 0 }
+    }
+
     fn link(&self) -> Link {
         self.shared.link()
     }
@@ -180,6 +212,6 @@ impl Lane for DpdkLane {
     }
 
     fn frames_in_use(&self) -> usize {
-        (self.pool.in_use() + self.reserve.in_use()) as usize
+        self.pools.in_use() as usize
     }
 }

@@ -37,6 +37,7 @@ pub struct Port<L: Lane> {
     lane: L,
     mac: [u8; 6],
     mtu: u16,
+    largest: u16,
     addresses: Addresses,
     neighbors: Neighbors<L::Frame>,
     arp_rate: TokenBucket,
@@ -92,11 +93,13 @@ impl<L: Lane> Port<L> {
     pub fn new(index: usize, lane: L, settings: &PortSettings, tcp: &TcpSettings) -> Self {
         let mac = lane.mac();
         let mtu = settings.mtu.unwrap_or(u16::MAX).min(lane.mtu());
+        let largest = lane.largest();
         Self {
             index,
             lane,
             mac,
             mtu,
+            largest,
             addresses: Addresses::new(&settings.addresses, settings.gateway),
             neighbors: Neighbors::new(tcp.neighbors as usize, tcp.neighbor_queue, settings.gateway),
             arp_rate: TokenBucket::new(tcp.arp_per_second),
@@ -191,6 +194,18 @@ impl<L: Lane> Port<L> {
     pub fn packet(&mut self, len: usize) -> Option<L::Frame> {
         let mut frame = self.lane.allocate()?;
         frame.set_len(ETHERNET + len).then_some(frame)
+    }
+
+    /// The same for a packet of up to [`Port::largest`] bytes, which the lane cuts into segments. It has no length yet.
+    pub fn large_packet(&mut self) -> Option<L::Frame> {
+        self.lane.allocate_large()
+    }
+
+    /// The largest packet that the lane cuts into segments, in bytes; 0 where it does not.
+    #[inline]
+    #[must_use]
+    pub fn largest(&self) -> u16 {
+        self.largest
     }
 
     /// The same for a packet that carries no data, out of the lane's reserve where the pool is empty: ACKs make peers' buffers, and then

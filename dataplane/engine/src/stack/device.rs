@@ -1,7 +1,9 @@
 //! What smoltcp takes for a network device: one received packet in, any number of packets out.
 
+use core::num::{NonZeroU16, NonZeroUsize};
+
 use pmd::{Frame, Lane, TxChecksum};
-use smoltcp::phy::{ChecksumCapabilities, Device, DeviceCapabilities, Medium, RxToken, TxToken};
+use smoltcp::phy::{ChecksumCapabilities, Device, DeviceCapabilities, Medium, PacketMeta, RxToken, TxToken};
 use smoltcp::time::Instant as StackInstant;
 use tables::CoreCounters;
 
@@ -9,20 +11,28 @@ use super::connection::Track;
 use crate::clock::Instant;
 use crate::port::{ETHERNET_HEADER, Hop, Port};
 
-fn capabilities(mtu: u16) -> DeviceCapabilities {
+/// Bytes of headers in front of a segment's payload at most: IPv6 and TCP with all options.
+const HEADERS: usize = 40 + 60;
+
+fn capabilities(mtu: u16, largest: u16) -> DeviceCapabilities {
     let mut capabilities = DeviceCapabilities::default();
     capabilities.medium = Medium::Ip;
     capabilities.max_transmission_unit = usize::from(mtu);
     // Ports check what comes in, and lanes fill in what goes out.
     capabilities.checksum = ChecksumCapabilities::ignored();
+    let largest = NonZeroUsize::new(largest.into());
+    capabilities.segmentation.tcpv4 = largest;
+    capabilities.segmentation.tcpv6 = largest;
     capabilities
 }
 
-/// A device without packets, which tells an interface its MTU.
-#[derive(Debug)]
-pub(super) struct Idle {
+/// What a path carries; as a device without packets, it tells an interface so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Path {
     /// The largest IP packet.
     pub mtu: u16,
+    /// The largest that the port cuts into segments; 0 where it does not.
+    pub largest: u16,
 }
 
 /// The device of one connection while the stack works on it.
@@ -41,8 +51,8 @@ pub(super) struct Out<'a, L: Lane> {
     pub now: Instant,
     /// The path's MTU.
     pub mtu: u16,
-    /// There is nothing to send but acknowledgements.
-    pub bare: bool,
+    /// Bytes of the stream that are not acknowledged, and so may be sent. With none, there is nothing to send but acknowledgements.
+    pub queued: usize,
     /// Next hop, remembered from packet to packet.
     pub hop: &'a mut Hop,
     /// The connection's sequence numbers.
@@ -70,13 +80,18 @@ impl<L: Lane> Device for ConnectionDevice<'_, L> {
 
     fn transmit(&mut self, _: StackInstant) -> Option<Sending<'_, L>> {
         // Taken before the stack decides that the packet is sent: with an empty pool it keeps its state and tries again.
-        let mtu = usize::from(self.out.mtu);
-        let frame = if self.out.bare { self.out.port.bare_packet(mtu)? } else { self.out.port.packet(mtu)? };
+        let Out { port, mtu, queued, .. } = &mut self.out;
+        let mtu = usize::from(*mtu);
+        let frame = match *queued {
+            0 => port.bare_packet(mtu)?,
+            queued if queued + HEADERS > mtu && port.largest() > 0 => port.large_packet()?,
+            _ => port.packet(mtu)?,
+        };
         Some(self.out.token(Some(frame)))
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
-        capabilities(self.out.mtu)
+        capabilities(self.out.mtu, self.out.port.largest())
     }
 }
 
@@ -84,11 +99,12 @@ impl<L: Lane> Out<'_, L> {
     fn token(&mut self, frame: Option<L::Frame>) -> Sending<'_, L> {
         Sending {
             frame,
+            mss: None,
             out: Out {
                 port: self.port,
                 now: self.now,
                 mtu: self.mtu,
-                bare: self.bare,
+                queued: self.queued,
                 hop: self.hop,
                 track: self.track,
                 counters: self.counters,
@@ -110,12 +126,14 @@ impl RxToken for Received<'_> {
 /// Leave to send one packet.
 pub(super) struct Sending<'t, L: Lane> {
     frame: Option<L::Frame>,
+    /// What the port is to cut the packet's payload into.
+    mss: Option<NonZeroU16>,
     out: Out<'t, L>,
 }
 
 impl<L: Lane> TxToken for Sending<'_, L> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
-        let Self { frame, out } = self;
+        let Self { frame, mss, out } = self;
         // What answers a segment at once is an ACK or a RST.
         let frame = frame.or_else(|| out.port.bare_packet(len)).and_then(|mut frame| {
             let fits = frame.set_len(ETHERNET_HEADER + len) && frame.bytes().len() == ETHERNET_HEADER + len;
@@ -130,14 +148,22 @@ impl<L: Lane> TxToken for Sending<'_, L> {
         let result = f(packet);
         out.track.sent(packet, out.counters);
         let ipv6 = packet.first().is_some_and(|first| first >> 4 == 6);
-        let checksum = TxChecksum::Tcp { l2_len: ETHERNET_HEADER as u8, l3_len: if ipv6 { 40 } else { 20 } };
+        let (l2_len, l3_len) = (ETHERNET_HEADER as u8, if ipv6 { 40 } else { 20 });
+        let checksum = match mss {
+            Some(mss) => TxChecksum::TcpSegments { l2_len, l3_len, mss: mss.get() },
+            None => TxChecksum::Tcp { l2_len, l3_len },
+        };
         let destination = out.track.remote;
         out.port.send_via(out.now, out.hop, frame, destination, checksum, out.counters);
         result
     }
+
+    fn set_meta(&mut self, meta: PacketMeta) {
+        self.mss = meta.segmentation_offload_size;
+    }
 }
 
-impl Device for Idle {
+impl Device for Path {
     type RxToken<'t> = Received<'t>;
     type TxToken<'t> = Never;
 
@@ -150,7 +176,7 @@ impl Device for Idle {
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
-        capabilities(self.mtu)
+        capabilities(self.mtu, self.largest)
     }
 }
 
@@ -198,7 +224,7 @@ pub(super) mod tests {
         }
 
         fn capabilities(&self) -> DeviceCapabilities {
-            capabilities(1500)
+            capabilities(1500, 0)
         }
     }
 }

@@ -68,9 +68,9 @@ impl Stack {
         if (connection.orphan && net.now >= connection.orphan_until) || net.now >= shut {
             connection.pooled.socket_mut().abort();
         }
-        let Some((_, interface)) = self.interfaces.get_mut(usize::from(connection.interface)) else { return };
+        let Some(interface) = self.interfaces.get_mut(connection.interface) else { return };
         let mut sent = 0;
-        let idle = connection.pooled.socket().send_queue() == 0;
+        let queued = connection.pooled.socket().send_queue();
         // Half of all visits have nothing to send, and finding that out is cheaper than trying.
         let due =
             connection.has_news() || interface.poll_at(time, &connection.pooled.sockets).is_some_and(|at| at <= time);
@@ -80,7 +80,7 @@ impl Stack {
                 port,
                 now: net.now,
                 mtu: connection.mtu,
-                bare: idle,
+                queued,
                 hop: &mut connection.hop,
                 track: &mut connection.track,
                 counters: net.counters,
@@ -132,7 +132,7 @@ impl Stack {
             return;
         }
         let time = connection.stack_time(now);
-        let Some((_, interface)) = self.interfaces.get_mut(usize::from(connection.interface)) else { return };
+        let Some(interface) = self.interfaces.get_mut(connection.interface) else { return };
         let due = interface.poll_at(time, &connection.pooled.sockets);
         let mut at = match due {
             // Something keeps it from sending now, an empty pool say: it tries again with the next tick.

@@ -10,10 +10,10 @@ use smoltcp::wire::IpListenEndpoint;
 use tables::{CoreCounters, Verdict};
 
 use super::connection::Connection;
-use super::device::{ConnectionDevice, Out};
+use super::device::{ConnectionDevice, Out, Path};
 use super::guard::{self, Judgement, Phase};
 use super::time_wait::Answer;
-use super::{Admission, ConnectionId, Ended, IN_TIME_WAIT, Net, Side, Stack, interface_for, ip_address, isn};
+use super::{Admission, ConnectionId, Ended, IN_TIME_WAIT, Net, Side, Stack, ip_address, isn};
 use crate::port::{self, Flags, IcmpError, IcmpErrorKind, Reply, Segment};
 
 /// A client that has not completed its handshake by then is forgotten.
@@ -56,7 +56,9 @@ impl Stack {
         }
         match error.kind {
             IcmpErrorKind::FragmentationNeeded { mtu } => {
-                let (interface, mtu) = interface_for(&mut self.interfaces, mtu.max(mtu_floor));
+                let Some(port) = net.ports.get(usize::from(connection.port)) else { return };
+                let path = Path { mtu: mtu.max(mtu_floor), largest: port.largest() };
+                let (interface, mtu) = self.interfaces.on(path);
                 let Some(connection) = value.and_then(|id| self.connection_mut(ConnectionId(id))) else { return };
                 if mtu < connection.mtu {
                     connection.mtu = mtu;
@@ -109,8 +111,8 @@ impl Stack {
         if self.pool.in_use() >= self.max_sockets - self.max_sockets / 8 {
             return drop_packet(net.counters, Verdict::NoMemory);
         }
-        let mtu = port.mtu();
-        let Some(id) = self.open(segment.key, hash, index, Side::Client, mtu) else {
+        let path = Path { mtu: port.mtu(), largest: port.largest() };
+        let Some(id) = self.open(segment.key, hash, index, Side::Client, path) else {
             return drop_packet(net.counters, Verdict::NoMemory);
         };
         self.half_open += 1;
@@ -127,7 +129,7 @@ impl Stack {
         }
         let mut segment = *segment;
         port::clamp_syn_options(frame.bytes_mut(), &mut segment, self.settings.min_mss);
-        let mut interface = isn::interface(isn, mtu, connection.stack_time(net.now));
+        let mut interface = isn::interface(isn, path, connection.stack_time(net.now));
         ingress(&mut interface, net, connection, &frame, &segment, &mut self.scratch);
         self.after_ingress(id);
     }
@@ -154,7 +156,7 @@ impl Stack {
             overwrite(&mut frame, segment.tcp_offset + 14, &connection.track.window.to_be_bytes());
         }
         let was_open = connection.pooled.socket().state() != State::Closed;
-        let Some((_, interface)) = self.interfaces.get_mut(usize::from(connection.interface)) else { return };
+        let Some(interface) = self.interfaces.get_mut(connection.interface) else { return };
         ingress(interface, net, connection, &frame, segment, &mut self.scratch);
         if segment.flags.rst()
             && was_open
@@ -250,7 +252,7 @@ fn ingress<L: Lane>(
         port,
         now: net.now,
         mtu: connection.mtu,
-        bare: true,
+        queued: 0,
         hop: &mut connection.hop,
         track: &mut connection.track,
         counters: net.counters,

@@ -12,7 +12,7 @@ use smoltcp::iface::{Config, Interface};
 use smoltcp::time::Instant as StackInstant;
 use smoltcp::wire::HardwareAddress;
 
-use super::device::Idle;
+use super::device::Path;
 use crate::clock::Instant;
 use crate::flow::FlowKey;
 
@@ -52,10 +52,10 @@ impl IsnGenerator {
 
 /// An interface whose next sequence number is `isn`.
 #[must_use]
-pub(super) fn interface(isn: u32, mtu: u16, now: StackInstant) -> Interface {
+pub(super) fn interface(isn: u32, mut path: Path, now: StackInstant) -> Interface {
     let mut config = Config::new(HardwareAddress::Ip);
     config.random_seed = seed(isn);
-    let mut interface = Interface::new(config, &mut Idle { mtu }, now);
+    let mut interface = Interface::new(config, &mut path, now);
     interface.set_any_ip(true);
     interface
 }
@@ -100,7 +100,7 @@ mod tests {
 
     /// The number that a `connect` through [`interface`] really puts on the wire.
     fn on_the_wire(isn: u32) -> u32 {
-        let mut interface = interface(isn, 1500, StackInstant::ZERO);
+        let mut interface = interface(isn, Path { mtu: 1500, largest: 0 }, StackInstant::ZERO);
         let mut socket = Socket::new(SocketBuffer::new(vec![0; 64]), SocketBuffer::new(vec![0; 64]));
         let remote = (IpAddress::v4(10, 0, 0, 2), 80);
         socket.connect(interface.context(), remote, (IpAddress::v4(10, 0, 0, 1), 40000)).unwrap();

@@ -10,6 +10,7 @@ mod device;
 mod egress;
 mod guard;
 mod ingress;
+mod interfaces;
 mod isn;
 mod pool;
 mod streams;
@@ -20,12 +21,13 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 
 use pmd::Lane;
-use smoltcp::iface::Interface;
 use smoltcp::wire::{IpAddress, IpEndpoint};
 use tables::{CoreCounters, TcpSettings};
 
-use self::connection::{Connection, Track, stack_time};
+use self::connection::{Connection, Track};
 pub use self::connection::{Ended, Side};
+use self::device::Path;
+use self::interfaces::Interfaces;
 use self::isn::IsnGenerator;
 use self::pool::{SocketPool, SocketTimers};
 pub use self::streams::Status;
@@ -41,9 +43,6 @@ const PORT_TRIES: usize = 64;
 
 /// Source ports are drawn from here up: below lie the ports that listeners use.
 const FIRST_PORT: u16 = 10_240;
-
-/// Different path MTUs at a time, each with an interface; further ones are rounded down to one of these.
-const MTU_CLASSES: usize = 16;
 
 /// Marks a flow table value as a TIME-WAIT slot.
 const IN_TIME_WAIT: u32 = 1 << 31;
@@ -92,7 +91,7 @@ pub struct Stack {
     flows: FlowTable,
     waiting: TimeWait,
     pool: SocketPool,
-    interfaces: Vec<(u16, Interface)>,
+    interfaces: Interfaces,
     wheel: Wheel,
     dirty: VecDeque<u32>,
     ready: VecDeque<u32>,
@@ -116,7 +115,7 @@ impl Stack {
             flows: FlowTable::with_capacity(flows, [random.next_u64(), random.next_u64()]),
             waiting: TimeWait::new(settings.max_time_wait.max(1) as usize),
             pool: SocketPool::new(settings.receive_buffer as usize, settings.send_buffer as usize),
-            interfaces: Vec::with_capacity(MTU_CLASSES),
+            interfaces: Interfaces::new(),
             wheel: Wheel::with_capacity(1024),
             dirty: VecDeque::with_capacity(1024),
             ready: VecDeque::with_capacity(1024),
@@ -144,13 +143,13 @@ impl Stack {
             on_link.or_else(|| net.ports.iter().position(|p| p.reaches(remote.ip()))).ok_or(ConnectError::NoRoute)?;
         let port = net.ports.get(index).ok_or(ConnectError::NoRoute)?;
         let local = port.source_for(remote.ip()).ok_or(ConnectError::NoRoute)?;
-        let mtu = port.mtu();
+        let path = Path { mtu: port.mtu(), largest: port.largest() };
         let (key, hash) = self.free_key(local, remote).ok_or(ConnectError::NoPort)?;
 
         let isn = self.isn.isn(&key, net.now);
-        let id = self.open(key, hash, index, Side::Backend, mtu).ok_or(ConnectError::Limit)?;
+        let id = self.open(key, hash, index, Side::Backend, path).ok_or(ConnectError::Limit)?;
         let Some(connection) = self.connection_mut(id) else { return Err(ConnectError::Limit) };
-        let mut interface = isn::interface(isn, mtu, connection.stack_time(net.now));
+        let mut interface = isn::interface(isn, path, connection.stack_time(net.now));
         let local = endpoint(key.local());
         let opened = connection.pooled.socket_mut().connect(interface.context(), endpoint(remote), local);
         if opened.is_err() {
@@ -234,7 +233,7 @@ impl Stack {
     }
 
     /// A slot with a closed socket, in the flow table.
-    fn open(&mut self, key: FlowKey, hash: u64, port: usize, side: Side, mtu: u16) -> Option<ConnectionId> {
+    fn open(&mut self, key: FlowKey, hash: u64, port: usize, side: Side, path: Path) -> Option<ConnectionId> {
         let id = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             (self.slots.len() - 1) as u32
@@ -245,7 +244,7 @@ impl Stack {
         }
         self.live += 1;
         let timers = self.timers_of(side);
-        let (interface, mtu) = interface_for(&mut self.interfaces, mtu);
+        let (interface, mtu) = self.interfaces.on(path);
         let connection = Connection {
             key,
             hash,
@@ -346,23 +345,6 @@ impl Stack {
             self.ready.push_back(id.0);
         }
     }
-}
-
-/// The position of the interface for `mtu`, made when it is first needed, and its MTU; with too many of them, the next smaller one's.
-fn interface_for(interfaces: &mut Vec<(u16, Interface)>, mtu: u16) -> (u8, u16) {
-    let at = match interfaces.iter().position(|&(m, _)| m == mtu) {
-        Some(at) => at,
-        None if interfaces.len() < MTU_CLASSES => {
-            interfaces.push((mtu, isn::interface(0, mtu, stack_time(Instant::default(), 1))));
-            interfaces.len() - 1
-        }
-        None => {
-            let smaller = interfaces.iter().enumerate().filter(|(_, (m, _))| *m < mtu).max_by_key(|(_, (m, _))| *m);
-            smaller.map_or(0, |(at, _)| at)
-        }
-    };
-    // MTU_CLASSES fits.
-    (at as u8, interfaces.get(at).map_or(mtu, |&(m, _)| m))
 }
 
 /// How many sockets the memory for buffers is enough for; one at least.

@@ -7,6 +7,7 @@
 pub mod fault;
 mod offload;
 pub mod pcap;
+mod tso;
 mod wire;
 
 pub use fault::{FaultCounters, PathOptions};

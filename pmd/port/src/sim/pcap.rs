@@ -247,8 +247,9 @@ impl<L: Lane, W: Write, C: FnMut() -> Duration> Lane for Tap<L, W, C> {
     }
 
     fn transmit(&mut self, mut frame: L::Frame, checksum: TxChecksum) {
-        if let TxChecksum::Tcp { l2_len, l3_len } = checksum {
-            // For the file only: the lane still does what it was asked for. A malformed frame is written as it is.
+        if let TxChecksum::Tcp { l2_len, l3_len } | TxChecksum::TcpSegments { l2_len, l3_len, .. } = checksum {
+            // For the file only: the lane still does what it was asked for. A malformed frame is written as it is, and one that is to be
+            // cut as it is before that.
             let _ = checksum::finish_tcp(frame.bytes_mut(), l2_len.into(), l3_len.into());
         }
         self.record(frame.bytes());
@@ -277,6 +278,14 @@ impl<L: Lane, W: Write, C: FnMut() -> Duration> Lane for Tap<L, W, C> {
 
     fn allocate_reserved(&mut self) -> Option<L::Frame> {
         self.lane.allocate_reserved()
+    }
+
+    fn allocate_large(&mut self) -> Option<L::Frame> {
+        self.lane.allocate_large()
+    }
+
+    fn largest(&self) -> u16 {
+        self.lane.largest()
     }
 
     fn frames_in_use(&self) -> usize {

@@ -4,8 +4,8 @@
 //! receive ring at its arrival time, not before. Both ends live on one thread and share the paths by `Rc`.
 
 use super::fault::{FaultCounters, Injector, Passage, PathOptions, SplitMix64};
-use super::{Clock, offload};
-use crate::{BURST, Burst, Frame, Lane, LaneCounters, Link, RESERVE, RxChecksum, TxChecksum, checksum};
+use super::{Clock, offload, tso};
+use crate::{BURST, Burst, Frame, LARGE_FRAME, Lane, LaneCounters, Link, RESERVE, RxChecksum, TxChecksum, checksum};
 use arrayvec::ArrayVec;
 use core::cell::{Cell, RefCell};
 use core::time::Duration;
@@ -28,13 +28,17 @@ pub struct EndOptions {
     pub tx_ring: usize,
     /// Verify checksums of received frames like a NIC, and report Good or Bad; else all are Unchecked.
     pub rx_offload: bool,
+    /// Cut what is sent as [`TxChecksum::TcpSegments`] (TSO).
+    pub tso: bool,
+    /// Take what a peer with `tso` sends before it is cut, as two ends on the same machine do (LRO).
+    pub lro: bool,
 }
 
 impl EndOptions {
     /// An MTU of 1500, rings of 1024, a pool of 65536 and no offload.
     #[must_use]
     pub fn new(mac: [u8; 6]) -> Self {
-        Self { mac, mtu: 1500, pool: 65536, rx_ring: 1024, tx_ring: 1024, rx_offload: false }
+        Self { mac, mtu: 1500, pool: 65536, rx_ring: 1024, tx_ring: 1024, rx_offload: false, tso: false, lro: false }
     }
 }
 
@@ -80,9 +84,12 @@ pub fn wire(options: WireOptions, seed: u64) -> (SimLane, SimLane) {
     let WireOptions { clock, left, right, to_right, to_left } = options;
     let mut seeds = SplitMix64(seed);
     let path = |path, seed, from: &EndOptions, to: &EndOptions| {
+        let whole = from.tso && to.lro;
+        let largest = if whole { LARGE_FRAME.into() } else { usize::from(from.mtu.min(to.mtu)) + LINK_HEADER };
         Rc::new(RefCell::new(Path {
             injector: Injector::new(path, seed),
-            largest: usize::from(from.mtu.min(to.mtu)) + LINK_HEADER,
+            largest,
+            whole,
             tx_ring: from.tx_ring,
             rx_ring: to.rx_ring,
             ..Path::new()
@@ -198,6 +205,15 @@ impl Lane for SimLane {
         frame
     }
 
+    fn allocate_large(&mut self) -> Option<SimFrame> {
+        let frame = self.pool.take().map(|()| {
+            let buffer = vec![JUNK; LARGE_FRAME.into()].into_boxed_slice();
+            SimFrame::new(&self.pool, Packet { buffer, len: 0 })
+        });
+        self.counters.pool_empty += u64::from(frame.is_none());
+        frame
+    }
+
     fn allocate_reserved(&mut self) -> Option<SimFrame> {
         SimFrame::allocate(&self.pool).or_else(|| {
             self.pool.take_reserved()?;
@@ -206,14 +222,17 @@ impl Lane for SimLane {
     }
 
     fn transmit(&mut self, mut frame: SimFrame, checksum: TxChecksum) {
-        if let TxChecksum::Tcp { l2_len, l3_len } = checksum {
-            // A frame that its header lies about leaves as it is, as from a NIC.
-            let _ = checksum::finish_tcp(frame.bytes_mut(), l2_len.into(), l3_len.into());
+        match checksum {
+            TxChecksum::TcpSegments { l2_len, l3_len, mss } if !self.outward.borrow().whole => {
+                return self.cut(&frame, l2_len.into(), l3_len.into(), mss);
+            }
+            TxChecksum::Tcp { l2_len, l3_len } | TxChecksum::TcpSegments { l2_len, l3_len, .. } => {
+                // A frame that its header lies about leaves as it is, as from a NIC.
+                let _ = checksum::finish_tcp(frame.bytes_mut(), l2_len.into(), l3_len.into());
+            }
+            TxChecksum::Complete => {}
         }
-        self.stage.push(frame);
-        if self.stage.is_full() {
-            self.flush();
-        }
+        self.push(frame);
     }
 
     fn flush(&mut self) {
@@ -242,6 +261,11 @@ impl Lane for SimLane {
         self.options.mtu
     }
 
+    fn largest(&self) -> u16 {
+        // A frame of LARGE_FRAME bytes holds it.
+        if self.options.tso { LARGE_FRAME - LINK_HEADER as u16 } else { 0 }
+    }
+
     fn link(&self) -> Link {
         let rate = self.outward.borrow().injector.options().rate;
         let mbps = rate.map_or(0, |rate| rate.get().saturating_mul(8) / 1_000_000);
@@ -254,6 +278,32 @@ impl Lane for SimLane {
 
     fn frames_in_use(&self) -> usize {
         self.pool.in_use.get()
+    }
+}
+
+impl SimLane {
+    fn push(&mut self, frame: SimFrame) {
+        self.stage.push(frame);
+        if self.stage.is_full() {
+            self.flush();
+        }
+    }
+
+    fn cut(&mut self, frame: &SimFrame, l2_len: usize, l3_len: usize, mss: u16) {
+        let mut pieces = Vec::new();
+        let whole = self.options.tso
+            && tso::cut(frame.bytes(), l2_len, l3_len, mss, |parts| {
+                pieces.push(parts.concat().into_boxed_slice());
+            });
+        self.counters.tx_refused += u64::from(!whole);
+        for mut buffer in pieces {
+            // It was whole, so that its pieces are.
+            let _ = checksum::finish_tcp(&mut buffer, l2_len, l3_len);
+            // The device's own, until the wire has it.
+            self.pool.in_use.set(self.pool.in_use.get() + 1);
+            let len = buffer.len();
+            self.push(SimFrame::new(&self.pool, Packet { buffer, len }));
+        }
     }
 }
 
@@ -274,10 +324,9 @@ impl SimFrame {
 
     fn adopt(pool: &Rc<Pool>, mut packet: Packet) -> Option<Self> {
         pool.take()?;
-        if packet.buffer.len() != pool.room {
+        if packet.buffer.len() != pool.room && packet.len <= pool.room {
             let mut buffer = pool.buffer();
-            // It fits: the wire carries nothing that is larger than its ends' rooms.
-            let len = packet.len.min(buffer.len());
+            let len = packet.len;
             buffer[..len].copy_from_slice(&packet.buffer[..len]);
             packet = Packet { buffer, len };
         }
@@ -349,6 +398,8 @@ struct Path {
     /// All but what the injector counts.
     counters: FaultCounters,
     largest: usize,
+    /// What the sender is to cut goes over uncut.
+    whole: bool,
     tx_ring: usize,
     rx_ring: usize,
     /// When the frames that the sender's ring holds will have been serialised.
@@ -369,6 +420,7 @@ impl Path {
             injector: Injector::new(PathOptions::default(), 0),
             counters: FaultCounters::default(),
             largest: 0,
+            whole: false,
             tx_ring: 0,
             rx_ring: 0,
             queued: VecDeque::new(),

@@ -30,7 +30,9 @@ pub(crate) fn in_own_process(test: &str, body: impl FnOnce()) {
 /// free hugepages in the machine. `body` gets its role, and a folder that all roles share.
 pub(crate) fn with_roles(test: &str, hugepages_mib: u64, roles: &[&str], body: impl FnOnce(&str, &Path)) {
     if let (Ok(role), Ok(folder)) = (env::var(ROLE), env::var(FOLDER)) {
-        return body(&role, Path::new(&folder));
+        body(&role, Path::new(&folder));
+        fs::write(Path::new(&folder).join(format!("{role}.ended")), "").unwrap();
+        return;
     }
     if !is_root() {
         return not_run(test, "needs root");
@@ -61,6 +63,9 @@ pub(crate) fn with_roles(test: &str, hugepages_mib: u64, roles: &[&str], body: i
         let _ = child.kill();
         let _ = child.wait();
     }
+    // A name that is no test's ends well, too.
+    let ran = |role: &&str| folder.join(format!("{role}.ended")).exists();
+    assert!(!failures.is_empty() || roles.iter().all(ran), "{test}: no such test");
     fs::remove_dir_all(&folder).unwrap();
     assert!(failures.is_empty(), "{test}: {failures:?}");
 }
