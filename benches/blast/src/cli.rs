@@ -104,6 +104,12 @@ pub(crate) struct Arguments {
     /// The gateway's admin endpoint, as host:port, whose busy time is read before and after measuring.
     #[arg(long)]
     pub(crate) gateway_admin: Option<String>,
+    /// The gateway's process, on this machine: its memory, and what its polling threads had to wait, stand in the results.
+    #[arg(long)]
+    pub(crate) gateway_pid: Option<u32>,
+    /// The wires lead to a `blast forward` in place of a gateway: clients talk to the first backend themselves.
+    #[arg(long)]
+    pub(crate) direct: bool,
     /// Write the results to this file; `-` is the standard output, in place of the summary.
     #[arg(long)]
     pub(crate) json: Option<String>,
@@ -127,6 +133,8 @@ pub(crate) enum Workload {
     Raw,
     /// Sends every frame back on the port that it came from.
     Reflect,
+    /// Sends every frame out of the other port, as it is, until it is ended: what stands in for a gateway that costs nothing.
+    Forward,
 }
 
 impl Arguments {

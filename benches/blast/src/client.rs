@@ -94,8 +94,12 @@ pub struct ClientCounters {
     pub wrong: [u64; Wrong::ALL.len()],
     /// Connections that the gateway closed although they could have been used again.
     pub closed_early: u64,
-    /// Idle connections that are open and had their reply.
+    /// Connections that were opened to be held idle, and had their reply.
     pub idle: u32,
+    /// Connections that were to be held idle, and did not get that far.
+    pub idle_refused: u32,
+    /// Of those held idle, what answered once more at the end.
+    pub idle_answered: u32,
 }
 
 impl ClientCounters {
@@ -127,6 +131,12 @@ pub struct Measured {
     pub seconds: Vec<u64>,
 }
 
+impl Default for Measured {
+    fn default() -> Self {
+        Self { replies: 0, reply_bytes: 0, request_bytes: 0, latency: histogram(), seconds: Vec::new() }
+    }
+}
+
 /// The clients' half of the load.
 #[derive(Debug)]
 pub struct Client {
@@ -148,8 +158,12 @@ pub struct Client {
     to_open: VecDeque<u32>,
     refused: VecDeque<(u64, u32)>,
     ready: VecDeque<u32>,
+    /// Held connections: whether they are wanted yet, how many were begun, how many are being opened or asked.
+    hold: bool,
     next_idle: u32,
-    opening_idle: u32,
+    asking_idle: u32,
+    /// How many were asked once more; `None` before that is wanted.
+    checked_idle: Option<u32>,
 }
 
 /// Of one connection.
@@ -162,6 +176,8 @@ pub struct ClientState {
     deadline: u64,
     came: u64,
     request: u32,
+    /// Of a held connection: it is being opened, or asked.
+    asking: bool,
     /// A head that came in parts.
     head: Option<Box<[u8]>>,
 }
@@ -186,6 +202,7 @@ impl Default for ClientState {
             deadline: u64::MAX,
             came: 0,
             request: 0,
+            asking: false,
             head: None,
         }
     }
@@ -199,13 +216,7 @@ impl Client {
             interval: options.rate.map_or(0.0, |rate| 1e9 / rate),
             reader: Reader::default(),
             counters: ClientCounters::default(),
-            measured: Measured {
-                replies: 0,
-                reply_bytes: 0,
-                request_bytes: 0,
-                latency: histogram(),
-                seconds: Vec::new(),
-            },
+            measured: Measured::default(),
             window: (u64::MAX, u64::MAX),
             began: None,
             issued: 0,
@@ -216,8 +227,10 @@ impl Client {
             to_open: (0..options.busy).collect(),
             refused: VecDeque::new(),
             ready: VecDeque::new(),
+            hold: false,
             next_idle: 0,
-            opening_idle: 0,
+            asking_idle: 0,
+            checked_idle: None,
             options,
         }
     }
@@ -244,16 +257,37 @@ impl Client {
         self.outstanding
     }
 
-    /// Whether all connections that are to be held idle were opened.
+    /// Opens the connections that are to be held idle, beside those that ask.
+    pub fn hold(&mut self) {
+        self.hold = true;
+    }
+
+    /// Whether all connections that are to be held idle were opened, or could not be.
     #[must_use]
-    pub fn idle_open(&self) -> bool {
-        self.counters.idle >= self.options.idle
+    pub fn holds(&self) -> bool {
+        self.next_idle >= self.options.idle && self.asking_idle == 0
+    }
+
+    /// Asks each connection that is held idle once more; also after [`Client::stop`].
+    pub fn check_idle(&mut self) {
+        self.checked_idle = Some(0);
+    }
+
+    /// Whether each of them has answered or failed to.
+    #[must_use]
+    pub fn idle_checked(&self) -> bool {
+        self.checked_idle.is_none_or(|checked| checked >= self.options.idle) && self.asking_idle == 0
     }
 
     /// What was counted.
     #[must_use]
     pub fn counters(&self) -> ClientCounters {
         self.counters
+    }
+
+    /// What was measured so far; nothing was, then.
+    pub fn take_measured(&mut self) -> Measured {
+        std::mem::take(&mut self.measured)
     }
 
     /// What was measured.
@@ -377,8 +411,11 @@ impl Client {
     /// What to do behind a reply.
     fn next(&mut self, now: u64, id: u32, state: &mut ClientState) -> Do {
         if id >= self.options.busy {
-            self.counters.idle += 1;
-            self.opening_idle -= 1;
+            self.asking_idle -= 1;
+            state.asking = false;
+            let count =
+                if self.checked_idle.is_some() { &mut self.counters.idle_answered } else { &mut self.counters.idle };
+            *count += 1;
             return Do::Nothing;
         }
         if self.options.close {
@@ -394,9 +431,13 @@ impl Client {
     }
 
     /// A connection that was used is no more, or never was.
-    fn lost(&mut self, now: u64, id: u32, how: Gone) {
+    fn lost(&mut self, now: u64, id: u32, state: &mut ClientState, how: Gone) {
         if id >= self.options.busy {
             // Held connections are not opened again: that they are gone is the finding.
+            if std::mem::take(&mut state.asking) {
+                self.asking_idle -= 1;
+                self.counters.idle_refused += u32::from(self.checked_idle.is_none());
+            }
             return;
         }
         match how {
@@ -418,16 +459,20 @@ impl App for Client {
 
     #[inline]
     fn start(&mut self, now: u64) -> Option<Start> {
+        if let Some(checked) = &mut self.checked_idle
+            && *checked < self.options.idle
+            && self.asking_idle < OPENING
+        {
+            *checked += 1;
+            return Some(Start::Ask(self.options.busy + *checked - 1));
+        }
         if self.stopping || self.waiting {
             return None;
         }
-        if self.next_idle < self.options.idle && self.opening_idle < OPENING {
-            self.opening_idle += 1;
+        if self.hold && self.next_idle < self.options.idle && self.asking_idle < OPENING {
+            self.asking_idle += 1;
             self.next_idle += 1;
             return Some(Start::Open(self.options.busy + self.next_idle - 1));
-        }
-        if self.next_idle > 0 && !self.idle_open() {
-            return None;
         }
         if self.refused.front().is_some_and(|(at, _)| *at <= now)
             && let Some((_, id)) = self.refused.pop_front()
@@ -455,13 +500,22 @@ impl App for Client {
         }
     }
 
-    fn opening(&mut self, now: u64, _id: u32, state: &mut ClientState) {
-        let begun = if self.options.close && self.options.rate.is_some() { self.due(now) } else { now };
-        self.issued += u64::from(self.options.close);
-        *state = ClientState { phase: Phase::Connecting, begun, ..ClientState::default() };
+    fn opening(&mut self, now: u64, id: u32, state: &mut ClientState) {
+        let asking = id >= self.options.busy;
+        let begun = if self.options.close && self.options.rate.is_some() && !asking { self.due(now) } else { now };
+        self.issued += u64::from(self.options.close && !asking);
+        *state = ClientState { phase: Phase::Connecting, begun, asking, ..ClientState::default() };
     }
 
-    fn asked(&mut self, now: u64, _id: u32, state: &mut ClientState) -> Do {
+    fn asked(&mut self, now: u64, id: u32, state: &mut ClientState) -> Do {
+        if id >= self.options.busy {
+            if state.phase != Phase::Idle {
+                return Do::Nothing;
+            }
+            self.asking_idle += 1;
+            state.asking = true;
+            return self.ask(now, now, state);
+        }
         let due = self.due(now);
         self.issued += 1;
         self.ask(now, due, state)
@@ -528,7 +582,7 @@ impl App for Client {
         }
         state.phase = Phase::None;
         state.deadline = u64::MAX;
-        self.lost(now, id, how);
+        self.lost(now, id, state, how);
     }
 
     #[inline]

@@ -6,6 +6,7 @@
 
 mod admin;
 mod cli;
+mod host;
 mod raw;
 mod report;
 mod run;
@@ -19,7 +20,7 @@ use clap::{Parser, ValueEnum};
 use pmd::{DpdkLane, Lane, MemoryMode, Port};
 
 use cli::{Arguments, Workload};
-use report::{Latency, Report, Settings, Side};
+use report::{Idle, Latency, Report, Settings, Side};
 use run::{Outcome, Plan};
 
 fn main() -> ExitCode {
@@ -45,6 +46,7 @@ fn execute(arguments: &Arguments) -> Result<bool, String> {
     match arguments.workload {
         Workload::Raw => return raw::send(arguments, north),
         Workload::Reflect => return raw::reflect(arguments, north, south),
+        Workload::Forward => return raw::forward(north, south),
         _ => {}
     }
 
@@ -62,7 +64,9 @@ fn execute(arguments: &Arguments) -> Result<bool, String> {
         warm_up: nanoseconds(arguments.warm_up),
         duration: nanoseconds(arguments.duration),
         timeout: nanoseconds(arguments.timeout),
+        idle: arguments.idle > 0,
         admin: arguments.gateway_admin.clone(),
+        gateway: arguments.gateway_pid,
     };
     let slots = backend_host(arguments, connections).connections.max(connections);
     let outcome = run::run(&mut clients, backends.as_mut(), slots, &plan)?;
@@ -83,7 +87,7 @@ fn execute(arguments: &Arguments) -> Result<bool, String> {
             }
         }
     }
-    Ok(report.errors == 0 && report.backends.errors() == 0)
+    Ok(report.errors == 0 && report.backends.errors() == 0 && report.idle.as_ref().is_none_or(Idle::all_there))
 }
 
 fn client(arguments: &Arguments) -> ClientOptions {
@@ -108,8 +112,8 @@ fn client_host(arguments: &Arguments, connections: u32) -> HostOptions {
     HostOptions {
         first: arguments.clients.to_bits(),
         addresses: arguments.client_addresses,
-        peer: arguments.gateway.to_bits(),
-        port: arguments.port,
+        peer: if arguments.direct { arguments.backends } else { arguments.gateway }.to_bits(),
+        port: if arguments.direct { arguments.backend_port } else { arguments.port },
         listens: false,
         connections,
         retransmission: u64::from(arguments.retransmission) * 1_000_000,
@@ -124,7 +128,7 @@ fn backend_host(arguments: &Arguments, connections: u32) -> HostOptions {
     HostOptions {
         first: arguments.backends.to_bits(),
         addresses: arguments.backend_addresses,
-        peer: arguments.gateway_south.to_bits(),
+        peer: if arguments.direct { arguments.clients } else { arguments.gateway_south }.to_bits(),
         port: arguments.backend_port,
         listens: true,
         // A gateway may keep more connections than it uses at a time.
@@ -163,6 +167,7 @@ fn report(
     let (counters, measured) = (outcome.clients, clients.app().measured());
     let seconds = arguments.duration;
     let gigabits = |bytes: u64| bytes as f64 * 8.0 / seconds / 1e9;
+    let idle = outcome.alone.as_ref().map(|alone| Idle::new(arguments.idle, &counters, alone, &outcome, seconds));
     let (gateway_busy, gateway_problem) = match outcome.gateway {
         Some(Ok(share)) => (Some(share), None),
         Some(Err(problem)) => (None, Some(problem)),
@@ -181,6 +186,8 @@ fn report(
             rate: arguments.rate,
             reply_bytes: arguments.reply(),
             request_bytes: arguments.request(),
+            direct: arguments.direct,
+            routes: arguments.routes,
             memory: format!("{} MiB in {memory}", arguments.memory),
         },
         versions: BTreeMap::from([("blast", env!("CARGO_PKG_VERSION").to_owned()), ("dpdk", dpdk.to_owned())]),
@@ -194,6 +201,10 @@ fn report(
         request_gigabits_per_second: gigabits(measured.request_bytes),
         backlog: outcome.backlog,
         idle_connections: counters.idle,
+        idle,
+        stalls: outcome.stalls,
+        taken: outcome.taken,
+        gateway_memory: outcome.memory[2],
         connections_open: outcome.live,
         latency_microseconds: Latency::new(measured),
         errors: counters.errors(),

@@ -104,6 +104,25 @@ pub(crate) fn reflect(arguments: &Arguments, north: Wire, south: Option<Wire>) -
     Ok(true)
 }
 
+/// Sends everything out of the other port. Ends with its process.
+pub(crate) fn forward(north: Wire, south: Option<Wire>) -> Result<bool, String> {
+    let (mut north, mut south) = (north, south.ok_or("forward needs --south, too")?);
+    let mut burst = Burst::new();
+    println!("forward: ready");
+    loop {
+        pass_on(&mut north.lane, &mut south.lane, &mut burst);
+        pass_on(&mut south.lane, &mut north.lane, &mut burst);
+    }
+}
+
+fn pass_on(from: &mut DpdkLane, to: &mut DpdkLane, burst: &mut Burst<<DpdkLane as Lane>::Frame>) {
+    from.receive(burst);
+    for frame in burst.drain(..) {
+        to.transmit(frame, TxChecksum::Complete);
+    }
+    to.flush();
+}
+
 fn turn_round(lane: &mut DpdkLane, burst: &mut Burst<<DpdkLane as Lane>::Frame>) {
     lane.receive(burst);
     let own = lane.mac();

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::host::{Memory, Taken};
+use crate::run::{Outcome, Stalls};
 use blast::Wrong;
 use blast::client::{ClientCounters, Measured};
 use blast::endpoint::TcpCounters;
@@ -29,6 +31,14 @@ pub(crate) struct Report {
     /// Of an open loop: due and not begun when the measurement ended.
     pub(crate) backlog: u64,
     pub(crate) idle_connections: u32,
+    /// Of a run with idle connections: how they fared.
+    pub(crate) idle: Option<Idle>,
+    /// Turns of the generator that took long, while measuring; something else on the machine took the time, as a rule.
+    pub(crate) stalls: Stalls,
+    /// While measuring.
+    pub(crate) taken: Taken,
+    /// When the measurement ended.
+    pub(crate) gateway_memory: Option<Memory>,
     /// Of the clients, when the measurement ended.
     pub(crate) connections_open: usize,
     pub(crate) latency_microseconds: Latency,
@@ -57,7 +67,80 @@ pub(crate) struct Settings {
     pub(crate) rate: Option<f64>,
     pub(crate) reply_bytes: u32,
     pub(crate) request_bytes: u32,
+    pub(crate) direct: bool,
+    pub(crate) routes: u32,
     pub(crate) memory: String,
+}
+
+/// Connections that were held idle, and what they did to the others.
+#[derive(Debug, Serialize)]
+pub(crate) struct Idle {
+    pub(crate) wanted: u32,
+    /// Opened, and had their reply.
+    pub(crate) held: u32,
+    /// Answered once more at the end, and rightly.
+    pub(crate) answered_at_end: u32,
+    pub(crate) seconds_to_open: f64,
+    /// Of the busy connections, before there were idle ones, and among them.
+    pub(crate) alone_requests_per_second: f64,
+    pub(crate) among_requests_per_second: f64,
+    pub(crate) alone_latency_microseconds: Latency,
+    /// The gateway's, before idle connections, with them, and when the measurement ended.
+    pub(crate) memory_before: Option<Memory>,
+    pub(crate) memory_with: Option<Memory>,
+    pub(crate) memory_at_end: Option<Memory>,
+    /// What the process grew by from the first of these to the largest of the others, by connections held.
+    pub(crate) bytes_per_connection: Option<f64>,
+}
+
+impl Idle {
+    /// What came of holding `wanted` connections.
+    pub(crate) fn new(
+        wanted: u32,
+        counters: &ClientCounters,
+        alone: &Measured,
+        outcome: &Outcome,
+        seconds: f64,
+    ) -> Self {
+        let [before, with, end] = outcome.memory;
+        let sum = |memory: Memory| (memory.resident_bytes + memory.hugepage_bytes) as f64;
+        let most = with.map(sum).into_iter().chain(end.map(sum)).reduce(f64::max);
+        let grown = before.zip(most).map(|(before, most)| most - sum(before));
+        Self {
+            wanted,
+            held: counters.idle,
+            answered_at_end: counters.idle_answered,
+            seconds_to_open: outcome.opening as f64 / 1e9,
+            alone_requests_per_second: alone.replies as f64 / seconds,
+            among_requests_per_second: outcome.measured as f64 / seconds,
+            alone_latency_microseconds: Latency::new(alone),
+            memory_before: before,
+            memory_with: with,
+            memory_at_end: end,
+            bytes_per_connection: grown.map(|grown| grown / f64::from(counters.idle.max(1))),
+        }
+    }
+
+    /// Whether each was opened, and still answered at the end.
+    pub(crate) fn all_there(&self) -> bool {
+        self.held == self.wanted && self.answered_at_end == self.wanted
+    }
+
+    fn lines(&self) -> String {
+        let memory = self.bytes_per_connection.map_or_else(String::new, |bytes| format!(", {bytes:.0} bytes each"));
+        let missing = if self.all_there() { "" } else { "ERROR: " };
+        format!(
+            "{missing}idle connections: {} wanted, {} held (opened in {:.1} s){memory}, {} answered at the end; busy ones \
+             {:.0} requests/s alone and {:.0} among them, {:.1} %",
+            self.wanted,
+            self.held,
+            self.seconds_to_open,
+            self.answered_at_end,
+            self.alone_requests_per_second,
+            self.among_requests_per_second,
+            100.0 * self.among_requests_per_second / self.alone_requests_per_second.max(1e-9)
+        )
+    }
 }
 
 /// Latencies. Of a closed loop from the first byte sent to the last one received; of an open loop from when it was due; where each
@@ -118,6 +201,22 @@ pub(crate) fn limited_by(generator: f64, gateway: Option<f64>) -> &'static str {
 }
 
 impl Report {
+    fn taken_away(&self) -> String {
+        let milliseconds = |nanoseconds: u64| format!("{:.1} ms", nanoseconds as f64 / 1e6);
+        let (stalls, taken) = (&self.stalls, &self.taken);
+        let stolen: Vec<String> = taken.stolen_nanoseconds.iter().map(|stolen| milliseconds(*stolen)).collect();
+        format!(
+            "taken away: {} turns over 50 µs ({} in all, longest {}); waited for a CPU: generator {}, gateway {}; stolen by the \
+             hypervisor, of each CPU: {}",
+            stalls.turns_over_50_microseconds,
+            milliseconds(stalls.sum_nanoseconds),
+            milliseconds(stalls.longest_nanoseconds),
+            milliseconds(taken.generator_waited_nanoseconds),
+            taken.gateway_waited_nanoseconds.map_or_else(|| "unknown".to_owned(), milliseconds),
+            stolen.join(", ")
+        )
+    }
+
     /// A few lines for people.
     pub(crate) fn summary(&self) -> String {
         let l = &self.latency_microseconds;
@@ -149,9 +248,8 @@ impl Report {
         if let Some(problem) = &self.gateway_problem {
             lines.push(format!("the gateway's busy time could not be read: {problem}"));
         }
-        if self.idle_connections > 0 {
-            lines.push(format!("idle connections held: {}", self.idle_connections));
-        }
+        lines.extend(self.idle.as_ref().map(Idle::lines));
+        lines.push(self.taken_away());
         if self.backlog > 0 {
             lines.push(format!("{} requests were due and not begun: the rate is more than was done", self.backlog));
         }

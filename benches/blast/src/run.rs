@@ -3,20 +3,27 @@
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use blast::client::ClientCounters;
+use blast::client::{ClientCounters, Measured};
 use blast::server::ServerCounters;
 use blast::{Client, Endpoint, Server};
 use pmd::Lane;
 
 use crate::admin::{self, Sample};
+use crate::host::{Host, Memory, Taken};
 
-/// Nanoseconds that the gateway gets to answer ARP, and to accept all idle connections.
+/// Nanoseconds that the gateway gets to answer ARP.
 const PATIENCE: u64 = 60 * SECOND;
+
+/// Nanoseconds that it gets to accept all idle connections, and to answer them at the end.
+const PATIENCE_WITH_IDLE: u64 = 120 * SECOND;
 
 /// Connections reset at a time when the run is over, and nanoseconds from one time to the next: a wire's ring holds a few times as
 /// many, and a reset that is lost leaves a connection behind.
 const RESETS: u32 = 128;
 const RESETS_EVERY: u64 = 2_000_000;
+
+/// Nanoseconds of a turn above which something else than its work is likely to have taken them: two bursts in and out take less.
+const STALL: u64 = 50_000;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -26,8 +33,12 @@ pub(crate) struct Plan {
     pub(crate) warm_up: u64,
     pub(crate) duration: u64,
     pub(crate) timeout: u64,
+    /// Idle connections are held: busy ones are measured alone before, and the idle ones are asked again at the end.
+    pub(crate) idle: bool,
     /// Whom to ask about the gateway's busy time.
     pub(crate) admin: Option<String>,
+    /// The gateway's process.
+    pub(crate) gateway: Option<u32>,
 }
 
 /// What came of it, beside what the hosts counted.
@@ -43,11 +54,52 @@ pub(crate) struct Outcome {
     pub(crate) clients: ClientCounters,
     /// Connections of the clients that were open at the end of the measurement.
     pub(crate) live: usize,
+    /// Turns that took long, while measuring.
+    pub(crate) stalls: Stalls,
+    /// What else ran on the CPUs, while measuring.
+    pub(crate) taken: Taken,
+    /// Replies that were measured.
+    pub(crate) measured: u64,
+    /// Of a run with idle connections.
+    pub(crate) alone: Option<Measured>,
+    /// The gateway's memory before idle connections, with them, and at the end of the measurement.
+    pub(crate) memory: [Option<Memory>; 3],
+    /// Nanoseconds that it took to open the idle connections.
+    pub(crate) opening: u64,
+}
+
+/// Turns of ours that took longer than [`STALL`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub(crate) struct Stalls {
+    /// How many.
+    pub(crate) turns_over_50_microseconds: u64,
+    /// The longest, in nanoseconds.
+    pub(crate) longest_nanoseconds: u64,
+    /// All of them, in nanoseconds.
+    pub(crate) sum_nanoseconds: u64,
+}
+
+impl Stalls {
+    fn turn(&mut self, spent: u64) {
+        if spent > STALL {
+            self.turns_over_50_microseconds += 1;
+            self.sum_nanoseconds += spent;
+            self.longest_nanoseconds = self.longest_nanoseconds.max(spent);
+        }
+    }
 }
 
 enum Phase {
+    /// Until the gateway answers ARP.
+    Greeting,
+    /// Busy connections alone, before idle ones are opened.
+    Alone {
+        until: u64,
+    },
     /// Until idle connections are open.
-    Opening,
+    Opening {
+        since: u64,
+    },
     WarmingUp {
         sample_at: u64,
         until: u64,
@@ -58,6 +110,10 @@ enum Phase {
     /// Load goes on until the last sample is there.
     Sampling,
     Finishing {
+        until: u64,
+    },
+    /// Idle connections are asked once more.
+    Checking {
         until: u64,
     },
     Resetting {
@@ -77,27 +133,56 @@ pub(crate) fn run<L: Lane>(
     plan: &Plan,
 ) -> Result<Outcome, String> {
     let clock = Instant::now();
-    let mut phase = Phase::Opening;
+    let read = || u64::try_from(clock.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    let mut host = Host::default();
+    let mut phase = Phase::Greeting;
     let (mut busy, mut total, mut last, mut was_busy) = (0u64, 0u64, 0u64, false);
     let (mut before, mut after): (Option<Sampling>, Option<Sampling>) = (None, None);
+    let mut taken = Taken::default();
     let mut outcome = Outcome::default();
     loop {
-        let now = u64::try_from(clock.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let now = read();
         let mut any = north.turn(now);
         if let Some(south) = &mut south {
             any |= south.turn(now);
         }
         match &mut phase {
-            Phase::Opening => {
+            Phase::Greeting => {
                 let ready = north.ready() && south.as_ref().is_none_or(|south| south.ready());
                 north.app_mut().begin(ready);
-                if ready && north.app().idle_open() {
-                    let until = now + plan.warm_up;
-                    north.app_mut().measure(until, until + plan.duration);
-                    phase = Phase::WarmingUp { sample_at: now + plan.warm_up / 2, until };
+                if ready {
+                    // Its polling threads are there now.
+                    host = Host::new(plan.gateway);
+                }
+                if ready && plan.idle {
+                    let from = now + plan.warm_up;
+                    north.app_mut().measure(from, from + plan.duration);
+                    phase = Phase::Alone { until: from + plan.duration };
+                } else if ready {
+                    phase = warm_up(north, now, plan);
                 } else if now > PATIENCE {
-                    let what = if north.ready() { "accept all idle connections" } else { "answer ARP" };
-                    return Err(format!("the gateway did not {what} within {} s", PATIENCE / SECOND));
+                    return Err(format!("the gateway did not answer ARP within {} s", PATIENCE / SECOND));
+                }
+            }
+            Phase::Alone { until } => {
+                if now >= *until {
+                    outcome.alone = Some(north.app_mut().take_measured());
+                    outcome.memory[0] = host.memory();
+                    north.app_mut().hold();
+                    phase = Phase::Opening { since: now };
+                }
+            }
+            Phase::Opening { since } => {
+                if north.app().holds() {
+                    outcome.opening = now - *since;
+                    outcome.memory[1] = host.memory();
+                    phase = warm_up(north, now, plan);
+                } else if now > *since + PATIENCE_WITH_IDLE {
+                    let held = north.app().counters().idle;
+                    let seconds = PATIENCE_WITH_IDLE / SECOND;
+                    return Err(format!(
+                        "the gateway accepted {held} idle connections within {seconds} s, and no more"
+                    ));
                 }
             }
             Phase::WarmingUp { sample_at, until } => {
@@ -106,6 +191,7 @@ pub(crate) fn run<L: Lane>(
                     *sample_at = u64::MAX;
                 }
                 if now >= *until {
+                    taken = host.taken();
                     phase = Phase::Measuring { until: *until + plan.duration };
                 }
             }
@@ -114,7 +200,11 @@ pub(crate) fn run<L: Lane>(
                 let spent = now - last;
                 total += spent;
                 busy += if was_busy { spent } else { 0 };
+                outcome.stalls.turn(spent);
                 if now >= *until {
+                    outcome.taken = host.taken().since(&taken);
+                    outcome.memory[2] = host.memory();
+                    outcome.measured = north.app().measured().replies;
                     outcome.backlog = north.app().backlog(now);
                     outcome.live = north.live();
                     after = plan.admin.as_deref().map(admin::sample);
@@ -129,6 +219,14 @@ pub(crate) fn run<L: Lane>(
             }
             Phase::Finishing { until } => {
                 if north.app().outstanding() == 0 || now >= *until {
+                    if plan.idle {
+                        north.app_mut().check_idle();
+                    }
+                    phase = Phase::Checking { until: now + PATIENCE_WITH_IDLE };
+                }
+            }
+            Phase::Checking { until } => {
+                if north.app().idle_checked() || now >= *until {
                     outcome.clients = north.app().counters();
                     outcome.backends = south.as_ref().map(|south| south.app().counters()).unwrap_or_default();
                     phase = Phase::Resetting { next: 0, at: now };
@@ -154,13 +252,21 @@ pub(crate) fn run<L: Lane>(
             }
             Phase::Resetting { .. } => {}
         }
-        (last, was_busy) = (now, any);
+        // What a change of phase took is nobody's time.
+        last = if matches!(phase, Phase::Measuring { .. }) && total == 0 { read() } else { now };
+        was_busy = any;
     }
     outcome.busy = busy as f64 / total.max(1) as f64;
     if let (Some(before), Some(after)) = (before, after) {
         outcome.gateway = Some(share(before, after));
     }
     Ok(outcome)
+}
+
+fn warm_up<L: Lane>(north: &mut Endpoint<L, Client>, now: u64, plan: &Plan) -> Phase {
+    let until = now + plan.warm_up;
+    north.app_mut().measure(until, until + plan.duration);
+    Phase::WarmingUp { sample_at: now + plan.warm_up / 2, until }
 }
 
 type Sampling = JoinHandle<Result<Sample, String>>;

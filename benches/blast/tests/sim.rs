@@ -99,10 +99,30 @@ fn an_open_loop_keeps_its_rate_and_its_latency_counts_from_the_due_time() {
 fn idle_connections_are_opened_first_and_held() {
     let with_idle = blast::ClientOptions { idle: 1000, ..options(10, 60, 0) };
     let mut scene = Scene::new(1, clean(), with_idle, Fault::None);
+    scene.north.app_mut().hold();
     let done = scene.run(Duration::from_millis(200));
     assert_eq!((done.idle, done.errors()), (1000, 0));
     assert_eq!(scene.north.live(), 1010);
     assert!(done.replies > 2000, "{done:?}");
+
+    // Each is asked once more, and what is gone by then shows.
+    scene.south.abort(scene.now(), 5);
+    scene.south.abort(scene.now(), 500);
+    scene.north.app_mut().check_idle();
+    let done = scene.run_on(Duration::from_millis(100));
+    assert!(scene.north.app().idle_checked());
+    assert_eq!((done.idle, done.idle_refused, done.idle_answered), (1000, 0, 998), "{done:?}");
+}
+
+#[test]
+fn idle_connections_that_are_refused_are_given_up() {
+    let with_idle = blast::ClientOptions { idle: 1000, ..options(10, 60, 0) };
+    let mut scene = Scene::new(1, clean(), with_idle, Fault::Few { connections: 400 });
+    scene.north.app_mut().hold();
+    let done = scene.run(Duration::from_millis(200));
+    assert!(scene.north.app().holds());
+    assert_eq!(u64::from(done.idle_refused), done.of(Wrong::Connect), "{done:?}");
+    assert!(done.idle_refused >= 600 && done.idle + done.idle_refused == 1000, "{done:?}");
 }
 
 #[test]

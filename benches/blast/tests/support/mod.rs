@@ -39,6 +39,10 @@ pub(crate) enum Fault {
     SwapBody,
     Rubbish,
     Refuse,
+    /// It accepts no more connections than this.
+    Few {
+        connections: u32,
+    },
 }
 
 impl Fault {
@@ -67,6 +71,7 @@ pub(crate) fn options(busy: u32, reply: u64, upload: usize) -> ClientOptions {
 
 pub(crate) struct Scene {
     clock: Clock,
+    now: u64,
     pub(crate) north: Endpoint<SimLane, Client>,
     pub(crate) south: Endpoint<SimLane, Peer>,
 }
@@ -97,20 +102,38 @@ impl Scene {
             connections: 2 * connections + 8,
             ..host
         };
-        let other = if fault == Fault::Refuse { HostOptions { port: 81, ..other } } else { other };
+        let other = match fault {
+            Fault::Refuse => HostOptions { port: 81, ..other },
+            Fault::Few { connections } => HostOptions { connections, ..other },
+            _ => other,
+        };
         let peer =
             Peer { reply: client.reply, server: Server::new(client.reply as usize), fault, served: 0, last: [0; 16] };
-        Self { clock, north: Endpoint::new(left, Client::new(client), host), south: Endpoint::new(right, peer, other) }
+        Self {
+            clock,
+            now: 0,
+            north: Endpoint::new(left, Client::new(client), host),
+            south: Endpoint::new(right, peer, other),
+        }
     }
 
     /// Runs for so long, and until all that was asked is answered or given up.
     pub(crate) fn run(&mut self, duration: Duration) -> ClientCounters {
-        let end = nanoseconds(duration);
-        self.north.app_mut().measure(0, end);
-        let mut now = 0;
+        self.north.app_mut().measure(self.now, self.now + nanoseconds(duration));
+        self.run_on(duration)
+    }
+
+    pub(crate) fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// The same, and measures nothing anew.
+    pub(crate) fn run_on(&mut self, duration: Duration) -> ClientCounters {
+        let end = self.now + nanoseconds(duration);
         let mut calm = 0;
         while calm < 10_000 {
-            now += 10_000;
+            self.now += 10_000;
+            let now = self.now;
             self.clock.advance_to(Duration::from_nanos(now));
             let stalled = matches!(self.south.app().fault, Fault::Stall { from, to } if (from..to).contains(&now));
             self.north.turn(now);
@@ -166,7 +189,7 @@ impl Peer {
             whole = late;
         } else if spoilt {
             match self.fault {
-                Fault::None | Fault::ServerCloses | Fault::Stall { .. } | Fault::Refuse => {}
+                Fault::None | Fault::ServerCloses | Fault::Stall { .. } | Fault::Refuse | Fault::Few { .. } => {}
                 Fault::Swap => {
                     let mut other = Vec::new();
                     other.extend_from_slice(&whole[..head - 20]);
