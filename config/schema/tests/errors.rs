@@ -403,6 +403,17 @@ fn the_appliance() {
         ),
         (
             r#"admin: {"#,
+            r#"tcp: { synCookies: sometimes, sourceLimit: { burst: 0, ipv4Prefix: 33, ipv6Prefix: 8, sources: 1 } }
+  admin: {"#,
+            r#"15:22 spec.tcp.synCookies: unknown value "sometimes"; one of overload, always, never
+15:46 spec.tcp.sourceLimit.connectionsPerSecond: is missing
+15:55 spec.tcp.sourceLimit.burst: 0 is out of range (it can be 1 to 1000000)
+15:70 spec.tcp.sourceLimit.ipv4Prefix: 33 is out of range (it can be 8 to 32)
+15:86 spec.tcp.sourceLimit.ipv6Prefix: 8 is out of range (it can be 16 to 128)
+15:98 spec.tcp.sourceLimit.sources: 1 is out of range (it can be 64 to 16777216)"#,
+        ),
+        (
+            r#"admin: {"#,
             r#"ip: { neighbors: 1, mtuFloor: 9000 }
   upstream: { idleTimeout: 0s, maxPerEndpoint: 65535, idle: 3 }
   admin: {"#,

@@ -316,10 +316,13 @@ fn half_open_connections_are_bounded_and_honest_clients_still_connect() {
     for n in 0..2000_u16 {
         wire.send(&Tcp::new(10_000 + n, 80, SYN, u32::from(n), 0).options(&[2, 4, 5, 180]));
     }
-    wait_for("the flood arrives", Duration::from_secs(5), || gateway.drops("half_open_limit") > 1000);
+    let cookies = || gateway.metric("millrace_syn_cookies_sent_total", &[]);
+    wait_for("the flood arrives", Duration::from_secs(5), || cookies() > 1000);
     assert!(gateway.metric("millrace_connections_half_open", &[]) <= 64);
-    // Who is connected is served.
+    // Who is connected is served, and who comes is let in.
     assert!(established.exchange(GET).starts_with("HTTP/1.1 200"));
+    assert_eq!(gateway.get("/").status, 200);
+    assert_eq!(gateway.metric("millrace_syn_cookies_accepted_total", &[]), 1);
     // And when the flood is over, its entries go and new clients come.
     for n in 0..2000_u16 {
         wire.send(&Tcp::new(10_000 + n, 80, RST, u32::from(n).wrapping_add(1), 0));

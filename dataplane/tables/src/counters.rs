@@ -3,7 +3,7 @@
 //! A core adds to its own counters with a plain load and store; control reads them whenever it likes
 //! and sees a value that was true a moment ago. Sums that always hold, once a core is at rest:
 //!
-//! - `rx_packets = delivered + Σ drops of received packets` (see [`CoreCounters`])
+//! - `rx_packets = delivered + syn_cookies_sent + Σ drops of received packets` (see [`CoreCounters`])
 //! - `connections_opened = connections_closed + connections_open`
 //! - `requests_started = requests_finished + requests_active`
 
@@ -123,6 +123,10 @@ core_counters! {
     Gauge connections_open "millrace_connections_open",
     /// Client handshakes that are not complete.
     Gauge half_open "millrace_connections_half_open",
+    /// SYNs answered with a cookie, of which nothing was kept (RFC 4987).
+    Counter syn_cookies_sent "millrace_syn_cookies_sent_total",
+    /// Client connections opened by a cookie that came back.
+    Counter syn_cookies_accepted "millrace_syn_cookies_accepted_total",
     /// Connections to backends opened.
     Counter upstream_opened "millrace_upstream_connections_opened_total",
     /// Connections to backends that failed before they were established.

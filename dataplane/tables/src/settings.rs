@@ -30,13 +30,43 @@ pub struct PortSettings {
     pub mtu: Option<u16>,
 }
 
+/// When a SYN is answered with a cookie and nothing is kept of it (RFC 4987 §3.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SynCookies {
+    /// While as many connections are half open as may be.
+    Overload,
+    /// Every SYN.
+    Always,
+    /// None: a SYN beyond the limit is dropped.
+    Never,
+}
+
+/// New connections of one source, on one core. A source is a network of the prefix's length.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceLimit {
+    /// SYNs a second in the long run.
+    pub connections_per_second: u32,
+    /// SYNs at once.
+    pub burst: u32,
+    /// Bits of an IPv4 address that tell sources apart; at most 32.
+    pub prefix_v4: u8,
+    /// Bits of an IPv6 address that tell sources apart; at most 128.
+    pub prefix_v6: u8,
+    /// Sources remembered, rounded up to a power of two; the one that connected least goes first.
+    pub sources: u32,
+}
+
 /// TCP limits and timers of one core.
 #[derive(Debug, Clone)]
 pub struct TcpSettings {
     /// Connections at most, clients' and backends' together. A new client is refused above it.
     pub max_connections: u32,
-    /// Handshakes from clients that may be incomplete at a time.
+    /// Handshakes from clients that may be incomplete at a time and have a socket.
     pub half_open: u32,
+    /// Whether a SYN beyond `half_open` is answered with a cookie.
+    pub syn_cookies: SynCookies,
+    /// How many connections each source may open; `None` for no limit.
+    pub source_limit: Option<SourceLimit>,
     /// Receive buffer per connection, in bytes.
     pub receive_buffer: u32,
     /// Send buffer per connection, in bytes.
@@ -81,6 +111,8 @@ impl Default for TcpSettings {
         Self {
             max_connections: 262_144,
             half_open: 4096,
+            syn_cookies: SynCookies::Overload,
+            source_limit: None,
             receive_buffer: 64 << 10,
             send_buffer: 64 << 10,
             buffer_memory: 4 << 30,

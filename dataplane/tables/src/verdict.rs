@@ -78,7 +78,9 @@ verdicts! {
     AckOld = "ack_old",
     /// A segment for a connection in TIME-WAIT that does not reopen it.
     TimeWait = "time_wait",
-    /// A SYN while the half-open limit is reached.
+    /// A SYN from a source that opens connections faster than it may.
+    SourceRate = "source_rate",
+    /// A SYN while the half-open limit is reached and cookies are off.
     HalfOpenLimit = "half_open_limit",
     /// A SYN while the connection limit is reached.
     ConnectionLimit = "connection_limit",

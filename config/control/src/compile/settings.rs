@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use schema::{AccessLogRequests, Appliance, ByteSize, Configuration};
 use tables::access::AccessLevel;
-use tables::{CoreSettings, ForwardedFor, HttpSettings, PortSettings, TcpSettings};
+use tables::{CoreSettings, ForwardedFor, HttpSettings, PortSettings, SourceLimit, SynCookies, TcpSettings};
 
 /// What is fixed while a core runs.
 #[must_use]
@@ -25,6 +25,18 @@ pub fn core_settings(configuration: &Configuration) -> CoreSettings {
         tcp: TcpSettings {
             max_connections: tcp.max_connections,
             half_open: tcp.half_open,
+            syn_cookies: match tcp.syn_cookies {
+                schema::SynCookies::Overload => SynCookies::Overload,
+                schema::SynCookies::Always => SynCookies::Always,
+                schema::SynCookies::Never => SynCookies::Never,
+            },
+            source_limit: tcp.source_limit.map(|limit| SourceLimit {
+                connections_per_second: limit.connections_per_second,
+                burst: limit.burst,
+                prefix_v4: limit.ipv4_prefix,
+                prefix_v6: limit.ipv6_prefix,
+                sources: limit.sources,
+            }),
             receive_buffer: bytes32(tcp.receive_buffer),
             send_buffer: bytes32(tcp.send_buffer),
             buffer_memory: tcp.buffer_memory.bytes(),

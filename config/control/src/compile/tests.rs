@@ -350,10 +350,25 @@ fn the_appliances_numbers_reach_the_cores() {
     configuration.appliance.value.spec.http.timeouts.request = schema::Timeout::Never;
     let settings = core_settings(&configuration);
     assert_eq!(settings.tcp.half_open, 77);
+    assert_eq!((settings.tcp.syn_cookies, settings.tcp.source_limit), (tables::SynCookies::Overload, None));
     assert_eq!(settings.ports.iter().map(|p| &*p.name).collect::<Vec<_>>(), ["north", "south"]);
     assert_eq!(settings.ports[0].addresses.len(), 2);
     let http = &Compiler::new(1).compile(&configuration).snapshot.http;
     assert_eq!((http.max_fields, http.request_timeout), (33, None));
+}
+
+#[test]
+fn flood_limits_reach_the_cores() {
+    let mut configuration = configuration(&[]);
+    let tcp = &mut configuration.appliance.value.spec.tcp;
+    tcp.syn_cookies = schema::SynCookies::Always;
+    let limit =
+        schema::SourceLimit { connections_per_second: 5, burst: 6, ipv4_prefix: 24, ipv6_prefix: 56, sources: 128 };
+    tcp.source_limit = Some(limit);
+    let tcp = core_settings(&configuration).tcp;
+    assert_eq!(tcp.syn_cookies, tables::SynCookies::Always);
+    let limit = tables::SourceLimit { connections_per_second: 5, burst: 6, prefix_v4: 24, prefix_v6: 56, sources: 128 };
+    assert_eq!(tcp.source_limit, Some(limit));
 }
 
 #[test]

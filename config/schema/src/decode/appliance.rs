@@ -11,7 +11,7 @@ use crate::located::Located;
 use crate::quantity::ByteSize;
 use crate::resources::{
     AccessLog, AccessLogRequests, Admin, ApplianceSpec, Cpu, ForwardedFor, Http, HttpLimits, HttpTimeouts, Hugepages,
-    Ip, Memory, Port, Tcp, Upstream,
+    Ip, Memory, Port, SourceLimit, SynCookies, Tcp, Upstream,
 };
 
 pub(super) fn spec(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<ApplianceSpec> {
@@ -183,12 +183,15 @@ fn http_limits(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<HttpLimits> {
 
 fn tcp(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<Tcp> {
     let default = Tcp::default();
+    let cookies = [("overload", SynCookies::Overload), ("always", SynCookies::Always), ("never", SynCookies::Never)];
     let buffer = || size(ByteSize::kib(4)..=ByteSize::kib(1 << 20));
     let memory = size(ByteSize::kib(1 << 10)..=ByteSize::new(1 << 50));
     let mut object = Object::open(decoder, at)?;
     let tcp = Tcp {
         max_connections: object.or(decoder, "maxConnections", default.max_connections, integer(1..=1 << 24)),
         half_open: object.or(decoder, "halfOpen", default.half_open, integer(1..=1 << 24)),
+        syn_cookies: object.or(decoder, "synCookies", default.syn_cookies, |d, at| choice(d, at, &cookies)),
+        source_limit: object.optional(decoder, "sourceLimit", source_limit),
         receive_buffer: object.or(decoder, "receiveBuffer", default.receive_buffer, buffer()),
         send_buffer: object.or(decoder, "sendBuffer", default.send_buffer, buffer()),
         buffer_memory: object.or(decoder, "bufferMemory", default.buffer_memory, memory),
@@ -212,6 +215,24 @@ fn tcp(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<Tcp> {
         decoder.error(at, problem, "a connection that is half open counts as one");
     }
     Some(tcp)
+}
+
+fn source_limit(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<SourceLimit> {
+    let mut object = Object::open(decoder, at)?;
+    let rate = object.required(decoder, "connectionsPerSecond", integer(1..=1_000_000));
+    let burst = object.optional(decoder, "burst", integer(1..=1_000_000));
+    let ipv4_prefix = object.or(decoder, "ipv4Prefix", 32, integer(8..=32));
+    let ipv6_prefix = object.or(decoder, "ipv6Prefix", 64, integer(16..=128));
+    let sources = object.or(decoder, "sources", 65_536, integer(64..=1 << 24));
+    object.close(decoder);
+    let connections_per_second = rate?;
+    Some(SourceLimit {
+        connections_per_second,
+        burst: burst.unwrap_or(connections_per_second),
+        ipv4_prefix,
+        ipv6_prefix,
+        sources,
+    })
 }
 
 fn ip(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<Ip> {

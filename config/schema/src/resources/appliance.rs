@@ -238,8 +238,13 @@ impl Default for HttpLimits {
 pub struct Tcp {
     /// Connections of both legs together; 1..=16,777,216, default 262,144.
     pub max_connections: u32,
-    /// Handshakes begun by clients and not yet complete; 1..=`max_connections`, default 4,096.
+    /// Handshakes begun by clients and not yet complete that have a socket; 1..=`max_connections`, default 4,096.
     pub half_open: u32,
+    /// What a SYN beyond `half_open` gets; default `overload`.
+    pub syn_cookies: SynCookies,
+    /// New connections of each client network; none, the default, is no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_limit: Option<SourceLimit>,
     /// Received and not yet consumed, for a connection; 4 KiB..=1 GiB, default 64 KiB.
     pub receive_buffer: ByteSize,
     /// Sent and not yet acknowledged, for a connection; 4 KiB..=1 GiB, default 64 KiB.
@@ -272,6 +277,8 @@ impl Default for Tcp {
         Tcp {
             max_connections: 262_144,
             half_open: 4_096,
+            syn_cookies: SynCookies::Overload,
+            source_limit: None,
             receive_buffer: ByteSize::kib(64),
             send_buffer: ByteSize::kib(64),
             buffer_memory: ByteSize::kib(4 << 20),
@@ -285,6 +292,36 @@ impl Default for Tcp {
             resets_per_second: 1_000,
         }
     }
+}
+
+/// `Appliance.spec.tcp.synCookies` (RFC 4987).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SynCookies {
+    /// A cookie for each SYN beyond `halfOpen`.
+    #[default]
+    Overload,
+    /// A cookie for each SYN.
+    Always,
+    /// SYNs beyond `halfOpen` are dropped.
+    Never,
+}
+
+/// `Appliance.spec.tcp.sourceLimit`: how fast one client network may open connections, on each core. What comes faster is
+/// dropped at the SYN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceLimit {
+    /// In the long run; 1..=1,000,000.
+    pub connections_per_second: u32,
+    /// At once; 1..=1,000,000, default `connections_per_second`.
+    pub burst: u32,
+    /// Bits of an IPv4 address that make a network; 8..=32, default 32.
+    pub ipv4_prefix: u8,
+    /// Bits of an IPv6 address that make a network; 16..=128, default 64.
+    pub ipv6_prefix: u8,
+    /// Networks remembered on each core, rounded up to a power of two; 64..=16,777,216, default 65,536, which take 1 MiB.
+    pub sources: u32,
 }
 
 /// `Appliance.spec.ip`.

@@ -251,6 +251,16 @@ impl<L: Lane> Port<L> {
         };
     }
 
+    /// Sends a received frame that was made its own answer, whose IP packet begins at byte 14, to the station that it came from: it
+    /// needs no neighbor, and so nothing that a flood could use up.
+    pub fn send_back(&mut self, mut frame: L::Frame, checksum: TxChecksum) {
+        if let Some(header) = frame.bytes_mut().first_chunk_mut::<ETHERNET>() {
+            header.copy_within(6..12, 0);
+            header[6..12].copy_from_slice(&self.mac);
+        }
+        self.lane.transmit(frame, checksum);
+    }
+
     /// Sends a segment that needs no connection. Counts it in `segments_sent`, or the packet's drop.
     pub fn reply(&mut self, now: Instant, reply: &Reply, counters: &CoreCounters) {
         let Some(mut frame) = self.bare_packet(Reply::LEN) else {

@@ -254,6 +254,13 @@ impl Track {
         seq < 0 || (seq == 0 && ack < 0)
     }
 
+    /// Notes that our SYN went out with sequence number `isn` before there was a connection.
+    pub(super) fn sent_before(&mut self, isn: u32) {
+        self.fresh = false;
+        self.snd_una = isn;
+        self.snd_nxt = isn.wrapping_add(1);
+    }
+
     /// Notes an IP packet that the stack made, and puts its sequence number right.
     #[inline]
     pub(super) fn sent(&mut self, packet: &mut [u8], counters: &CoreCounters) {

@@ -6,18 +6,17 @@ use std::net::SocketAddr;
 use pmd::{Frame, Lane};
 use smoltcp::iface::Interface;
 use smoltcp::socket::tcp::State;
-use smoltcp::wire::IpListenEndpoint;
 use tables::{CoreCounters, Verdict};
 
 use super::connection::Connection;
 use super::device::{ConnectionDevice, Out, Path};
 use super::guard::{self, Judgement, Phase};
 use super::time_wait::Answer;
-use super::{Admission, ConnectionId, Ended, IN_TIME_WAIT, Net, Side, Stack, ip_address, isn};
-use crate::port::{self, Flags, IcmpError, IcmpErrorKind, Reply, Segment};
+use super::{Admission, ConnectionId, Ended, IN_TIME_WAIT, Net, Side, Stack};
+use crate::port::{Flags, IcmpError, IcmpErrorKind, Reply, Segment};
 
 /// A client that has not completed its handshake by then is forgotten.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+pub(super) const HANDSHAKE: Duration = Duration::from_secs(10);
 
 impl Stack {
     /// Takes a segment that a port received in `frame`. `admit` says whether a SYN to that address may open a connection.
@@ -79,63 +78,8 @@ impl Stack {
         }
     }
 
-    /// A segment for which there is no connection.
-    fn accept<L: Lane>(
-        &mut self,
-        net: &mut Net<'_, L>,
-        index: usize,
-        mut frame: L::Frame,
-        segment: &Segment,
-        hash: u64,
-        admit: impl FnOnce(SocketAddr) -> Admission,
-    ) {
-        let Some(port) = net.ports.get_mut(index) else { return };
-        let opens = segment.flags.syn() && !segment.flags.ack();
-        let refusal = match admit(segment.key.local()) {
-            _ if !opens => Some(Verdict::TcpNoConnection),
-            Admission::Closed => Some(Verdict::TcpNoConnection),
-            Admission::Draining => Some(Verdict::Draining),
-            Admission::Listening => None,
-        };
-        if let Some(verdict) = refusal {
-            drop_packet(net.counters, verdict);
-            return port.reset_for(net.now, segment, net.counters);
-        }
-        if self.half_open >= self.settings.half_open {
-            return drop_packet(net.counters, Verdict::HalfOpenLimit);
-        }
-        if self.live >= self.settings.max_connections {
-            return drop_packet(net.counters, Verdict::ConnectionLimit);
-        }
-        // What is left is for the backend connections of those who are in.
-        if self.pool.in_use() >= self.max_sockets - self.max_sockets / 8 {
-            return drop_packet(net.counters, Verdict::NoMemory);
-        }
-        let path = Path { mtu: port.mtu(), largest: port.largest() };
-        let Some(id) = self.open(segment.key, hash, index, Side::Client, path) else {
-            return drop_packet(net.counters, Verdict::NoMemory);
-        };
-        self.half_open += 1;
-        let isn = self.isn.isn(&segment.key, net.now);
-        let timers = self.timers_of(Side::Client);
-        let Some(Some(connection)) = self.slots.get_mut(id.0 as usize) else { return };
-        connection.half_open = true;
-        let local = segment.key.local();
-        let listen = IpListenEndpoint { addr: Some(ip_address(local.ip())), port: local.port() };
-        let socket = connection.pooled.socket_mut();
-        timers.apply_timeout(socket, HANDSHAKE);
-        if socket.listen(listen).is_err() {
-            return self.release(id);
-        }
-        let mut segment = *segment;
-        port::clamp_syn_options(frame.bytes_mut(), &mut segment, self.settings.min_mss);
-        let mut interface = isn::interface(isn, path, connection.stack_time(net.now));
-        ingress(&mut interface, net, connection, &frame, &segment, &mut self.scratch);
-        self.after_ingress(id);
-    }
-
     /// A segment of connection `id`.
-    fn deliver<L: Lane>(&mut self, net: &mut Net<'_, L>, id: u32, mut frame: L::Frame, segment: &Segment) {
+    pub(super) fn deliver<L: Lane>(&mut self, net: &mut Net<'_, L>, id: u32, mut frame: L::Frame, segment: &Segment) {
         let Some(Some(connection)) = self.slots.get_mut(id as usize) else { return };
         let position = connection.position();
         let judgement = guard::judge(&position, segment);
@@ -169,7 +113,7 @@ impl Stack {
     }
 
     /// What a segment may have changed.
-    fn after_ingress(&mut self, id: ConnectionId) {
+    pub(super) fn after_ingress(&mut self, id: ConnectionId) {
         let timers = self.timers_of(Side::Client);
         let Some(connection) = self.connection_mut(id) else { return };
         let socket = connection.pooled.socket_mut();
@@ -235,7 +179,7 @@ impl Stack {
 }
 
 /// Lets `interface` take the segment in `frame`.
-fn ingress<L: Lane>(
+pub(super) fn ingress<L: Lane>(
     interface: &mut Interface,
     net: &mut Net<'_, L>,
     connection: &mut Connection,
@@ -289,6 +233,6 @@ fn overwrite<F: Frame>(frame: &mut F, at: usize, value: &[u8]) {
     }
 }
 
-fn drop_packet(counters: &CoreCounters, verdict: Verdict) {
+pub(super) fn drop_packet(counters: &CoreCounters, verdict: Verdict) {
     counters.drops[verdict as usize].add(1);
 }

@@ -5,7 +5,9 @@
 //! connection: one socket in a set of its own, one shared interface per MTU, at a time scale of the connection's side. It never
 //! looks at the bytes it carries, and knows nothing of HTTP.
 
+mod accept;
 mod connection;
+mod cookie;
 mod device;
 mod egress;
 mod guard;
@@ -13,6 +15,7 @@ mod ingress;
 mod interfaces;
 mod isn;
 mod pool;
+mod sources;
 mod streams;
 mod time_wait;
 
@@ -26,10 +29,12 @@ use tables::{CoreCounters, TcpSettings};
 
 use self::connection::{Connection, Track};
 pub use self::connection::{Ended, Side};
+use self::cookie::Cookies;
 use self::device::Path;
 use self::interfaces::Interfaces;
 use self::isn::IsnGenerator;
 use self::pool::{SocketPool, SocketTimers};
+use self::sources::Sources;
 pub use self::streams::Status;
 use self::time_wait::{Entry, TimeWait};
 use crate::clock::Instant;
@@ -96,6 +101,8 @@ pub struct Stack {
     dirty: VecDeque<u32>,
     ready: VecDeque<u32>,
     isn: IsnGenerator,
+    cookies: Cookies,
+    sources: Option<Sources>,
     random: Random,
     half_open: u32,
     live: u32,
@@ -120,6 +127,11 @@ impl Stack {
             dirty: VecDeque::with_capacity(1024),
             ready: VecDeque::with_capacity(1024),
             isn: IsnGenerator::new((random.next_u64(), random.next_u64())),
+            cookies: Cookies::new(random.behind_a_hash()),
+            sources: settings
+                .source_limit
+                .as_ref()
+                .map(|limit| Sources::new(limit, (random.next_u64(), random.next_u64()))),
             // Source ports are there for anybody to see: what draws them must not tell what the secrets were drawn from.
             random: random.behind_a_hash(),
             half_open: 0,

@@ -13,6 +13,11 @@ const KEPT: usize = 4096;
 /// timers begin at 200 ms. Long enough for a backend to answer, so that most requests and responses cost no bare ACK.
 const ACK_DELAY: Duration = Duration::from_millis(25);
 
+/// The window scale that smoltcp announces for a receive buffer of so many bytes.
+pub(super) fn window_shift(receive_buffer: usize) -> u32 {
+    (usize::BITS - receive_buffer.leading_zeros()).saturating_sub(16)
+}
+
 /// One socket in a set of its own, so that the stack never scans.
 pub(super) struct Pooled {
     /// The set.

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use smoltcp::socket::tcp::State;
 
 use super::connection::Connection;
+use super::pool::window_shift;
 use super::{ConnectionId, Ended, Side, Stack};
 use crate::clock::Instant;
 
@@ -256,10 +257,8 @@ impl Connection {
         }
     }
 
-    /// The window scale that we announced: smoltcp derives it from the size of the receive buffer.
+    /// The window scale that we announced.
     pub(super) fn window_shift(&self) -> u32 {
-        let capacity = self.pooled.socket().recv_capacity();
-        let shift = (usize::BITS - capacity.leading_zeros()).saturating_sub(16);
-        if self.track.scaled { shift } else { 0 }
+        if self.track.scaled { window_shift(self.pooled.socket().recv_capacity()) } else { 0 }
     }
 }

@@ -1,7 +1,7 @@
 //! How connections begin.
 
 use engine::stack::{Ended, Status};
-use tables::{TcpSettings, Verdict};
+use tables::{SynCookies, TcpSettings, Verdict};
 
 use crate::support::gateway::small_tcp;
 use crate::support::script::{ACK, RST, SYN, Seg};
@@ -177,7 +177,7 @@ fn a_wrong_ack_in_syn_received_is_reset() {
 /// RFC 4987 §3: what a flood of SYNs can take is bounded, and free again when handshakes end.
 #[test]
 fn half_open_connections_are_limited() {
-    let mut bench = Bench::new(&TcpSettings { half_open: 2, ..small_tcp() });
+    let mut bench = Bench::new(&TcpSettings { half_open: 2, syn_cookies: SynCookies::Never, ..small_tcp() });
     for port in 0..10 {
         bench.ports.0 = 4000 + port;
         bench.send(&Seg { options: MSS.to_vec(), ..bench.segment(SYN, b"") });

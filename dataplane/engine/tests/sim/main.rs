@@ -14,6 +14,7 @@ mod close;
 mod data;
 mod end_to_end;
 mod failures;
+mod flood;
 mod handshake;
 mod http;
 mod tcp;
