@@ -7,7 +7,9 @@ import tempfile
 import unittest
 
 sys.dont_write_bytecode = True
+import figures  # noqa: E402
 import report  # noqa: E402
+import targets  # noqa: E402
 
 
 def run(workload, system, wire, number, value, **more):
@@ -39,18 +41,19 @@ class Report(unittest.TestCase):
         runs = [run("keepalive-60B", "millrace", "af_packet", n, 90) for n in (1, 2)]
         runs += [run("keepalive-60B", "nginx", "veth", n, 100) for n in (1, 2)]
         runs += [run("keepalive-60B", "haproxy", "veth", n, 60, errors=2) for n in (1, 2)]
-        _, text, _ = self.make(runs, {"problems": ["no hugepages"], "busy_before": [0.01, 0.5]})
-        self.assertIn("| NGINX (veth): 100 | 0.90x (0.90 … 0.90) | **SLOWER** |", text)
-        self.assertIn("| keepalive-60B | af_packet | ≥ 1.5x HAProxy | 1.50x (1.50 … 1.50) | met |", text)
-        self.assertIn("| keepalive-60B | af_packet | ≥ 1.5x NGINX | 0.90x (0.90 … 0.90) | **NOT MET** |", text)
+        _, text, _ = self.make(runs, {"problems": ["no hugepages"], "absent": ["Envoy: none"], "busy_before": [0.01, 0.5]})
+        self.assertIn("| NGINX (veth): 100 | 0.90x (0.90 … 0.90) | **WORSE** |", text)
+        self.assertIn("| keepalive-60B | af_packet or af_xdp | ≥ 1.5x HAProxy | 1.50x (1.50 … 1.50) on af_packet | met |", text)
+        self.assertIn("| keepalive-60B | af_packet or af_xdp | ≥ 1.5x NGINX | 0.90x (0.90 … 0.90) on af_packet | **NOT MET** |", text)
         self.assertIn("| keepalive-60B | vhost | ≥ 8x NGINX | not measured | **NOT SHOWN** |", text)
         self.assertIn("**ERRORS:** HAProxy (veth), keepalive-60B: 4 wrong", text)
         self.assertIn("the CPUs were 50 % busy with something else", text)
         self.assertIn("**FAILED:** no hugepages", text)
+        self.assertIn("**MISSING:** Envoy: none.", text)
 
     def test_the_limit_is_named(self):
         def limit(generator, gateway, load, cpu=None):
-            return report.limited_by({"generator": generator, "gateway_busy": gateway, "gateway_cpu_busy": cpu, "load_busy": load})
+            return figures.limited_by({"generator": generator, "gateway_busy": gateway, "gateway_cpu_busy": cpu, "load_busy": load})
         self.assertEqual(limit("blast", 0.9, 0.99), "generator")
         self.assertEqual(limit("blast", 1.0, 0.97), "gateway")
         self.assertEqual(limit("blast", None, 0.5), "unknown")
@@ -59,6 +62,75 @@ class Report(unittest.TestCase):
         self.assertEqual(limit("wrk", 0.8, 0.99, cpu=0.9), "client and backends")
         self.assertEqual(limit("wrk", 0.99, 0.99), "gateway, and client and backends")
         self.assertEqual(limit("wrk", 0.5, 0.5), "neither")
+
+    def figures(self, *parts):
+        return {(row["system"], row["unit"]): row for row in figures.summarize(parts)}
+
+    def test_loss_is_goodput_and_p99(self):
+        rows = self.figures(run("loss-1pct", "nginx", "veth", 1, 3.5, part="bulk", unit="Gbit/s"),
+                            run("loss-1pct", "nginx", "veth", 1, 9000, part="keepalive", latency_us={"p50": 1.0, "p99": 200_000.0}))
+        self.assertEqual({key: row["median"] for key, row in rows.items()},
+                         {("nginx", "Gbit/s"): 3.5, ("nginx", "µs p99"): 200_000})
+
+    def test_routes_are_compared_within_a_round(self):
+        runs = []
+        for number, (ten, many) in enumerate(((100, 80), (200, 190), (50, 60)), 1):
+            runs += [run("routes-10k", "millrace", "vhost", number, ten, part="10 routes"),
+                     run("routes-10k", "millrace", "vhost", number, many, part="10000 routes")]
+        # Without its ten, a round counts for the rate alone.
+        runs.append(run("routes-10k", "millrace", "vhost", 4, 70, part="10000 routes"))
+        rows = self.figures(*runs)
+        ratio = rows["millrace", figures.OF_TEN]
+        self.assertEqual((ratio["median"], ratio["min"], ratio["max"]), (95, 80, 120))
+        self.assertEqual(rows["millrace", "requests/s"]["median"], 75)
+
+    def test_idle_connections_cost_memory_and_rate(self):
+        memory = {"before_bytes": 1_000, "after_bytes": 21_000, "connections": 10}
+        rows = self.figures(run("idle-100k", "millrace", "vhost", 1, 200, part="alone", errors=1),
+                            run("idle-100k", "millrace", "vhost", 1, 150, part="beside", memory=memory))
+        self.assertEqual(rows["millrace", figures.BYTES_EACH]["median"], 2_000)
+        self.assertEqual(rows["millrace", figures.KEPT]["median"], 75)
+        self.assertEqual(rows["millrace", figures.KEPT]["errors"], 1)
+        self.assertIn("10 idle", rows["millrace", figures.KEPT]["note"])
+
+    def test_added_latency_is_against_the_direct_path(self):
+        through = run("latency-half-load", "millrace", "vhost", 1, 100, part="through", latency_us={"p50": 15.0, "p99": 50, "p999": 90})
+        direct = run("latency-half-load", "millrace", "vhost", 1, 100, part="direct", latency_us={"p50": 6.0, "p99": 30, "p999": 40})
+        rows = self.figures(through, direct)
+        self.assertEqual({unit: row["median"] for (_, unit), row in rows.items()},
+                         {"µs p50 added": 9, "µs p99 added": 20, "µs p99.9 added": 50})
+        judged = {target.unit: targets.judge(target, list(rows.values()))[1]
+                  for target in targets.TARGETS if target.workload == "latency-half-load"}
+        self.assertEqual(judged, {"µs p50 added": True, "µs p99 added": True, "µs p99.9 added": True})
+        # Without the direct path, nothing is said to be added.
+        self.assertTrue(all("added" not in unit for _, unit in self.figures(through)))
+
+    def judge(self, workload, wires, rows, unit=""):
+        target = next(target for target in targets.TARGETS
+                      if (target.workload, target.wires, target.unit) == (workload, wires, unit))
+        return targets.judge(target, figures.summarize(rows))
+
+    def test_targets_take_the_right_peer(self):
+        vhost = run("bulk-1MiB-down", "millrace", "vhost", 1, 18, unit="Gbit/s")
+        peers = [run("bulk-1MiB-down", "nginx", "veth", 1, 4, unit="Gbit/s"),
+                 run("bulk-1MiB-down", "envoy", "veth-offload", 1, 10, unit="Gbit/s"),
+                 run("bulk-1MiB-down", "testpmd", "veth", 1, 99, unit="Gbit/s")]
+        reached, met, _ = self.judge("bulk-1MiB-down", ("vhost",), [vhost, *peers])
+        self.assertTrue(met)
+        self.assertTrue(reached.startswith("1.80x"), reached)
+        self.assertIn("Envoy on veth-offload", reached)
+        self.assertFalse(self.judge("bulk-1MiB-down", ("vhost",), [vhost, *peers], "Gbit/s")[1])
+        wrong = {**vhost, "errors": 1}
+        self.assertIsNone(self.judge("bulk-1MiB-down", ("vhost",), [wrong, *peers])[1])
+
+    def test_the_better_wire_counts_and_less_can_be_better(self):
+        rows = [run("keepalive-60B", "millrace", "af_packet", 1, 120), run("keepalive-60B", "millrace", "af_xdp", 1, 160),
+                run("keepalive-60B", "nginx", "veth", 1, 100)]
+        self.assertEqual(self.judge("keepalive-60B", ("af_packet", "af_xdp"), rows)[1:], (True, "af_xdp"))
+        loss = [run("loss-1pct", system, wire, 1, 1, part="keepalive", latency_us={"p99": p99})
+                for system, wire, p99 in (("millrace", "af_packet", 300), ("nginx", "veth", 200))]
+        reached, met, _ = self.judge("loss-1pct", ("af_packet",), loss, "µs p99")
+        self.assertEqual((reached, met), ("0.67x (0.67 … 0.67)", False))
 
 
 if __name__ == "__main__":

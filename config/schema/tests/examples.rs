@@ -14,5 +14,5 @@ fn every_example_loads() {
         }
         count += 1;
     }
-    assert!(count >= 2, "{count} examples in {}", directory.display());
+    assert!(count >= 3, "{count} examples in {}", directory.display());
 }

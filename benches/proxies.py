@@ -1,0 +1,130 @@
+"""Millrace and those that it is compared with, each on one CPU: how they are started, asked and stopped.
+
+Starts and ends processes of its own. It measures nothing.
+"""
+
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+from sandbox import ROOT, VIP
+
+ADMIN = "127.0.0.1:9901"
+GAUGES = ["flows", "timers", "sockets", "connections_open", "connections_half_open", "requests_active",
+          "tcp_time_wait", "upstream_connections_open"]
+
+
+class Proxy:
+    """One of them: started, used for one measurement, stopped."""
+
+    def __init__(self, sandbox, name, words):
+        self.sandbox, self.name = sandbox, name
+        self.log = open(f"{sandbox.dir}/{name}.log", "a")
+        self.process = subprocess.Popen(sandbox.words("mr", words), stdin=subprocess.DEVNULL, stdout=self.log,
+                                        stderr=self.log)
+        sandbox.script(f"sandbox_adopt {self.process.pid}")
+        for _ in range(200):
+            ready = subprocess.run(sandbox.words("client", ["curl", "-s", "-o", "/dev/null", "--fail", "--max-time",
+                                                            "1", f"http://{VIP}/1k"]))
+            if ready.returncode == 0:
+                return
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.05)
+        self.stop()
+        sys.exit(f"{name} does not serve:\n" + pathlib.Path(self.log.name).read_text()[-3000:])
+
+    def processes(self):
+        """It and its workers."""
+        children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return [self.process.pid, *map(int, children)]
+
+    def resident(self):
+        """Resident memory of all its processes, in MiB."""
+        total = 0
+        for pid in self.processes():
+            status = pathlib.Path(f"/proc/{pid}/status").read_text()
+            total += int(re.search(r"VmRSS:\s+(\d+)", status)[1])
+        return total / 1024
+
+    def metrics(self):
+        """Sums of Millrace's metrics; nothing for the others."""
+        if self.name != "millrace":
+            return {}
+        words = self.sandbox.words("mr", ["taskset", "-c", self.sandbox.cpus["others"], "curl", "-s",
+                                        "--max-time", "5", f"http://{ADMIN}/metrics"])
+        sums = {}
+        for line in subprocess.run(words, check=True, text=True, capture_output=True).stdout.splitlines():
+            if not line.startswith("#"):
+                series, value = line.rsplit(" ", 1)
+                name = series.split("{")[0]
+                sums[name] = sums.get(name, 0) + float(value)
+        return sums
+
+    def gauges(self):
+        metrics = self.metrics()
+        named = {name: int(metrics[f"millrace_{name}"]) for name in GAUGES if f"millrace_{name}" in metrics}
+        named.update({name.removeprefix("millrace_"): int(value) for name, value in metrics.items()
+                      if "mbuf" in name or "pool_in_use" in name})
+        return named
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+class Programs:
+    """Where the programs are: Millrace's, and Envoy's, which may be missing."""
+
+    def __init__(self, millrace, blast=None, envoy=None):
+        self.millrace, self.blast, self.envoy = millrace, blast, envoy
+
+
+def millrace(sandbox, programs, driver="net_af_packet", routes="", idle_timeout=None):
+    """Millrace on its two interfaces. `routes`: documents beside the one that takes everything."""
+    sandbox.kernel_addresses("off")
+    config = (ROOT / "scripts/lib/hello.yaml").read_text().replace("@CPU@", sandbox.cpus["proxy"])
+    config = config.replace("net_af_packet", driver).replace("10.9.2.3, weight: 2", "10.9.2.3")
+    if idle_timeout:
+        config = config.replace("  admin: {", f"  upstream: {{ idleTimeout: {idle_timeout} }}\n  admin: {{", 1)
+    path = pathlib.Path(sandbox.dir, "millrace.yaml")
+    path.write_text(config + routes)
+    every = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+    return Proxy(sandbox, "millrace", ["taskset", "-c", every, programs.millrace, "run", "-f", path])
+
+
+def millrace_af_xdp(sandbox, programs):
+    return millrace(sandbox, programs, "net_af_xdp")
+
+
+def nginx(sandbox, _programs, routes=""):
+    """`routes`: locations beside the one that takes everything."""
+    sandbox.kernel_addresses("on")
+    prefix = pathlib.Path(sandbox.dir, "nginx-proxy")
+    (prefix / "temp").mkdir(parents=True, exist_ok=True)
+    config = (ROOT / "benches/nginx-proxy.conf").read_text()
+    (prefix / "nginx.conf").write_text(config.replace("        location / {", routes + "        location / {", 1))
+    return Proxy(sandbox, "nginx", ["taskset", "-c", sandbox.cpus["proxy"], "nginx", "-p", prefix, "-e", "stderr", "-c",
+                                    "nginx.conf"])
+
+
+def haproxy(sandbox, _programs):
+    sandbox.kernel_addresses("on")
+    return Proxy(sandbox, "haproxy", ["taskset", "-c", sandbox.cpus["proxy"], "haproxy", "-db", "-f",
+                                      ROOT / "benches/haproxy-proxy.cfg"])
+
+
+def envoy(sandbox, programs):
+    sandbox.kernel_addresses("on")
+    return Proxy(sandbox, "envoy", ["taskset", "-c", sandbox.cpus["proxy"], programs.envoy, "-c",
+                                    ROOT / "benches/envoy-proxy.yaml", "--concurrency", "1", "--disable-hot-restart",
+                                    "--log-level", "error"])
