@@ -12,6 +12,7 @@
 mod arp;
 mod icmp;
 mod ipv4;
+mod neighbors;
 mod rate;
 mod segment;
 
@@ -26,8 +27,8 @@ use pmd::{Frame, Lane, TxChecksum};
 use tables::{CoreCounters, PortSettings, TcpSettings, Verdict};
 
 use crate::clock::Instant;
-use arp::{MAINTAIN_STEPS, Neighbors, Question};
 use ipv4::{Addresses, ETHERNET};
+use neighbors::{MAINTAIN_STEPS, Neighbors, Question};
 use rate::TokenBucket;
 
 /// One core's end of a port.
