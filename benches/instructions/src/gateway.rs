@@ -69,12 +69,7 @@ impl Gateway {
         let (publisher, snapshot) = publish::slot(Arc::new(snapshot()));
         let counters = Arc::new(CoreCounters::new(2));
         let access: AccessQueue = Arc::new(ArrayQueue::new(16));
-        let port = |name: &str, address: &str| PortSettings {
-            name: name.into(),
-            addresses: address.parse().into_iter().collect(),
-            gateway: None,
-            mtu: None,
-        };
+        let port = |name: &str, address: &str| PortSettings::untagged(name, address.parse().into_iter().collect());
         // So short that a thousand connections bring it to its steady state.
         let tcp = TcpSettings { time_wait: Duration::from_millis(20), ..TcpSettings::default() };
         let core = Core::new(CoreInput {

@@ -139,6 +139,22 @@ impl Frame for MemoryFrame {
         fits
     }
 
+    fn trim_front(&mut self, count: usize) -> bool {
+        let Some(len) = self.len.checked_sub(count) else { return false };
+        self.buffer.copy_within(count..self.len, 0);
+        self.len = len;
+        true
+    }
+
+    fn grow_front(&mut self, count: usize) -> bool {
+        let len = self.len;
+        let fits = self.set_len(len + count);
+        if fits {
+            self.buffer.copy_within(..len, count);
+        }
+        fits
+    }
+
     fn rx_checksum(&self) -> RxChecksum {
         RxChecksum::Unchecked
     }

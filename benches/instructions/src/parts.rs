@@ -68,12 +68,7 @@ pub(crate) fn timer(n: u64) {
 
 pub(crate) fn ingress(n: u64, payload: usize) {
     const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
-    let settings = PortSettings {
-        name: "north".into(),
-        addresses: "10.9.1.1/24".parse().into_iter().collect(),
-        gateway: None,
-        mtu: None,
-    };
+    let settings = PortSettings::untagged("north", "10.9.1.1/24".parse().into_iter().collect());
     let mut port = Port::new(0, MemoryLane::new(MAC), &settings, &TcpSettings::default());
     let counters = CoreCounters::new(1);
     let mut peer = Peer {

@@ -95,6 +95,12 @@ const PORT_FAMILIES: &[PortFamily] = &[
     ("millrace_port_pool_empty_total", "counter", "Frames not sent because the pool was empty.", |p| &p.pool_empty),
     ("millrace_port_mbufs_in_use", "gauge", "Mbufs held by the core or by the device's rings.", |p| &p.frames_in_use),
     ("millrace_port_link_up", "gauge", "1 while the link is up.", |p| &p.link_up),
+    ("millrace_port_addresses_tentative", "gauge", "IPv6 addresses being checked for duplicates.", |p| {
+        &p.addresses_tentative
+    }),
+    ("millrace_port_addresses_duplicate", "gauge", "IPv6 addresses that somebody else has; not used.", |p| {
+        &p.addresses_duplicate
+    }),
 ];
 
 fn ports(text: &mut Exposition, sources: &Sources<'_>) {

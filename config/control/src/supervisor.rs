@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use crossbeam_queue::ArrayQueue;
 use tables::access::AccessQueue;
+use tables::counters::PortCounters;
 use tables::lifecycle::{Lifecycle, Stage};
 use tables::publish::{Publisher, Subscriber, slot};
 use tables::{CoreCounters, Snapshot};
@@ -221,6 +222,11 @@ impl Supervisor {
         for (index, port) in self.port_names.iter().enumerate() {
             if !self.link_up(index) {
                 reasons.push(format!("port {port}: link down"));
+            }
+            // IPv6 addresses are not used before it is known that nobody else has them, which takes a second.
+            let checked = |p: &PortCounters| p.addresses_tentative.read() == 0;
+            if !self.cores.iter().filter_map(|core| core.counters.ports.get(index)).all(checked) {
+                reasons.push(format!("port {port}: IPv6 addresses are being checked"));
             }
         }
         reasons

@@ -42,6 +42,17 @@ impl FlowKey {
         }
     }
 
+    /// The same for IPv6.
+    #[inline]
+    #[must_use]
+    pub fn v6(local: Ipv6Addr, local_port: u16, remote: Ipv6Addr, remote_port: u16) -> Self {
+        Self {
+            local: pack_v6(local),
+            remote: pack_v6(remote),
+            ports: u32::from(local_port) << 16 | u32::from(remote_port),
+        }
+    }
+
     /// Our end.
     #[must_use]
     pub fn local(&self) -> SocketAddr {
@@ -284,11 +295,14 @@ fn pack_v4(address: Ipv4Addr) -> [u64; 2] {
 fn pack(address: IpAddr) -> [u64; 2] {
     match address {
         IpAddr::V4(address) => pack_v4(address),
-        IpAddr::V6(address) => {
-            let bits = address.to_bits();
-            [(bits >> 64) as u64, bits as u64]
-        }
+        IpAddr::V6(address) => pack_v6(address),
     }
+}
+
+#[inline]
+fn pack_v6(address: Ipv6Addr) -> [u64; 2] {
+    let bits = address.to_bits();
+    [(bits >> 64) as u64, bits as u64]
 }
 
 #[inline]

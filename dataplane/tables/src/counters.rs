@@ -173,6 +173,10 @@ core_counters! {
     Counter arp_requests "millrace_arp_requests_total",
     /// ARP replies sent.
     Counter arp_replies "millrace_arp_replies_total",
+    /// Neighbor solicitations sent.
+    Counter nd_solicitations "millrace_nd_solicitations_total",
+    /// Neighbor advertisements sent.
+    Counter nd_advertisements "millrace_nd_advertisements_total",
     /// ICMP echo replies sent.
     Counter icmp_echo_replies "millrace_icmp_echo_replies_total",
     /// ICMP errors sent.
@@ -200,6 +204,10 @@ pub struct PortCounters {
     pub pool_empty: Counter,
     /// 1 while the link is up.
     pub link_up: Counter,
+    /// IPv6 addresses of ours that are being checked for duplicates.
+    pub addresses_tentative: Counter,
+    /// IPv6 addresses of ours that somebody else has, so that they are not used.
+    pub addresses_duplicate: Counter,
     /// Mbufs of the pool that are held by the core or by the device's rings.
     pub frames_in_use: Counter,
 }

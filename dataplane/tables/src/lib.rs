@@ -22,6 +22,9 @@ pub use cluster::{Cluster, ClusterId, Endpoint, EndpointId};
 pub use counters::{CoreCounters, Counter, Series, SeriesId};
 pub use route::{HostPattern, PathPattern, RouteTable, RouteTableBuilder};
 pub use schedule::Schedule;
-pub use settings::{CoreSettings, ForwardedFor, HttpSettings, PortSettings, SourceLimit, SynCookies, TcpSettings};
+pub use settings::{
+    CoreSettings, ForwardedFor, HttpSettings, InterfaceSettings, PortSettings, RouteSettings, SourceLimit, SynCookies,
+    TcpSettings,
+};
 pub use snapshot::{Bind, BindId, Epoch, Listener, Routed, Rule, Snapshot, Target};
 pub use verdict::Verdict;

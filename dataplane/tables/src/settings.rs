@@ -18,16 +18,47 @@ pub struct CoreSettings {
 }
 
 /// One port's network-layer settings.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct PortSettings {
     /// The name that configuration and metrics use.
     pub name: Arc<str>,
-    /// Our addresses on this port, with the prefix that is on-link.
-    pub addresses: Vec<IpNet>,
-    /// Next hop for everything that is on-link nowhere.
-    pub gateway: Option<IpAddr>,
     /// The largest IP packet, in bytes; the device's when it is smaller.
     pub mtu: Option<u16>,
+    /// Where it has addresses: on untagged frames, and in VLANs. Each VLAN once.
+    pub interfaces: Vec<InterfaceSettings>,
+}
+
+impl PortSettings {
+    /// A port without VLANs and routes.
+    #[must_use]
+    pub fn untagged(name: &str, addresses: Vec<IpNet>) -> Self {
+        let interface = InterfaceSettings { addresses, ..InterfaceSettings::default() };
+        Self { name: name.into(), mtu: None, interfaces: vec![interface] }
+    }
+}
+
+/// Addresses of a port, on its untagged frames or in one VLAN.
+#[derive(Debug, Clone, Default)]
+pub struct InterfaceSettings {
+    /// The VLAN's identifier (IEEE 802.1Q), 1 to 4094; `None` for untagged frames.
+    pub vlan: Option<u16>,
+    /// Our addresses, with the prefixes that are on-link.
+    pub addresses: Vec<IpNet>,
+    /// What is on-link nowhere goes this way: the longest prefix decides. Default gateways are routes to 0.0.0.0/0 and ::/0.
+    pub routes: Vec<RouteSettings>,
+    /// The largest IP packet, in bytes; the port's when it is smaller.
+    pub mtu: Option<u16>,
+    /// Default routers, on-link prefixes and the MTU are taken from router advertisements (RFC 4861 §6.3), too.
+    pub router_discovery: bool,
+}
+
+/// A route.
+#[derive(Debug, Clone)]
+pub struct RouteSettings {
+    /// Whither.
+    pub destination: IpNet,
+    /// Next hops on the interface's link, of the destination's family; flows are spread over those that answer.
+    pub via: Vec<IpAddr>,
 }
 
 /// When a SYN is answered with a cookie and nothing is kept of it (RFC 4987 §3.6).

@@ -28,27 +28,33 @@ verdicts! {
     EtherType = "ethertype",
     /// An Ethernet destination that is neither ours, nor broadcast, nor a group of ours.
     NotOurMac = "not_our_mac",
-    /// A VLAN tag on a port that has no VLANs.
+    /// A VLAN tag of no VLAN here, or more than one tag.
     Vlan = "vlan",
     /// An ARP packet that is malformed, spoofs one of our addresses or comes from no unicast sender.
     ArpInvalid = "arp_invalid",
     /// ARP above the port's rate.
     ArpRate = "arp_rate",
-    /// An IPv4 header with a wrong version, IHL below 5, or a length beyond the frame.
+    /// A message of Neighbor Discovery that is malformed, came from beyond the link, spoofs one of our addresses, or that nobody asked for.
+    NdInvalid = "nd_invalid",
+    /// Neighbor Discovery above the port's rate.
+    NdRate = "nd_rate",
+    /// An IP header with a wrong version, a length beyond the frame, malformed options or, in IPv4, IHL below 5.
     IpHeader = "ip_header",
     /// A wrong IPv4 header checksum.
     IpChecksum = "ip_checksum",
-    /// A source that is 0.0.0.0, broadcast, multicast or loopback (RFC 1122 §3.2.1.3).
+    /// A source that is unspecified, broadcast, multicast, loopback (RFC 1122 §3.2.1.3) or ours, or embeds IPv4 in IPv6.
     IpSource = "ip_source",
     /// A destination address that is not ours.
     IpDestination = "ip_destination",
     /// Source and destination are the same (LAND).
     Land = "land",
-    /// An IPv4 fragment.
+    /// An IPv6 extension header that nobody here follows, or too many of them.
+    IpExtension = "ip_extension",
+    /// A fragment.
     Fragment = "fragment",
     /// An IP protocol that nobody here speaks.
     IpProtocol = "ip_protocol",
-    /// IPv6, which this port does not speak.
+    /// IPv6 where there is no IPv6 address.
     Ipv6 = "ipv6",
     /// A malformed ICMP message.
     IcmpInvalid = "icmp_invalid",
@@ -88,7 +94,7 @@ verdicts! {
     Draining = "draining",
     /// A SYN for which no memory was left.
     NoMemory = "no_memory",
-    /// A packet of ours whose next hop did not answer ARP.
+    /// A packet of ours whose next hop answered neither ARP nor Neighbor Discovery.
     NeighborUnresolved = "neighbor_unresolved",
     /// A packet of ours beyond those that wait for one neighbor's address.
     NeighborQueueFull = "neighbor_queue_full",

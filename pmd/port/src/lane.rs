@@ -23,6 +23,15 @@ pub trait Frame {
     #[must_use]
     fn set_len(&mut self, len: usize) -> bool;
 
+    /// Cuts `count` bytes off the front. Returns `false`, and changes nothing, where the frame is shorter than that.
+    #[must_use]
+    fn trim_front(&mut self, count: usize) -> bool;
+
+    /// Extends the frame by `count` bytes at its front, which hold anything. Returns `false`, and changes nothing, where
+    /// there is no room; a fresh frame, and one that came from a device, has room for a VLAN tag at least.
+    #[must_use]
+    fn grow_front(&mut self, count: usize) -> bool;
+
     /// What the device found out about the frame's IPv4 header and TCP/UDP checksums.
     fn rx_checksum(&self) -> RxChecksum;
 }

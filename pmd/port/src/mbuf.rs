@@ -123,6 +123,33 @@ impl Frame for Mbuf {
         }
     }
 
+    fn trim_front(&mut self, count: usize) -> bool {
+        let (offset, len) = (self.read::<u16>(DATA_OFF), self.read::<u16>(DATA_LEN));
+        match u16::try_from(count) {
+            Ok(count) if count <= len => {
+                self.write(DATA_OFF, offset + count);
+                self.write(DATA_LEN, len - count);
+                self.write(PKT_LEN, self.frame_len() - u32::from(count));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn grow_front(&mut self, count: usize) -> bool {
+        let (offset, len) = (self.read::<u16>(DATA_OFF), self.read::<u16>(DATA_LEN));
+        match u16::try_from(count) {
+            // Within the buffer, lengths of 16 bits do not overflow.
+            Ok(count) if count <= offset => {
+                self.write(DATA_OFF, offset - count);
+                self.write(DATA_LEN, len + count);
+                self.write(PKT_LEN, self.frame_len() + u32::from(count));
+                true
+            }
+            _ => false,
+        }
+    }
+
     #[inline]
     fn rx_checksum(&self) -> RxChecksum {
         offload::rx_checksum(self.flags(), self.bytes())

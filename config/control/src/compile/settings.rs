@@ -1,10 +1,15 @@
 //! The appliance's numbers as cores take them.
 
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::time::Duration;
 
+use ipnet::IpNet;
 use schema::{AccessLogRequests, Appliance, ByteSize, Configuration};
 use tables::access::AccessLevel;
-use tables::{CoreSettings, ForwardedFor, HttpSettings, PortSettings, SourceLimit, SynCookies, TcpSettings};
+use tables::{
+    CoreSettings, ForwardedFor, HttpSettings, InterfaceSettings, PortSettings, RouteSettings, SourceLimit, SynCookies,
+    TcpSettings,
+};
 
 /// What is fixed while a core runs.
 #[must_use]
@@ -17,9 +22,12 @@ pub fn core_settings(configuration: &Configuration) -> CoreSettings {
             .iter()
             .map(|port| PortSettings {
                 name: port.name.as_str().into(),
-                addresses: port.addresses.iter().map(|a| a.value).collect(),
-                gateway: port.gateway.as_ref().map(|g| g.value),
                 mtu: port.mtu,
+                interfaces: vec![InterfaceSettings {
+                    addresses: port.addresses.iter().map(|a| a.value).collect(),
+                    routes: port.gateway.iter().map(|gateway| default_route(gateway.value)).collect(),
+                    ..InterfaceSettings::default()
+                }],
             })
             .collect(),
         tcp: TcpSettings {
@@ -55,6 +63,11 @@ pub fn core_settings(configuration: &Configuration) -> CoreSettings {
             ..TcpSettings::default()
         },
     }
+}
+
+fn default_route(gateway: IpAddr) -> RouteSettings {
+    let any: IpAddr = if gateway.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    RouteSettings { destination: IpNet::new_assert(any, 0), via: vec![gateway] }
 }
 
 /// What a reload may change.

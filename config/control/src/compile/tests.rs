@@ -352,7 +352,7 @@ fn the_appliances_numbers_reach_the_cores() {
     assert_eq!(settings.tcp.half_open, 77);
     assert_eq!((settings.tcp.syn_cookies, settings.tcp.source_limit), (tables::SynCookies::Overload, None));
     assert_eq!(settings.ports.iter().map(|p| &*p.name).collect::<Vec<_>>(), ["north", "south"]);
-    assert_eq!(settings.ports[0].addresses.len(), 2);
+    assert_eq!(settings.ports[0].interfaces[0].addresses.len(), 2);
     let http = &Compiler::new(1).compile(&configuration).snapshot.http;
     assert_eq!((http.max_fields, http.request_timeout), (33, None));
 }

@@ -1,8 +1,7 @@
-//! IPv4 headers, and which addresses are ours, on-link, or nobody's.
+//! IPv4 headers.
 
-use core::net::{IpAddr, Ipv4Addr};
+use core::net::Ipv4Addr;
 
-use ipnet::IpNet;
 use pmd::{RxChecksum, checksum};
 use tables::Verdict;
 
@@ -15,6 +14,7 @@ pub(super) const HEADER: usize = 20;
 /// Protocol numbers (RFC 5237).
 pub(super) const ICMP: u8 = 1;
 pub(super) const TCP: u8 = 6;
+pub(super) const UDP: u8 = 17;
 
 /// What a valid IPv4 header says (RFC 791 §3.1).
 #[derive(Debug, Clone, Copy)]
@@ -102,134 +102,9 @@ fn options_acceptable(mut options: &[u8]) -> bool {
     }
 }
 
-/// Our addresses on one port and what they make reachable.
-#[derive(Debug)]
-pub(super) struct Addresses {
-    networks: Vec<IpNet>,
-    /// The IPv4 ones again, for the check of every packet.
-    own_v4: Vec<u32>,
-    broadcast_v4: Vec<u32>,
-    gateway: Option<IpAddr>,
-}
-
-impl Addresses {
-    pub(super) fn new(networks: &[IpNet], gateway: Option<IpAddr>) -> Self {
-        let v4 = |net: &IpNet| match net {
-            IpNet::V4(net) => Some(*net),
-            IpNet::V6(_) => None,
-        };
-        Self {
-            networks: networks.to_vec(),
-            own_v4: networks.iter().filter_map(v4).map(|net| net.addr().to_bits()).collect(),
-            // Prefixes of 31 and 32 bits have no broadcast address (RFC 3021).
-            broadcast_v4: networks
-                .iter()
-                .filter_map(v4)
-                .filter(|net| net.prefix_len() < 31)
-                .map(|net| net.broadcast().to_bits())
-                .collect(),
-            gateway,
-        }
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = IpAddr> {
-        self.networks.iter().map(IpNet::addr)
-    }
-
-    /// Our IPv4 address at `position`.
-    pub(super) fn v4(&self, position: usize) -> Option<Ipv4Addr> {
-        self.own_v4.get(position).map(|&bits| Ipv4Addr::from_bits(bits))
-    }
-
-    pub(super) fn owns(&self, address: IpAddr) -> bool {
-        self.iter().any(|own| own == address)
-    }
-
-    #[inline]
-    pub(super) fn owns_v4(&self, address: Ipv4Addr) -> bool {
-        self.own_v4.contains(&address.to_bits())
-    }
-
-    /// Whether `address` can be one other host's on these networks: not 0/8, loopback, multicast, or a broadcast address
-    /// (RFC 1122 §3.2.1.3).
-    #[inline]
-    pub(super) fn is_unicast_v4(&self, address: Ipv4Addr) -> bool {
-        let first = address.octets()[0];
-        first != 0
-            && first != 127
-            && first & 0xf0 != 0xe0
-            && address != Ipv4Addr::BROADCAST
-            && !self.broadcast_v4.contains(&address.to_bits())
-    }
-
-    fn is_unicast(&self, address: IpAddr) -> bool {
-        match address {
-            IpAddr::V4(address) => self.is_unicast_v4(address),
-            IpAddr::V6(address) => !address.is_multicast() && !address.is_unspecified() && !address.is_loopback(),
-        }
-    }
-
-    /// Another host that needs no router.
-    pub(super) fn on_link(&self, address: IpAddr) -> bool {
-        let local = Some(address) == self.gateway || self.networks.iter().any(|net| net.contains(&address));
-        local && self.is_unicast(address) && !self.owns(address)
-    }
-
-    /// Who takes packets for `destination`.
-    pub(super) fn next_hop(&self, destination: IpAddr) -> Option<IpAddr> {
-        if self.on_link(destination) {
-            return Some(destination);
-        }
-        let gateway = self.gateway.filter(|gateway| gateway.is_ipv4() == destination.is_ipv4())?;
-        (self.is_unicast(destination) && !self.owns(destination)).then_some(gateway)
-    }
-
-    /// Our address towards `destination`: the one in the next hop's network, else the first of its family.
-    pub(super) fn source_for(&self, destination: IpAddr) -> Option<IpAddr> {
-        let hop = self.next_hop(destination)?;
-        let near = self.networks.iter().filter(|net| net.contains(&hop)).max_by_key(|net| net.prefix_len());
-        near.map(IpNet::addr).or_else(|| self.iter().find(|own| own.is_ipv4() == destination.is_ipv4()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn addresses(gateway: Option<&str>) -> Addresses {
-        let networks = ["10.9.1.1/24", "10.9.1.2/24", "192.0.2.7/31"].map(|net| net.parse().unwrap());
-        Addresses::new(&networks, gateway.map(|g| g.parse().unwrap()))
-    }
-
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
-    }
-
-    #[test]
-    fn routes() {
-        let alone = addresses(None);
-        let routed = addresses(Some("10.9.1.254"));
-        for (destination, without, with) in [
-            ("10.9.1.9", Some("10.9.1.9"), Some("10.9.1.9")),
-            ("192.0.2.6", Some("192.0.2.6"), Some("192.0.2.6")),
-            ("8.8.8.8", None, Some("10.9.1.254")),
-            ("10.9.1.1", None, None),
-            ("10.9.1.255", None, None),
-            ("255.255.255.255", None, None),
-            ("224.0.0.1", None, None),
-            ("127.0.0.1", None, None),
-            ("0.0.0.0", None, None),
-            ("2001:db8::1", None, None),
-        ] {
-            assert_eq!(alone.next_hop(ip(destination)), without.map(ip), "{destination}");
-            assert_eq!(routed.next_hop(ip(destination)), with.map(ip), "{destination}");
-        }
-        assert_eq!(routed.source_for(ip("192.0.2.6")), Some(ip("192.0.2.7")));
-        assert!(routed.source_for(ip("8.8.8.8")).is_some_and(|own| own.to_string().starts_with("10.9.1.")));
-        let outside = addresses(Some("172.16.0.1"));
-        assert!(outside.on_link(ip("172.16.0.1")), "a gateway outside of every prefix is on-link by definition");
-        assert_eq!(outside.source_for(ip("8.8.8.8")), Some(ip("10.9.1.1")));
-    }
 
     #[test]
     fn what_is_written_reads_back() {

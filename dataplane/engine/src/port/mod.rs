@@ -1,51 +1,60 @@
-//! One core's end of a port, below TCP: Ethernet, ARP, IPv4 and ICMP.
+//! One core's end of a port, below TCP: Ethernet and VLANs, ARP and Neighbor Discovery, IPv4 and IPv6, ICMP.
 //!
 //! The core's loop hands every received frame to [`Port::ingress`] and gets back the TCP segments, whose headers,
-//! checksums, options and flags are valid; ARP and ICMP are dealt with here. The stack sends IP packets with [`Port::send`], which finds
-//! the next hop's Ethernet address. The port owns its lane, its addresses and its neighbors. It knows no
+//! checksums, options and flags are valid; everything else is dealt with here. The stack sends IP packets with [`Port::send`], which finds
+//! the next hop's Ethernet address. The port owns its lane and its interfaces, each with addresses, routes and neighbors. It knows no
 //! connection, keeps no frame but those that wait for a neighbor, and never blocks.
+//!
+//! Which interface a packet of ours leaves by, its source address says: it is the one that has it.
 //!
 //! Each received frame is exactly one of: a segment given back, an ICMP error given back, one that was consumed here
 //! ([`Port::consumed`]), or dropped with one verdict. Packets of ours that are dropped have verdicts of their own:
 //! `NeighborUnresolved`, `NeighborQueueFull` and `NoRoute`.
 
+mod addresses;
 mod arp;
+mod ethernet;
 mod icmp;
+mod icmpv6;
+mod ingress;
+mod interface;
 mod ipv4;
+mod ipv6;
+mod nd;
+mod ndp;
 mod neighbors;
 mod rate;
+mod routes;
 mod segment;
 
 pub use icmp::{IcmpError, IcmpErrorKind};
 pub use segment::{Flags, LARGEST_WINDOW_SCALE, Options, Reply, Segment, clamp_syn_options};
 
-use core::net::{IpAddr, Ipv4Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::num::NonZeroU16;
 use core::time::Duration;
 
-use arrayvec::ArrayVec;
 use pmd::{Frame, Lane, TxChecksum};
-use tables::{CoreCounters, PortSettings, TcpSettings, Verdict};
+use tables::{CoreCounters, InterfaceSettings, PortSettings, TcpSettings, Verdict};
 
 use crate::clock::Instant;
-use ipv4::{Addresses, ETHERNET};
-use neighbors::{MAINTAIN_STEPS, Neighbors, Question};
+use ethernet::{Label, Link};
+use interface::{Departure, Interface};
+use ipv4::ETHERNET;
 use rate::TokenBucket;
 
 /// One core's end of a port.
 #[derive(Debug)]
 pub struct Port<L: Lane> {
     index: usize,
-    lane: L,
-    mac: [u8; 6],
-    mtu: u16,
     largest: u16,
-    addresses: Addresses,
-    neighbors: Neighbors<L::Frame>,
-    arp_rate: TokenBucket,
+    link: Link<L>,
+    interfaces: Vec<Interface<L::Frame>>,
+    /// Changes whenever a remembered hop may have become wrong: the sum of the interfaces' own.
+    generation: u32,
     icmp_rate: TokenBucket,
     reset_rate: TokenBucket,
     link_up: bool,
-    announcements: u8,
     next_tick: Instant,
     consumed: u64,
 }
@@ -61,10 +70,11 @@ pub enum Ingress<F> {
     Done,
 }
 
-/// A remembered next hop of one destination: as long as the port's neighbors do not change, sending to it needs no look-up.
+/// A remembered next hop of one flow: as long as the port's neighbors do not change, sending to it needs no look-up.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Hop {
     mac: [u8; 6],
+    vlan: Option<NonZeroU16>,
     /// 0 for none.
     generation: u32,
 }
@@ -75,42 +85,34 @@ pub const ETHERNET_HEADER: usize = ETHERNET;
 /// Time from one look at the link to the next, and between announcements.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Announcements of our addresses when the link comes up (RFC 5227 §2.3: ANNOUNCE_NUM).
-const ANNOUNCEMENTS: u8 = 2;
-
-const BROADCAST: [u8; 6] = [0xff; 6];
-
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_ARP: u16 = 0x0806;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
-
-const CODE_PROTOCOL_UNREACHABLE: u8 = 2;
-const CODE_PORT_UNREACHABLE: u8 = 3;
-
 impl<L: Lane> Port<L> {
     /// The port at `index` among the appliance's ports. Its link counts as down, and its addresses as not announced, until
-    /// the first [`Port::maintain`].
+    /// the first [`Port::maintain`]. IPv6 addresses are used a second later, when nobody has objected to them.
     #[must_use]
     pub fn new(index: usize, lane: L, settings: &PortSettings, tcp: &TcpSettings) -> Self {
         let mac = lane.mac();
         let mtu = settings.mtu.unwrap_or(u16::MAX).min(lane.mtu());
         let largest = lane.largest();
-        Self {
+        // Untagged frames belong to the first, which is there even where it has no address.
+        let (untagged, tagged) =
+            settings.interfaces.iter().partition::<Vec<_>, _>(|interface| interface.vlan.is_none());
+        let none = InterfaceSettings::default();
+        let all = core::iter::once(untagged.first().copied().unwrap_or(&none)).chain(tagged);
+        let interfaces = all.map(|interface| Interface::new(interface, mac, mtu, tcp)).collect();
+        let mut port = Self {
             index,
-            lane,
-            mac,
-            mtu,
             largest,
-            addresses: Addresses::new(&settings.addresses, settings.gateway),
-            neighbors: Neighbors::new(tcp.neighbors as usize, tcp.neighbor_queue, settings.gateway),
-            arp_rate: TokenBucket::new(tcp.arp_per_second),
+            link: Link { lane, mac },
+            interfaces,
+            generation: 0,
             icmp_rate: TokenBucket::new(tcp.icmp_per_second),
             reset_rate: TokenBucket::new(tcp.resets_per_second),
             link_up: false,
-            announcements: 0,
             next_tick: Instant::default(),
             consumed: 0,
-        }
+        };
+        port.renew();
+        port
     }
 
     /// The position among the appliance's ports.
@@ -123,14 +125,14 @@ impl<L: Lane> Port<L> {
     #[inline]
     #[must_use]
     pub fn lane(&self) -> &L {
-        &self.lane
+        &self.link.lane
     }
 
     /// The same, to receive and to flush.
     #[inline]
     #[must_use]
     pub fn lane_mut(&mut self) -> &mut L {
-        &mut self.lane
+        &mut self.link.lane
     }
 
     /// Whether the link was up when it was last looked at, about a second ago at most.
@@ -142,46 +144,41 @@ impl<L: Lane> Port<L> {
     /// Gives the lane back.
     #[must_use]
     pub fn into_lane(self) -> L {
-        self.lane
+        self.link.lane
     }
 
-    /// The largest IP packet, in bytes: the device's or the configured one, whichever is less.
+    /// The largest IP packet, in bytes, of the interface that has the address `local`, and in its family.
     #[must_use]
-    pub fn mtu(&self) -> u16 {
-        self.mtu
+    pub fn mtu(&self, local: IpAddr) -> u16 {
+        self.interfaces.get(self.interface_of(local)).map_or(u16::MAX, |interface| interface.mtu_for(local))
     }
 
-    /// Frames received that ended here and were no drops: ARP packets for us, and answered echo requests.
+    /// Frames received that ended here and were no drops: ARP and ND packets for us, and answered echo requests.
     #[must_use]
     pub fn consumed(&self) -> u64 {
         self.consumed
     }
 
-    /// Whether `address` is one of ours on this port.
+    /// Whether `address` is one of ours on this port, and known to be nobody else's.
     #[must_use]
     pub fn owns(&self, address: IpAddr) -> bool {
-        self.addresses.owns(address)
+        self.interfaces.iter().any(|interface| interface.owns(address))
     }
 
-    /// Whether packets for `address` can leave by this port, to itself or to the gateway.
+    /// How well this port leads to `address`: the more the better. `None` where it does not. Comparable between ports.
     #[must_use]
-    pub fn reaches(&self, address: IpAddr) -> bool {
-        self.addresses.next_hop(address).is_some()
-    }
-
-    /// Whether `address` is another host on this port's own networks.
-    #[must_use]
-    pub fn on_link(&self, address: IpAddr) -> bool {
-        self.addresses.on_link(address)
+    pub fn preference(&self, address: IpAddr) -> Option<u16> {
+        self.interfaces.iter().filter_map(|interface| interface.preference(address)).max()
     }
 
     /// Our address to use towards `destination`; `None` where it cannot be reached.
     #[must_use]
     pub fn source_for(&self, destination: IpAddr) -> Option<IpAddr> {
-        self.addresses.source_for(destination)
+        let best = self.interfaces.iter().rev().max_by_key(|interface| interface.preference(destination))?;
+        best.source_for(destination)
     }
 
-    /// Takes one received frame. ARP and ICMP are answered here; what is dropped is counted in `counters.drops`.
+    /// Takes one received frame. What is no TCP is answered here; what is dropped is counted in `counters.drops`.
     #[inline]
     pub fn ingress(&mut self, now: Instant, frame: L::Frame, counters: &CoreCounters) -> Ingress<L::Frame> {
         self.classify(now, frame, counters).unwrap_or_else(|verdict| {
@@ -193,13 +190,12 @@ impl<L: Lane> Port<L> {
     /// A frame for an IP packet of `len` bytes, which begins at byte 14 and holds anything. `None` where the pool is empty,
     /// which the lane counts, or its buffers are too small.
     pub fn packet(&mut self, len: usize) -> Option<L::Frame> {
-        let mut frame = self.lane.allocate()?;
-        frame.set_len(ETHERNET + len).then_some(frame)
+        self.link.packet(len)
     }
 
     /// The same for a packet of up to [`Port::largest`] bytes, which the lane cuts into segments. It has no length yet.
     pub fn large_packet(&mut self) -> Option<L::Frame> {
-        self.lane.allocate_large()
+        self.link.lane.allocate_large()
     }
 
     /// The largest packet that the lane cuts into segments, in bytes; 0 where it does not.
@@ -212,14 +208,11 @@ impl<L: Lane> Port<L> {
     /// The same for a packet that carries no data, out of the lane's reserve where the pool is empty: ACKs make peers' buffers, and then
     /// ours, free again.
     pub fn bare_packet(&mut self, len: usize) -> Option<L::Frame> {
-        self.packet(len).or_else(|| {
-            let mut frame = self.lane.allocate_reserved()?;
-            frame.set_len(ETHERNET + len).then_some(frame)
-        })
+        self.link.bare_packet(len)
     }
 
     /// Sends a frame whose IP packet begins at byte 14. Where the next hop's Ethernet address is not known yet, the frame
-    /// waits and an ARP request is sent; what cannot wait, or waits in vain, is dropped and counted.
+    /// waits and the neighbor is asked; what cannot wait, or waits in vain, is dropped and counted.
     pub fn send(
         &mut self,
         now: Instant,
@@ -228,10 +221,11 @@ impl<L: Lane> Port<L> {
         checksum: TxChecksum,
         counters: &CoreCounters,
     ) {
-        self.resolve(now, frame, destination, checksum, counters, false);
+        let interface = self.interface_of(source_of(&frame));
+        self.resolve(now, interface, Departure { frame, destination, checksum, stateless: false }, counters);
     }
 
-    /// The same with a next hop that the caller remembers for this destination, so that the usual packet costs no look-up.
+    /// The same with a next hop that the caller remembers for this flow, so that the usual packet costs no look-up.
     #[inline]
     pub fn send_via(
         &mut self,
@@ -242,38 +236,38 @@ impl<L: Lane> Port<L> {
         checksum: TxChecksum,
         counters: &CoreCounters,
     ) {
-        if hop.generation == self.neighbors.generation() {
-            self.emit(frame, hop.mac, destination, checksum);
+        if hop.generation == self.generation {
+            let ethertype = if destination.is_ipv4() { ethernet::IPV4 } else { ethernet::IPV6 };
+            self.link.emit(frame, Label { to: hop.mac, vlan: hop.vlan, ethertype }, checksum);
             return;
         }
-        *hop = match self.resolve(now, frame, destination, checksum, counters, false) {
-            Some(mac) => Hop { mac, generation: self.neighbors.generation() },
+        let interface = self.interface_of(source_of(&frame));
+        let departure = Departure { frame, destination, checksum, stateless: false };
+        *hop = match self.resolve(now, interface, departure, counters) {
+            Some(mac) => {
+                let vlan = self.interfaces.get(interface).and_then(|interface| interface.vlan);
+                Hop { mac, vlan, generation: self.generation }
+            }
             None => Hop::default(),
         };
     }
 
-    /// Sends a received frame that was made its own answer, whose IP packet begins at byte 14, to the station that it came from: it
-    /// needs no neighbor, and so nothing that a flood could use up.
-    pub fn send_back(&mut self, mut frame: L::Frame, checksum: TxChecksum) {
-        if let Some(header) = frame.bytes_mut().first_chunk_mut::<ETHERNET>() {
-            header.copy_within(6..12, 0);
-            header[6..12].copy_from_slice(&self.mac);
-        }
-        self.lane.transmit(frame, checksum);
+    /// Sends a received frame that was made its own answer, whose IP packet begins at byte 14, by the interface that it came in by and to
+    /// the station that it came from: it needs no neighbor, and so nothing that a flood could use up.
+    pub fn send_back(&mut self, frame: L::Frame, interface: u8, checksum: TxChecksum) {
+        let (Some(header), Some(interface)) =
+            (frame.bytes().first_chunk::<ETHERNET>(), self.interfaces.get(usize::from(interface)))
+        else {
+            return;
+        };
+        let [_, _, _, _, _, _, a, b, c, d, e, f, high, low] = *header;
+        let label = Label { to: [a, b, c, d, e, f], vlan: interface.vlan, ethertype: u16::from_be_bytes([high, low]) };
+        self.link.emit(frame, label, checksum);
     }
 
     /// Sends a segment that needs no connection. Counts it in `segments_sent`, or the packet's drop.
     pub fn reply(&mut self, now: Instant, reply: &Reply, counters: &CoreCounters) {
-        let Some(mut frame) = self.bare_packet(Reply::LEN) else {
-            return;
-        };
-        let Some(destination) = frame.bytes_mut().get_mut(ETHERNET..).and_then(|packet| reply.write(packet)) else {
-            count(counters, Verdict::NoRoute);
-            return;
-        };
-        counters.segments_sent.add(1);
-        let checksum = TxChecksum::Tcp { l2_len: ETHERNET as u8, l3_len: ipv4::HEADER as u8 };
-        self.resolve(now, frame, destination.into(), checksum, counters, true);
+        self.reply_by(now, self.interface_of(reply.key.local_addr()), reply, counters);
     }
 
     /// Answers a segment of no connection with a RST (RFC 9293 §3.10.7.1), unless it is a RST itself or too many were sent
@@ -283,291 +277,110 @@ impl<L: Lane> Port<L> {
             && self.reset_rate.take(now)
         {
             counters.resets_sent.add(1);
-            self.reply(now, &reply, counters);
+            self.reply_by(now, segment.interface.into(), &reply, counters);
         }
     }
 
-    /// Looks at the link, announces our addresses, asks neighbors again, gives up those that stay silent and forgets those that
+    /// Looks at the link, checks and announces our addresses, asks neighbors again, gives up those that stay silent and forgets those that
     /// nobody used. Bounded work a call; due again at [`Port::next_maintenance`].
     pub fn maintain(&mut self, now: Instant, counters: &CoreCounters) {
         if now >= self.next_tick {
             self.next_tick = now + TICK;
-            self.tick(counters);
+            self.tick(now, counters);
         }
-        let mut questions = ArrayVec::<Question, MAINTAIN_STEPS>::new();
-        self.neighbors.maintain(now, &mut questions, counters);
-        for question in questions {
-            self.ask(question, counters);
+        for interface in &mut self.interfaces {
+            interface.maintain(now, &mut self.link, counters);
         }
+        self.renew();
     }
 
     /// When [`Port::maintain`] wants to be called next.
     #[must_use]
     pub fn next_maintenance(&self) -> Instant {
-        self.neighbors.next_due().map_or(self.next_tick, |due| due.min(self.next_tick))
+        let due = self.interfaces.iter().filter_map(|interface| interface.neighbors.next_due());
+        due.fold(self.next_tick, Instant::min)
     }
 
     /// Destinations whose next hop did not answer since the last call, so that connects to them can fail early.
-    pub fn unreachable(&mut self, f: impl FnMut(IpAddr)) {
-        self.neighbors.unreachable(f);
-    }
-
-    #[inline]
-    fn classify(
-        &mut self,
-        now: Instant,
-        frame: L::Frame,
-        counters: &CoreCounters,
-    ) -> Result<Ingress<L::Frame>, Verdict> {
-        let bytes = frame.bytes();
-        let header = bytes.first_chunk::<ETHERNET>().ok_or(Verdict::Truncated)?;
-        let to_us = header[..6] == self.mac;
-        if !to_us && header[..6] != BROADCAST {
-            return Err(Verdict::NotOurMac);
-        }
-        match u16::from_be_bytes([header[12], header[13]]) {
-            ETHERTYPE_IPV4 => {}
-            ETHERTYPE_ARP => {
-                let packet = arp::Packet::parse(&bytes[ETHERNET..])?;
-                drop(frame);
-                self.arp(now, &packet, counters)?;
-                self.consumed += 1;
-                return Ok(Ingress::Done);
-            }
-            ETHERTYPE_IPV6 => return Err(Verdict::Ipv6),
-            0x8100 | 0x88a8 | 0x9100 => return Err(Verdict::Vlan),
-            _ => return Err(Verdict::EtherType),
-        }
-        let seen = frame.rx_checksum();
-        let ip = ipv4::parse(&bytes[ETHERNET..], seen)?;
-        self.admit(&ip, to_us)?;
-        match ip.protocol {
-            ipv4::TCP => {
-                let segment = segment::parse(bytes, &ip, seen)?;
-                Ok(Ingress::Segment(frame, segment))
-            }
-            ipv4::ICMP => self.icmp(now, frame, &ip, counters),
-            protocol => {
-                let code = if protocol == UDP { CODE_PORT_UNREACHABLE } else { CODE_PROTOCOL_UNREACHABLE };
-                self.refuse(now, bytes, &ip, code, counters);
-                Err(Verdict::IpProtocol)
-            }
+    pub fn unreachable(&mut self, mut f: impl FnMut(IpAddr)) {
+        for interface in &mut self.interfaces {
+            interface.neighbors.unreachable(&mut f);
         }
     }
 
-    /// Whether a packet with this header may be looked at: from somebody who can exist, to us, whole.
-    #[inline]
-    fn admit(&self, ip: &ipv4::Header, to_us: bool) -> Result<(), Verdict> {
-        if ip.source == ip.destination {
-            return Err(Verdict::Land);
-        }
-        if !self.addresses.is_unicast_v4(ip.source) || self.addresses.owns_v4(ip.source) {
-            return Err(Verdict::IpSource);
-        }
-        if !self.addresses.owns_v4(ip.destination) {
-            return Err(Verdict::IpDestination);
-        }
-        // To our IP address, but by Ethernet to everybody (RFC 1122 §3.3.6).
-        if !to_us {
-            return Err(Verdict::NotOurMac);
-        }
-        if ip.fragment { Err(Verdict::Fragment) } else { Ok(()) }
+    /// The interface that has the address `local`; the first where none has it.
+    fn interface_of(&self, local: IpAddr) -> usize {
+        self.interfaces.iter().position(|interface| interface.owns(local)).unwrap_or(0)
     }
 
-    #[cold]
-    fn icmp(
-        &mut self,
-        now: Instant,
-        mut frame: L::Frame,
-        ip: &ipv4::Header,
-        counters: &CoreCounters,
-    ) -> Result<Ingress<L::Frame>, Verdict> {
-        match icmp::parse(frame.bytes(), ip)? {
-            icmp::Message::Error(error) => Ok(Ingress::IcmpError(error)),
-            icmp::Message::Echo => {
-                if ip.total > usize::from(self.mtu) {
-                    return Err(Verdict::IcmpInvalid);
-                }
-                if !self.icmp_rate.take(now) {
-                    return Err(Verdict::IcmpRate);
-                }
-                let len = icmp::turn_echo(frame.bytes_mut(), ip).ok_or(Verdict::IcmpInvalid)?;
-                if !frame.set_len(len) {
-                    return Err(Verdict::IcmpInvalid);
-                }
-                self.consumed += 1;
-                counters.icmp_echo_replies.add(1);
-                self.resolve(now, frame, ip.source.into(), TxChecksum::Complete, counters, true);
-                Ok(Ingress::Done)
-            }
-        }
-    }
-
-    /// Tells the sender of the packet in `frame` that nobody here speaks its protocol, unless too many were told lately.
-    #[cold]
-    fn refuse(&mut self, now: Instant, frame: &[u8], ip: &ipv4::Header, code: u8, counters: &CoreCounters) {
-        let len = icmp::unreachable_len(ip);
-        if !self.icmp_rate.take(now) {
-            return;
-        }
-        let (Some(mut reply), Some(refused)) = (self.packet(len), frame.get(ETHERNET..)) else {
+    fn reply_by(&mut self, now: Instant, interface: usize, reply: &Reply, counters: &CoreCounters) {
+        let Some(mut frame) = self.bare_packet(reply.len()) else {
             return;
         };
-        let packet = reply.bytes_mut().get_mut(ETHERNET..);
-        if packet.and_then(|packet| icmp::write_unreachable(packet, code, refused, ip)).is_some() {
-            counters.icmp_errors.add(1);
-            self.resolve(now, reply, ip.source.into(), TxChecksum::Complete, counters, true);
-        }
+        let Some(destination) = frame.bytes_mut().get_mut(ETHERNET..).and_then(|packet| reply.write(packet)) else {
+            count(counters, Verdict::NoRoute);
+            return;
+        };
+        counters.segments_sent.add(1);
+        let checksum = TxChecksum::Tcp { l2_len: ETHERNET as u8, l3_len: reply.ip_header() as u8 };
+        self.resolve(now, interface, Departure { frame, destination, checksum, stateless: true }, counters);
     }
 
-    #[cold]
-    fn arp(&mut self, now: Instant, packet: &arp::Packet, counters: &CoreCounters) -> Result<(), Verdict> {
-        let (sender, target) = (IpAddr::V4(packet.sender), IpAddr::V4(packet.target));
-        if packet.sender_mac == self.mac || self.owns(sender) {
-            return Err(Verdict::ArpInvalid);
-        }
-        // A host that is about to take an address asks from 0.0.0.0 whether somebody has it (RFC 5227 §2.1.1).
-        let probe = packet.request && packet.sender.is_unspecified();
-        if !probe && !self.on_link(sender) {
-            return Err(Verdict::ArpInvalid);
-        }
-        // What we asked for is bounded by our asking; everything else by the rate.
-        let asked = !packet.request && self.neighbors.is_asked(sender);
-        if !asked && !self.arp_rate.take(now) {
-            return Err(Verdict::ArpRate);
-        }
-        if !self.owns(target) {
-            if let Some(question) = self.neighbors.hinted(now, sender, packet.sender_mac) {
-                self.ask(question, counters);
-            }
-            return Err(Verdict::IpDestination);
-        }
-        if packet.request {
-            if !probe {
-                self.neighbors.heard(now, sender, packet.sender_mac);
-            }
-            let reply = arp::Packet {
-                request: false,
-                sender_mac: self.mac,
-                sender: packet.target,
-                target_mac: packet.sender_mac,
-                target: packet.sender,
-            };
-            if self.send_arp(&reply, packet.sender_mac) {
-                counters.arp_replies.add(1);
-            }
-        } else if !self.neighbors.answered(now, sender, packet.sender_mac) {
-            return Err(Verdict::ArpInvalid);
-        }
-        // Ends: nothing is added meanwhile, and few wait for one neighbor.
-        while let Some(waiting) = self.neighbors.next_ready(sender) {
-            self.emit(waiting.frame, packet.sender_mac, waiting.destination, waiting.checksum);
-        }
-        Ok(())
-    }
-
-    /// Sends to the next hop, or lets the frame wait for it. The Ethernet address that it went to, if it went.
+    /// Sends by an interface, to the next hop. The Ethernet address that the frame went to, if it went.
     fn resolve(
         &mut self,
         now: Instant,
-        frame: L::Frame,
-        destination: IpAddr,
-        checksum: TxChecksum,
+        interface: usize,
+        departure: Departure<L::Frame>,
         counters: &CoreCounters,
-        stateless: bool,
     ) -> Option<[u8; 6]> {
-        let Some(next_hop) = self.addresses.next_hop(destination) else {
-            count(counters, Verdict::NoRoute);
-            return None;
-        };
-        let (mac, question) = match self.neighbors.look_up(now, next_hop) {
-            Some((mac, question)) => {
-                self.emit(frame, mac, destination, checksum);
-                (Some(mac), Ok(question))
+        match self.interfaces.get_mut(interface) {
+            Some(interface) => interface.resolve(now, &mut self.link, departure, counters),
+            None => {
+                count(counters, Verdict::NoRoute);
+                None
             }
-            None => (None, self.neighbors.wait(now, next_hop, frame, destination, checksum, stateless)),
-        };
-        match question {
-            Ok(Some(question)) => self.ask(question, counters),
-            Ok(None) => {}
-            Err(verdict) => count(counters, verdict),
-        }
-        mac
-    }
-
-    /// Writes the Ethernet header and hands the frame to the lane.
-    #[inline]
-    fn emit(&mut self, mut frame: L::Frame, mac: [u8; 6], destination: IpAddr, checksum: TxChecksum) {
-        let ethertype = if destination.is_ipv4() { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 };
-        if let Some(header) = frame.bytes_mut().first_chunk_mut::<ETHERNET>() {
-            header[..6].copy_from_slice(&mac);
-            header[6..12].copy_from_slice(&self.mac);
-            header[12..].copy_from_slice(&ethertype.to_be_bytes());
-            self.lane.transmit(frame, checksum);
         }
     }
 
-    fn ask(&mut self, question: Question, counters: &CoreCounters) {
-        // The other family is asked by ND, which this port does not speak; its packets wait in vain and are counted.
-        let (IpAddr::V4(target), Some(IpAddr::V4(sender))) =
-            (question.address, self.addresses.source_for(question.address))
-        else {
-            return;
-        };
-        let request = arp::Packet { request: true, sender_mac: self.mac, sender, target_mac: [0; 6], target };
-        if self.send_arp(&request, question.to.unwrap_or(BROADCAST)) {
-            counters.arp_requests.add(1);
-        }
+    /// Notes whether a remembered hop may have become wrong.
+    fn renew(&mut self) {
+        let sum = self.interfaces.iter().fold(0u32, |sum, i| sum.wrapping_add(i.neighbors.generation()));
+        self.generation = sum.max(1);
     }
 
-    fn send_arp(&mut self, packet: &arp::Packet, mac: [u8; 6]) -> bool {
-        let Some(mut frame) = self.bare_packet(arp::Packet::LEN) else {
-            return false;
-        };
-        let Some((header, rest)) = frame.bytes_mut().split_first_chunk_mut::<ETHERNET>() else {
-            return false;
-        };
-        header[..6].copy_from_slice(&mac);
-        header[6..12].copy_from_slice(&self.mac);
-        header[12..].copy_from_slice(&ETHERTYPE_ARP.to_be_bytes());
-        let written = packet.write(rest);
-        if written {
-            self.lane.transmit(frame, TxChecksum::Complete);
-        }
-        written
-    }
-
-    fn tick(&mut self, counters: &CoreCounters) {
-        self.neighbors.age();
-        let up = self.lane.link().up;
-        if up && !self.link_up {
-            self.announcements = ANNOUNCEMENTS;
-        }
+    fn tick(&mut self, now: Instant, counters: &CoreCounters) {
+        let up = self.link.lane.link().up;
+        let came_up = up && !self.link_up;
         self.link_up = up;
+        let (mut tentative, mut duplicates) = (0, 0);
+        for interface in &mut self.interfaces {
+            interface.neighbors.age();
+            if up {
+                interface.tick(now, &mut self.link, came_up, counters);
+            }
+            tentative += interface.host.as_ref().map_or(0, nd::Host::tentative);
+            duplicates += interface.host.as_ref().map_or(0, nd::Host::duplicates);
+        }
         if let Some(port) = counters.ports.get(self.index) {
             port.link_up.set(u64::from(up));
-        }
-        if up && self.announcements > 0 {
-            self.announcements -= 1;
-            let mut position = 0;
-            while let Some(address) = self.addresses.v4(position) {
-                self.announce(address, counters);
-                position += 1;
-            }
-        }
-    }
-
-    /// Tells everybody where `address` is (RFC 5227 §2.3).
-    fn announce(&mut self, address: Ipv4Addr, counters: &CoreCounters) {
-        let packet =
-            arp::Packet { request: true, sender_mac: self.mac, sender: address, target_mac: [0; 6], target: address };
-        if self.send_arp(&packet, BROADCAST) {
-            counters.arp_requests.add(1);
+            port.addresses_tentative.set(tentative as u64);
+            port.addresses_duplicate.set(duplicates as u64);
         }
     }
 }
 
-const UDP: u8 = 17;
+/// The source of the IP packet in a frame of ours.
+fn source_of(frame: &impl Frame) -> IpAddr {
+    let packet = frame.bytes().get(ETHERNET..).unwrap_or_default();
+    let v4 = || packet.get(12..)?.first_chunk::<4>().map(|octets| Ipv4Addr::from(*octets));
+    let v6 = || packet.get(8..)?.first_chunk::<16>().map(|octets| Ipv6Addr::from(*octets));
+    let source = match packet.first().map(|first| first >> 4) {
+        Some(6) => v6().map(IpAddr::V6),
+        _ => v4().map(IpAddr::V4),
+    };
+    source.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+}
 
 #[inline]
 fn count(counters: &CoreCounters, verdict: Verdict) {

@@ -4,7 +4,11 @@
 //! packets that wait, questions asked.
 //!
 //! Entries are in one list by last use. A neighbor that we never asked for enters it at the cold end, so that a flood of
-//! senders evicts its own entries and costs the neighbors in use one place in all. The gateway is not in the list.
+//! senders evicts its own entries and costs the neighbors in use one place in all. Next hops of routes are not in the list.
+//!
+//! IPv4's neighbors and IPv6's go through the same states, which are those of RFC 4861 §7.3.2. They differ in what happens when an old
+//! address is used: in ARP the neighbor is asked at once, and everybody when it does not answer; in ND it is asked after a delay, and nobody
+//! else.
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
@@ -23,10 +27,16 @@ const REACHABLE: Duration = Duration::from_secs(30);
 /// What nobody used since is forgotten after so long.
 const STALE: Duration = Duration::from_secs(300);
 
-/// From one question to the next.
+/// From one question to the next (RFC 4861 §10: RETRANS_TIMER).
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Questions without an answer after which a neighbor is given up.
+/// From the use of an old address to the question whether it still holds (RFC 4861 §10: DELAY_FIRST_PROBE_TIME).
+const DELAY: Duration = Duration::from_secs(5);
+
+/// How often a next hop that has alternatives is asked whether it is there, used or not.
+const WATCH: Duration = Duration::from_secs(5);
+
+/// Questions without an answer after which a neighbor is given up (RFC 4861 §10: MAX_UNICAST_SOLICIT and MAX_MULTICAST_SOLICIT).
 const ATTEMPTS: u8 = 3;
 
 /// Packets that wait in all. Each holds a buffer of the pool, and each waiting neighbor holds a cache entry.
@@ -59,10 +69,12 @@ pub(super) struct Waiting<F> {
 #[derive(Debug)]
 pub(super) struct Neighbors<F> {
     table: FlowTable,
-    /// At [`LRU`] the head of the list by last use; at [`GATEWAY`] the gateway, or nothing.
+    /// At [`LRU`] the head of the list by last use; then those that are pinned.
     entries: Vec<Entry>,
     free: Vec<u32>,
     capacity: usize,
+    /// Entries behind [`LRU`] that are never evicted: next hops of routes.
+    pinned: u32,
     /// Packets that wait for one neighbor at most.
     per_neighbor: u8,
     wheel: Wheel,
@@ -78,13 +90,17 @@ struct Entry {
     state: State,
     attempts: u8,
     waiting: u8,
+    /// It did not answer when it was asked last.
+    dead: bool,
+    /// It is asked again and again.
+    watched: bool,
     prev: u32,
     next: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Nothing is known: a free entry, or the gateway's before it is asked for.
+    /// Nothing is known: a free entry, or a next hop's before it is asked for.
     Empty,
     /// Asked for, never answered.
     Incomplete,
@@ -92,22 +108,32 @@ enum State {
     Reachable,
     /// Believed, to be asked when it is used next.
     Stale,
+    /// Believed and used, to be asked in a moment.
+    Delay,
     /// Believed and used while it is being asked.
     Probing,
 }
 
 impl State {
     fn has_mac(self) -> bool {
-        matches!(self, Self::Reachable | Self::Stale | Self::Probing)
+        matches!(self, Self::Reachable | Self::Stale | Self::Delay | Self::Probing)
     }
 }
 
 const LRU: u32 = 0;
-const GATEWAY: u32 = 1;
+
+/// A next hop that the cache never forgets.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pin {
+    /// Who; `None` keeps the place for one that is learned later.
+    pub(super) address: Option<IpAddr>,
+    /// It has alternatives: whether it is there is to be known.
+    pub(super) watched: bool,
+}
 
 impl<F> Neighbors<F> {
-    /// A cache for `capacity` neighbors and the gateway.
-    pub(super) fn new(capacity: usize, per_neighbor: u16, gateway: Option<IpAddr>) -> Self {
+    /// A cache for `capacity` neighbors beside those that are pinned, which are in no more than one place each.
+    pub(super) fn new(capacity: usize, per_neighbor: u16, pins: &[Pin]) -> Self {
         let capacity = capacity.max(LEAST_CAPACITY);
         let head = Entry {
             address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -115,25 +141,32 @@ impl<F> Neighbors<F> {
             state: State::Empty,
             attempts: 0,
             waiting: 0,
+            dead: false,
+            watched: false,
             prev: LRU,
             next: LRU,
         };
-        let mut entries = Vec::with_capacity(capacity + 2);
+        let pinned = pins.len() as u32;
+        let mut entries = Vec::with_capacity(capacity + 1 + pins.len());
         entries.push(head);
-        entries.push(Entry { address: gateway.unwrap_or(head.address), prev: GATEWAY, next: GATEWAY, ..head });
         // The hash needs no secret: only on-link addresses get here, and a look-up's worst case is bounded.
-        let mut table = FlowTable::with_capacity(capacity + 1, [0x6e65_6967_6862_6f72, 0]);
-        if let Some(gateway) = gateway {
-            // An empty table takes it.
-            let _ = table.insert(table.hash(&key(gateway)), GATEWAY);
+        let mut table = FlowTable::with_capacity(capacity + pins.len(), [0x6e65_6967_6862_6f72, 0]);
+        for (index, pin) in (1..).zip(pins) {
+            let address = pin.address.unwrap_or(head.address);
+            entries.push(Entry { address, watched: pin.watched, prev: index, next: index, ..head });
+            if let Some(address) = pin.address {
+                // The table has room for as many.
+                let _ = table.insert(table.hash(&key(address)), index);
+            }
         }
         Self {
             table,
             entries,
             free: Vec::with_capacity(capacity),
             capacity,
+            pinned,
             per_neighbor: u8::try_from(per_neighbor).unwrap_or(u8::MAX),
-            wheel: Wheel::with_capacity(capacity + 2),
+            wheel: Wheel::with_capacity(capacity + 1 + pins.len()),
             waiting: Vec::with_capacity(WAITING),
             given_up: Vec::with_capacity(WAITING),
             generation: 1,
@@ -173,8 +206,16 @@ impl<F> Neighbors<F> {
             return None;
         }
         let mac = entry.mac;
-        let question = (entry.state == State::Stale).then(|| self.probe(now, index, Some(mac)));
-        if index != GATEWAY {
+        let question = match (entry.state, address) {
+            (State::Stale, IpAddr::V4(_)) => Some(self.probe(now, index, Some(mac))),
+            (State::Stale, IpAddr::V6(_)) => {
+                entry.state = State::Delay;
+                self.wheel.schedule(index, now + DELAY);
+                None
+            }
+            _ => None,
+        };
+        if !self.is_pinned(index) {
             self.unlink(index);
             self.link(index, LRU);
         }
@@ -213,16 +254,19 @@ impl<F> Neighbors<F> {
         if state == State::Incomplete {
             return Ok(None);
         }
-        self.entries[entry as usize].state = State::Incomplete;
-        self.entries[entry as usize].attempts = 1;
-        self.wheel.schedule(entry, now + RETRY);
-        Ok(Some(Question { address, to: None }))
+        Ok(Some(self.first_question(now, entry)))
     }
 
     /// Whether an answer from `address` is awaited.
     pub(super) fn is_asked(&self, address: IpAddr) -> bool {
         self.find(address)
             .is_some_and(|entry| matches!(self.entries[entry as usize].state, State::Incomplete | State::Probing))
+    }
+
+    /// The Ethernet address of `address`, if it is believed.
+    pub(super) fn mac(&self, address: IpAddr) -> Option<[u8; 6]> {
+        let entry = &self.entries[self.find(address)? as usize];
+        entry.state.has_mac().then_some(entry.mac)
     }
 
     /// Takes an answer. `false` where nobody asked, unless it says what is known already.
@@ -235,7 +279,9 @@ impl<F> Neighbors<F> {
         match entry.state {
             State::Empty => false,
             State::Reachable | State::Stale => entry.mac == mac,
-            State::Incomplete | State::Probing => {
+            // A delayed question is answered before it is asked.
+            State::Delay if entry.mac != mac => false,
+            State::Incomplete | State::Delay | State::Probing => {
                 self.confirm(now, index, mac);
                 true
             }
@@ -263,8 +309,10 @@ impl<F> Neighbors<F> {
             state => {
                 entry.mac = mac;
                 entry.state = State::Stale;
-                self.wheel.schedule(index, now + STALE);
-                if state != State::Empty {
+                let until = if entry.watched { WATCH } else { STALE };
+                let revived = core::mem::take(&mut entry.dead);
+                self.wheel.schedule(index, now + until);
+                if state != State::Empty || revived {
                     self.age();
                 }
             }
@@ -276,7 +324,7 @@ impl<F> Neighbors<F> {
     pub(super) fn hinted(&mut self, now: Instant, address: IpAddr, mac: [u8; 6]) -> Option<Question> {
         let index = self.find(address)?;
         let entry = &self.entries[index as usize];
-        let settled = matches!(entry.state, State::Reachable | State::Stale);
+        let settled = matches!(entry.state, State::Reachable | State::Stale | State::Delay);
         (settled && entry.mac != mac).then(|| self.probe(now, index, None))
     }
 
@@ -298,13 +346,21 @@ impl<F> Neighbors<F> {
         for index in due {
             let entry = self.entries[index as usize];
             match entry.state {
+                State::Empty if entry.watched => questions.push(self.first_question(now, index)),
                 State::Empty => {}
-                State::Incomplete | State::Probing if entry.attempts >= ATTEMPTS => self.give_up(index, counters),
+                State::Incomplete | State::Probing if entry.attempts >= ATTEMPTS => {
+                    self.give_up(now, index, counters);
+                }
                 State::Incomplete | State::Probing => {
                     self.entries[index as usize].attempts += 1;
                     self.wheel.schedule(index, now + RETRY);
-                    // The neighbor itself did not answer: it may have a new address.
-                    questions.push(Question { address: entry.address, to: None });
+                    // By ARP everybody is asked once the neighbor itself did not answer: it may have a new address.
+                    let alone = entry.state == State::Probing && entry.address.is_ipv6();
+                    questions.push(Question { address: entry.address, to: alone.then_some(entry.mac) });
+                }
+                State::Delay => questions.push(self.probe(now, index, Some(entry.mac))),
+                State::Reachable | State::Stale if entry.watched => {
+                    questions.push(self.probe(now, index, Some(entry.mac)));
                 }
                 State::Reachable => {
                     self.entries[index as usize].state = State::Stale;
@@ -313,6 +369,49 @@ impl<F> Neighbors<F> {
                 State::Stale => self.forget(index),
             }
         }
+    }
+
+    /// Begins to ask whether next hops with alternatives are there, with the next [`Neighbors::maintain`].
+    pub(super) fn watch(&mut self, now: Instant) {
+        for index in 1..=self.pinned {
+            let entry = &self.entries[index as usize];
+            if entry.watched && entry.state == State::Empty {
+                self.wheel.schedule(index, now);
+            }
+        }
+    }
+
+    /// Whether `address` did not answer when it was asked last. Only next hops are remembered as that.
+    pub(super) fn is_dead(&self, address: IpAddr) -> bool {
+        self.find(address).is_some_and(|index| self.entries[index as usize].dead)
+    }
+
+    /// Pins `address`, which was learned, in one of the places kept for that. `false` where none is left, or packets wait for it.
+    pub(super) fn pin(&mut self, address: IpAddr) -> bool {
+        match self.find(address) {
+            Some(index) if self.is_pinned(index) => return true,
+            Some(index) if self.entries[index as usize].waiting > 0 => return false,
+            Some(index) => self.forget(index),
+            None => {}
+        }
+        let vacant = (1..=self.pinned).find(|&index| self.entries[index as usize].address.is_unspecified());
+        let Some(index) = vacant else { return false };
+        let hash = self.table.hash(&key(address));
+        let pinned = self.table.insert(hash, index).is_ok();
+        if pinned {
+            self.entries[index as usize].address = address;
+        }
+        pinned
+    }
+
+    /// Gives up the place of `address`, which [`Neighbors::pin`] pinned, with what is known of it and what waits for it.
+    pub(super) fn unpin(&mut self, now: Instant, address: IpAddr, counters: &CoreCounters) {
+        let Some(index) = self.find(address).filter(|&index| self.is_pinned(index)) else { return };
+        self.give_up(now, index, counters);
+        self.table.remove(self.table.hash(&key(address)), index);
+        let entry = &mut self.entries[index as usize];
+        entry.address = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        entry.dead = false;
     }
 
     /// When [`Neighbors::maintain`] has something to do.
@@ -333,7 +432,7 @@ impl<F> Neighbors<F> {
     /// A new entry, empty and in no list; where there is no room, in the place of the one that was not used for longest.
     /// `None` where all the others are unanswered.
     fn add(&mut self, address: IpAddr) -> Option<u32> {
-        if self.free.is_empty() && self.entries.len() >= self.capacity + 2 {
+        if self.free.is_empty() && self.entries.len() > self.capacity + self.pinned as usize {
             let coldest = self.entries[LRU as usize].prev;
             if coldest == LRU {
                 return None;
@@ -352,9 +451,18 @@ impl<F> Neighbors<F> {
             self.free.push(index);
             return None;
         }
-        self.entries[index as usize] =
-            Entry { address, mac: [0; 6], state: State::Empty, attempts: 0, waiting: 0, prev: index, next: index };
+        self.entries[index as usize] = Entry { address, prev: index, next: index, ..self.entries[LRU as usize] };
         Some(index)
+    }
+
+    fn first_question(&mut self, now: Instant, index: u32) -> Question {
+        let question = self.probe(now, index, None);
+        self.entries[index as usize].state = State::Incomplete;
+        question
+    }
+
+    fn is_pinned(&self, index: u32) -> bool {
+        (1..=self.pinned).contains(&index)
     }
 
     fn probe(&mut self, now: Instant, index: u32, to: Option<[u8; 6]>) -> Question {
@@ -367,11 +475,13 @@ impl<F> Neighbors<F> {
 
     fn confirm(&mut self, now: Instant, index: u32, mac: [u8; 6]) {
         let entry = &mut self.entries[index as usize];
-        let moved = entry.mac != mac;
+        let revived = core::mem::take(&mut entry.dead);
+        let moved = entry.mac != mac || revived;
         entry.mac = mac;
         entry.state = State::Reachable;
-        self.wheel.schedule(index, now + REACHABLE);
-        if index != GATEWAY {
+        let until = if entry.watched { WATCH } else { REACHABLE };
+        self.wheel.schedule(index, now + until);
+        if !self.is_pinned(index) {
             self.unlink(index);
             self.link(index, LRU);
         }
@@ -380,8 +490,14 @@ impl<F> Neighbors<F> {
         }
     }
 
-    fn give_up(&mut self, index: u32, counters: &CoreCounters) {
-        let address = self.entries[index as usize].address;
+    fn give_up(&mut self, now: Instant, index: u32, counters: &CoreCounters) {
+        let Entry { address, dead, waiting, .. } = self.entries[index as usize];
+        if dead && waiting == 0 {
+            // Nobody asks but we, and nothing has changed.
+            self.forget(index);
+            self.entries[index as usize].dead = true;
+            return self.wheel.schedule(index, now + WATCH);
+        }
         let mut report = |destination| {
             if self.given_up.len() < WAITING && !self.given_up.contains(&destination) {
                 self.given_up.push(destination);
@@ -400,14 +516,21 @@ impl<F> Neighbors<F> {
         }
         self.entries[index as usize].waiting = 0;
         self.forget(index);
+        if self.is_pinned(index) {
+            let entry = &mut self.entries[index as usize];
+            entry.dead = true;
+            if entry.watched {
+                self.wheel.schedule(index, now + WATCH);
+            }
+        }
         self.age();
     }
 
-    /// Empties an entry for which nothing waits, and frees it unless it is the gateway's.
+    /// Empties an entry for which nothing waits, and frees it unless it is pinned.
     fn forget(&mut self, index: u32) {
         self.wheel.cancel(index);
         self.entries[index as usize].state = State::Empty;
-        if index == GATEWAY {
+        if self.is_pinned(index) {
             return;
         }
         self.unlink(index);

@@ -1,12 +1,14 @@
 //! TCP segments: what a valid one says, and bare ones of our own.
 
-use core::net::{IpAddr, Ipv4Addr};
-use core::ops::BitOr;
+use core::net::IpAddr;
+#[cfg(test)]
+use core::net::Ipv4Addr;
+use core::ops::{BitOr, Range};
 
 use pmd::{RxChecksum, checksum};
 use tables::Verdict;
 
-use super::ipv4;
+use super::{ipv4, ipv6};
 use crate::flow::FlowKey;
 
 /// Bytes of a TCP header without options.
@@ -20,6 +22,8 @@ pub const LARGEST_WINDOW_SCALE: u8 = 14;
 pub struct Segment {
     /// The connection; its local end is us.
     pub key: FlowKey,
+    /// Which of the port's interfaces it came in by.
+    pub interface: u8,
     /// Where the IP header begins in the frame.
     pub ip_offset: usize,
     /// Where the TCP header begins in the frame.
@@ -59,6 +63,7 @@ impl Segment {
     pub(crate) fn test() -> Self {
         Self {
             key: FlowKey::v4(Ipv4Addr::new(10, 0, 0, 1), 80, Ipv4Addr::new(10, 0, 0, 2), 4000),
+            interface: 0,
             ip_offset: 14,
             tcp_offset: 34,
             payload_offset: 54,
@@ -161,9 +166,50 @@ pub struct Options {
 
 /// Reads the segment in `frame`, whose IPv4 header is valid and `ip`.
 #[inline]
-pub(super) fn parse(frame: &[u8], ip: &ipv4::Header, seen: RxChecksum) -> Result<Segment, Verdict> {
-    let tcp_offset = ipv4::ETHERNET + ip.len;
-    let end = ipv4::ETHERNET + ip.total;
+pub(super) fn parse_v4(frame: &[u8], ip: &ipv4::Header, seen: RxChecksum) -> Result<Segment, Verdict> {
+    let place = Place {
+        ip_offset: ipv4::ETHERNET,
+        tcp_offset: ipv4::ETHERNET + ip.len,
+        end: ipv4::ETHERNET + ip.total,
+        addresses: ipv4::ETHERNET + 12..ipv4::ETHERNET + 20,
+    };
+    parse(frame, place, seen, |local_port, port| FlowKey::v4(ip.destination, local_port, ip.source, port))
+}
+
+/// Reads the segment in `frame`, whose IPv6 header is valid and `ip`, and begins at `ip_offset` now that its extension headers are gone.
+#[inline]
+pub(super) fn parse_v6(
+    frame: &[u8],
+    ip: &ipv6::Header,
+    ip_offset: usize,
+    seen: RxChecksum,
+) -> Result<Segment, Verdict> {
+    let place = Place {
+        ip_offset,
+        tcp_offset: ip_offset + ipv6::HEADER,
+        end: ipv4::ETHERNET + ip.total,
+        addresses: ip_offset + 8..ip_offset + 40,
+    };
+    parse(frame, place, seen, |local_port, port| FlowKey::v6(ip.destination, local_port, ip.source, port))
+}
+
+/// Where a segment lies in its frame.
+struct Place {
+    ip_offset: usize,
+    tcp_offset: usize,
+    end: usize,
+    /// Source and destination, as they stand in the IP header.
+    addresses: Range<usize>,
+}
+
+#[inline]
+fn parse(
+    frame: &[u8],
+    place: Place,
+    seen: RxChecksum,
+    key: impl FnOnce(u16, u16) -> FlowKey,
+) -> Result<Segment, Verdict> {
+    let Place { ip_offset, tcp_offset, end, addresses } = place;
     let tcp = frame.get(tcp_offset..end).ok_or(Verdict::Truncated)?;
     let header = tcp.first_chunk::<HEADER>().ok_or(Verdict::TcpHeader)?;
     let len = usize::from(header[12] >> 4) * 4;
@@ -173,8 +219,8 @@ pub(super) fn parse(frame: &[u8], ip: &ipv4::Header, seen: RxChecksum) -> Result
         return Err(Verdict::TcpHeader);
     }
     if seen != RxChecksum::Good {
-        let addresses = frame.get(ipv4::ETHERNET + 12..ipv4::ETHERNET + 20).ok_or(Verdict::Truncated)?;
-        // It fits: the IP header's total length is 16 bits.
+        let addresses = frame.get(addresses).ok_or(Verdict::Truncated)?;
+        // It fits: the IP header's length is 16 bits.
         let seed = checksum::pseudo_header(addresses, ipv4::TCP, tcp.len() as u16);
         if checksum::sum(seed, tcp) != 0xffff {
             return Err(Verdict::TcpChecksum);
@@ -189,8 +235,9 @@ pub(super) fn parse(frame: &[u8], ip: &ipv4::Header, seen: RxChecksum) -> Result
         return Err(Verdict::TcpFlags);
     }
     Ok(Segment {
-        key: FlowKey::v4(ip.destination, destination_port, ip.source, source_port),
-        ip_offset: ipv4::ETHERNET,
+        key: key(destination_port, source_port),
+        interface: 0,
+        ip_offset,
         tcp_offset,
         payload_offset: tcp_offset + len,
         payload_len: tcp.len() - len,
@@ -291,8 +338,15 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// Bytes of the IP header.
+    pub(super) fn ip_header(&self) -> usize {
+        if self.key.remote_addr().is_ipv4() { ipv4::HEADER } else { ipv6::HEADER }
+    }
+
     /// Bytes of the IP packet.
-    pub(super) const LEN: usize = ipv4::HEADER + HEADER;
+    pub(super) fn len(&self) -> usize {
+        self.ip_header() + HEADER
+    }
 
     /// The RST that answers `segment`, which belongs to no connection (RFC 9293 §3.10.7.1); `None` where that is a RST.
     #[must_use]
@@ -305,13 +359,16 @@ impl Reply {
         Some(Self { key: segment.key, seq, ack, flags: Flags::RST, window: 0 })
     }
 
-    /// Writes the packet, whose TCP checksum is still to be filled. `None` where it has no room or is no IPv4.
-    pub(super) fn write(&self, packet: &mut [u8]) -> Option<Ipv4Addr> {
-        let (IpAddr::V4(local), IpAddr::V4(remote)) = (self.key.local_addr(), self.key.remote_addr()) else {
-            return None;
+    /// Writes the packet, whose TCP checksum is still to be filled. `None` where it has no room.
+    pub(super) fn write(&self, packet: &mut [u8]) -> Option<IpAddr> {
+        let packet = packet.get_mut(..self.len())?;
+        let remote = self.key.remote_addr();
+        let written = match (self.key.local_addr(), remote) {
+            (IpAddr::V4(local), IpAddr::V4(remote)) => ipv4::write(packet, ipv4::TCP, local, remote),
+            (IpAddr::V6(local), IpAddr::V6(remote)) => ipv6::write(packet, ipv4::TCP, ipv6::HOPS, local, remote),
+            _ => false,
         };
-        let packet = packet.get_mut(..Self::LEN)?;
-        if !ipv4::write(packet, ipv4::TCP, local, remote) {
+        if !written {
             return None;
         }
         let tcp = packet.last_chunk_mut::<HEADER>()?;

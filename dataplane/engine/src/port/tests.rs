@@ -1,13 +1,17 @@
 //! A port against a scripted peer: frames in, verdicts and frames out.
 
+mod ipv6_host;
+mod ipv6_packets;
 mod neighbors;
 
+use super::ethernet::BROADCAST;
 use super::*;
 use crate::flow::FlowKey;
 use core::net::SocketAddr;
 use pmd::sim::{SimLane, WireOptions, receive_all, wire};
 use pmd::{Burst, RxChecksum, checksum};
 use proptest::prelude::*;
+use tables::RouteSettings;
 
 const US: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const PEER: [u8; 6] = [2, 0, 0, 0, 0, 2];
@@ -31,13 +35,18 @@ impl Bench {
         options.left.rx_offload = rx_offload;
         options.left.rx_ring = 65_536;
         let (left, peer) = wire(options, 1);
-        let settings = PortSettings {
-            name: "north".into(),
-            addresses: vec!["10.9.1.1/24".parse().unwrap(), "fd00:9:1::1/64".parse().unwrap()],
-            gateway: Some(ROUTER_IP.into()),
-            mtu: None,
+        let mut settings =
+            PortSettings::untagged("north", vec!["10.9.1.1/24".parse().unwrap(), "fd00:9:1::1/64".parse().unwrap()]);
+        let gateway = |destination: &str, via: IpAddr| RouteSettings {
+            destination: destination.parse().unwrap(),
+            via: vec![via],
         };
-        let port = Port::new(0, left, &settings, tcp);
+        settings.interfaces[0].routes.push(gateway("0.0.0.0/0", ROUTER_IP.into()));
+        Self::with(left, peer, &settings, tcp)
+    }
+
+    fn with(left: SimLane, peer: SimLane, settings: &PortSettings, tcp: &TcpSettings) -> Self {
+        let port = Port::new(0, left, settings, tcp);
         Self { port, peer, counters: CoreCounters::new(1), now: Instant::default(), delivered: 0 }
     }
 
@@ -135,7 +144,7 @@ fn ip_packet(protocol: u8, source: Ipv4Addr, destination: Ipv4Addr, payload: &[u
 
 /// A frame from the peer to us.
 fn ip_frame(protocol: u8, payload: &[u8]) -> Vec<u8> {
-    ethernet(US, PEER, ETHERTYPE_IPV4, &ip_packet(protocol, PEER_IP, OUR_IP, payload))
+    ethernet(US, PEER, ethernet::IPV4, &ip_packet(protocol, PEER_IP, OUR_IP, payload))
 }
 
 /// A segment from port 4000 to port 80 with these flags, options and payload; its checksum is right.
@@ -170,12 +179,12 @@ fn arp_reply(mac: [u8; 6], sender: Ipv4Addr) -> Vec<u8> {
 fn arp_frame(to: [u8; 6], packet: arp::Packet) -> Vec<u8> {
     let mut bytes = [0; arp::Packet::LEN];
     assert!(packet.write(&mut bytes));
-    ethernet(to, packet.sender_mac, ETHERTYPE_ARP, &bytes)
+    ethernet(to, packet.sender_mac, ethernet::ARP, &bytes)
 }
 
 /// Whom an ARP request asks for, and by which Ethernet destination.
 fn asked(frame: &[u8]) -> Option<(Ipv4Addr, [u8; 6])> {
-    (frame[12..14] == ETHERTYPE_ARP.to_be_bytes()).then(|| {
+    (frame[12..14] == ethernet::ARP.to_be_bytes()).then(|| {
         let packet = arp::Packet::parse(&frame[14..]).unwrap();
         assert!(packet.request && packet.sender == OUR_IP && packet.sender_mac == US);
         (packet.target, frame[..6].try_into().unwrap())
@@ -214,7 +223,11 @@ fn each_bad_frame_has_its_verdict() {
         ("LLDP", changed(good(), |f| f[12..14].copy_from_slice(&[0x88, 0xcc])), Some(V::EtherType)),
         ("VLAN", changed(good(), |f| f[12..14].copy_from_slice(&[0x81, 0])), Some(V::Vlan)),
         ("QinQ", changed(good(), |f| f[12..14].copy_from_slice(&[0x88, 0xa8])), Some(V::Vlan)),
-        ("IPv6", changed(good(), |f| f[12..14].copy_from_slice(&[0x86, 0xdd])), Some(V::Ipv6)),
+        (
+            "IPv4 that calls itself IPv6",
+            changed(good(), |f| f[12..14].copy_from_slice(&[0x86, 0xdd])),
+            Some(V::IpHeader),
+        ),
         ("version 6 in an IPv4 frame", changed(good(), |f| f[14] = 0x65), Some(V::IpHeader)),
         ("IHL 4", changed(good(), |f| f[14] = 0x44), Some(V::IpHeader)),
         ("IHL beyond the total length", changed(good(), |f| f[14] = 0x4f), Some(V::IpHeader)),
@@ -355,7 +368,7 @@ fn resets_answer_by_the_book_and_not_without_end() {
         assert_eq!((&reset[..6], reset.len()), (&PEER[..], 54));
         // The answer is a valid segment to somebody who owns the peer's address.
         let ip = ipv4::parse(&reset[14..], RxChecksum::Unchecked).unwrap();
-        let reset = segment::parse(reset, &ip, RxChecksum::Unchecked).unwrap();
+        let reset = segment::parse_v4(reset, &ip, RxChecksum::Unchecked).unwrap();
         assert_eq!(reset.key, FlowKey::new((PEER_IP, 4000).into(), (OUR_IP, 80).into()));
         assert_eq!((reset.seq, reset.ack, reset.flags.0, reset.window), (seq, ack, flags, 0));
     }

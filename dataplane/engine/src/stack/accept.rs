@@ -71,7 +71,7 @@ impl Stack {
             }
             return self.send_cookie(net, index, frame, segment);
         }
-        let Some(path) = path(net, index) else { return };
+        let Some(path) = path(net, index, segment) else { return };
         let Some(id) = self.open_client(net, index, path, segment.key, hash) else { return };
         let isn = self.isn.isn(&segment.key, net.now);
         let mut segment = *segment;
@@ -135,7 +135,7 @@ impl Stack {
             window_len: u16::try_from(receive).unwrap_or(u16::MAX),
             // A shift never exceeds 14: buffers are at most 1 GiB.
             window_scale: offer.window_scale.map(|_| window_shift(receive) as u8),
-            max_seg_size: Some(port.mtu().saturating_sub(if ipv6 { 60 } else { 40 })),
+            max_seg_size: Some(port.mtu(segment.key.local_addr()).saturating_sub(if ipv6 { 60 } else { 40 })),
             sack_permitted: offer.sack_permitted,
             ..NOTHING
         };
@@ -150,7 +150,7 @@ impl Stack {
         net.counters.syn_cookies_sent.add(1);
         net.counters.segments_sent.add(1);
         let checksum = TxChecksum::Tcp { l2_len: ETHERNET_HEADER as u8, l3_len: if ipv6 { 40 } else { 20 } };
-        port.send_back(frame, checksum);
+        port.send_back(frame, segment.interface, checksum);
     }
 
     /// What the SYN of a handshake asked for whose cookie `segment` brings back.
@@ -173,7 +173,7 @@ impl Stack {
         hash: u64,
         offer: Offer,
     ) {
-        let Some(path) = path(net, index) else { return };
+        let Some(path) = path(net, index, segment) else { return };
         let Some(id) = self.open_client(net, index, path, segment.key, hash) else { return };
         let Some(Some(connection)) = self.slots.get_mut(id.0 as usize) else { return };
         let mut syn = *segment;
@@ -214,8 +214,8 @@ impl Stack {
     }
 }
 
-fn path<L: Lane>(net: &Net<'_, L>, index: usize) -> Option<Path> {
-    net.ports.get(index).map(|port| Path { mtu: port.mtu(), largest: port.largest() })
+fn path<L: Lane>(net: &Net<'_, L>, index: usize, segment: &Segment) -> Option<Path> {
+    net.ports.get(index).map(|port| Path { mtu: port.mtu(segment.key.local_addr()), largest: port.largest() })
 }
 
 /// A segment that says nothing yet.

@@ -56,7 +56,9 @@ impl Stack {
         match error.kind {
             IcmpErrorKind::FragmentationNeeded { mtu } => {
                 let Some(port) = net.ports.get(usize::from(connection.port)) else { return };
-                let path = Path { mtu: mtu.max(mtu_floor), largest: port.largest() };
+                // RFC 8201 §4: IPv6 has a floor of its own.
+                let floor = if error.key.local_addr().is_ipv6() { mtu_floor.max(1280) } else { mtu_floor };
+                let path = Path { mtu: mtu.max(floor), largest: port.largest() };
                 let (interface, mtu) = self.interfaces.on(path);
                 let Some(connection) = value.and_then(|id| self.connection_mut(ConnectionId(id))) else { return };
                 if mtu < connection.mtu {

@@ -150,12 +150,12 @@ impl Stack {
         if self.live >= self.settings.max_connections || self.pool.in_use() >= self.max_sockets {
             return Err(ConnectError::Limit);
         }
-        let on_link = net.ports.iter().position(|p| p.on_link(remote.ip()));
-        let index =
-            on_link.or_else(|| net.ports.iter().position(|p| p.reaches(remote.ip()))).ok_or(ConnectError::NoRoute)?;
+        // The best way, and the first of several as good.
+        let ways = net.ports.iter().enumerate().rev().filter_map(|(i, port)| Some((port.preference(remote.ip())?, i)));
+        let (_, index) = ways.max_by_key(|(preference, _)| *preference).ok_or(ConnectError::NoRoute)?;
         let port = net.ports.get(index).ok_or(ConnectError::NoRoute)?;
         let local = port.source_for(remote.ip()).ok_or(ConnectError::NoRoute)?;
-        let path = Path { mtu: port.mtu(), largest: port.largest() };
+        let path = Path { mtu: port.mtu(local), largest: port.largest() };
         let (key, hash) = self.free_key(local, remote).ok_or(ConnectError::NoPort)?;
 
         let isn = self.isn.isn(&key, net.now);

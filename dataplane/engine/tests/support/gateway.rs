@@ -126,12 +126,7 @@ impl Gateway {
         let counters = Arc::new(CoreCounters::new(2));
         let lifecycle = Arc::new(Lifecycle::default());
         let access = Arc::new(ArrayQueue::new(65_536));
-        let port = |name: &str, address: &str| PortSettings {
-            name: name.into(),
-            addresses: vec![address.parse().unwrap()],
-            gateway: None,
-            mtu: None,
-        };
+        let port = |name: &str, address: &str| PortSettings::untagged(name, vec![address.parse().unwrap()]);
         let core = Core::new(CoreInput {
             index: 0,
             lanes: vec![tap(clock, north, "north"), tap(clock, south, "south")],

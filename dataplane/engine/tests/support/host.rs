@@ -54,12 +54,7 @@ pub struct Host<A> {
 
 impl<A: App> Host<A> {
     pub fn new(lane: SimLane, addresses: &[&str], tcp: &TcpSettings, seed: u64, app: A) -> Self {
-        let settings = PortSettings {
-            name: "host".into(),
-            addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
-            gateway: None,
-            mtu: None,
-        };
+        let settings = PortSettings::untagged("host", addresses.iter().map(|a| a.parse().unwrap()).collect());
         Self {
             port: [Port::new(0, lane, &settings, tcp)],
             stack: Stack::new(tcp, Random::new(seed)),

@@ -360,6 +360,22 @@ impl Frame for SimFrame {
         fits
     }
 
+    fn trim_front(&mut self, count: usize) -> bool {
+        let Some(len) = self.packet.len.checked_sub(count) else { return false };
+        self.packet.buffer.copy_within(count..self.packet.len, 0);
+        self.packet.len = len;
+        true
+    }
+
+    fn grow_front(&mut self, count: usize) -> bool {
+        let len = self.packet.len;
+        let fits = self.set_len(len + count);
+        if fits {
+            self.packet.buffer.copy_within(..len, count);
+        }
+        fits
+    }
+
     fn rx_checksum(&self) -> RxChecksum {
         self.rx_checksum
     }

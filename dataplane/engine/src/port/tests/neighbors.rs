@@ -10,7 +10,7 @@ fn neighbors_are_asked_for_and_packets_wait() {
     }
     // A few may wait for one neighbor; it is the oldest that do.
     let kept = 9 - bench.drops(Verdict::NeighborQueueFull) as u8;
-    assert!((2..6).contains(&kept) && bench.port.neighbors.waiting() == usize::from(kept), "{kept}");
+    assert!((2..6).contains(&kept) && bench.port.interfaces[0].neighbors.waiting() == usize::from(kept), "{kept}");
     let sent = bench.sent();
     assert_eq!(sent.iter().map(|f| asked(f)).collect::<Vec<_>>(), [Some((PEER_IP, BROADCAST))]);
     assert_eq!(bench.verdict(&arp_reply(PEER, PEER_IP)), None);
@@ -91,10 +91,10 @@ fn an_unused_neighbor_is_forgotten() {
     let mut bench = bench();
     bench.knows(PEER_IP, PEER);
     bench.live(Duration::from_secs(25));
-    assert_eq!(bench.port.neighbors.len(), 1);
+    assert_eq!(bench.port.interfaces[0].neighbors.len(), 1);
     bench.live(Duration::from_secs(1000));
-    assert_eq!(bench.port.neighbors.len(), 0);
-    assert_eq!(bench.port.neighbors.next_due(), None);
+    assert_eq!(bench.port.interfaces[0].neighbors.len(), 0);
+    assert_eq!(bench.port.interfaces[0].neighbors.next_due(), None);
 }
 
 #[test]
@@ -163,11 +163,11 @@ fn arp_is_answered_and_spoofing_is_not_believed() {
     ] {
         assert_eq!(bench.verdict(&frame), verdict, "{name}");
         assert_eq!(bench.sent(), Vec::<Vec<u8>>::new(), "{name}");
-        assert_eq!(bench.port.neighbors.len(), 1, "{name}");
+        assert_eq!(bench.port.interfaces[0].neighbors.len(), 1, "{name}");
     }
     // Somebody asks whether our address is free (RFC 5227): defended, nothing learned.
     assert_eq!(bench.verdict(&arp_request(group.map(|b| b & 0xfe), zero, OUR_IP)), None);
-    assert_eq!((bench.sent().len(), bench.port.neighbors.len()), (1, 1));
+    assert_eq!((bench.sent().len(), bench.port.interfaces[0].neighbors.len()), (1, 1));
     assert_eq!(bench.counters.arp_replies.read(), 2);
 }
 
@@ -185,10 +185,10 @@ fn a_flood_of_neighbors_keeps_the_gateway_and_those_in_use() {
             bench.take(&arp_request([2, 7, 0, 0, round, host], Ipv4Addr::new(10, 9, 1, host), OUR_IP));
             bench.wait(Duration::from_millis(1));
         }
-        assert!(bench.port.neighbors.len() <= 65);
+        assert!(bench.port.interfaces[0].neighbors.len() <= 65);
     }
     bench.sent();
-    assert!(bench.port.neighbors.generation() > 1);
+    assert!(bench.port.interfaces[0].neighbors.generation() > 1);
     for host in 2..40 {
         bench.send(Ipv4Addr::new(10, 9, 1, host), host);
         let sent = bench.sent();
@@ -214,13 +214,13 @@ fn packets_that_wait_are_bounded_in_sum() {
     for host in 2..10 {
         bench.port.reply(bench.now, &reply(host), &bench.counters);
     }
-    assert_eq!((bench.port.neighbors.waiting(), bench.drops(Verdict::NeighborQueueFull)), (2, 6));
+    assert_eq!((bench.port.interfaces[0].neighbors.waiting(), bench.drops(Verdict::NeighborQueueFull)), (2, 6));
     for host in 20..30 {
         bench.send(Ipv4Addr::new(10, 9, 1, host), 0);
     }
-    assert_eq!((bench.port.neighbors.waiting(), bench.drops(Verdict::NeighborQueueFull)), (4, 14));
+    assert_eq!((bench.port.interfaces[0].neighbors.waiting(), bench.drops(Verdict::NeighborQueueFull)), (4, 14));
     bench.live(Duration::from_secs(4));
-    assert_eq!((bench.port.neighbors.waiting(), bench.port.neighbors.len()), (0, 0));
+    assert_eq!((bench.port.interfaces[0].neighbors.waiting(), bench.port.interfaces[0].neighbors.len()), (0, 0));
     assert_eq!(bench.drops(Verdict::NeighborUnresolved), 4);
     bench.sent();
     assert_eq!(bench.port.lane().frames_in_use(), 0);
@@ -282,7 +282,7 @@ fn more_neighbors_than_places_evict_the_coldest_and_never_the_gateway() {
     bench.knows(ROUTER_IP, ROUTER);
     for host in 2..102 {
         bench.knows(Ipv4Addr::new(10, 9, 1, host), [2, 1, 0, 0, 0, host]);
-        assert!(bench.port.neighbors.len() <= 17);
+        assert!(bench.port.interfaces[0].neighbors.len() <= 17);
     }
     bench.send(Ipv4Addr::new(192, 0, 2, 1), 1);
     assert_eq!(bench.sent()[0][..6], ROUTER);
