@@ -3,8 +3,8 @@
 use pmd::Lane;
 use tables::access::{AccessLevel, AccessRecord, Flag};
 
-use super::client::{Client, Phase};
-use super::{Context, Proxy};
+use super::client::{Client, Phase, Words};
+use super::{Context, Proxy, SPARE_CLIENTS};
 
 impl Proxy {
     /// Counts the request as finished, and reports it to the access log.
@@ -15,6 +15,7 @@ impl Proxy {
         flag: Flag,
         detail: &'static str,
     ) {
+        let words = client.words.take();
         let exchange = &client.exchange;
         self.active -= 1;
         if client.phase == Phase::Tunnel {
@@ -31,28 +32,45 @@ impl Proxy {
             AccessLevel::Errors => !matches!(flag, Flag::None | Flag::Tunnel) || exchange.status >= 500,
             AccessLevel::All => true,
         };
-        if !wanted {
-            return;
+        if wanted {
+            report(cx, client, words.as_deref().unwrap_or(&Words::default()), flag, detail, duration_ns);
         }
-        let record = AccessRecord {
-            core: cx.core,
-            series: exchange.series,
-            client: client.remote,
-            endpoint: exchange.endpoint,
-            method: client.words.method.clone(),
-            authority: client.words.authority.clone(),
-            target: client.words.target.clone(),
-            status: exchange.status,
-            flag,
-            detail,
-            request_bytes: exchange.request_bytes,
-            response_bytes: exchange.response_bytes,
-            duration_ns,
-            backend_ns: exchange.backend_ns,
-            attempt: exchange.attempt,
-        };
-        if cx.access.push(record).is_err() {
-            cx.net.counters.access_log_lost.add(1);
+        if let Some(words) = words
+            && self.spare_words.len() < SPARE_CLIENTS
+        {
+            self.spare_words.push(words);
         }
+    }
+}
+
+/// Hands the request to the access log, or counts that it had no room.
+fn report<L: Lane>(
+    cx: &Context<'_, L>,
+    client: &Client,
+    words: &Words,
+    flag: Flag,
+    detail: &'static str,
+    duration_ns: u64,
+) {
+    let exchange = &client.exchange;
+    let record = AccessRecord {
+        core: cx.core,
+        series: exchange.series,
+        client: client.remote,
+        endpoint: exchange.endpoint,
+        method: words.method.clone(),
+        authority: words.authority.clone(),
+        target: words.target.clone(),
+        status: exchange.status,
+        flag,
+        detail,
+        request_bytes: exchange.request_bytes,
+        response_bytes: exchange.response_bytes,
+        duration_ns,
+        backend_ns: exchange.backend_ns,
+        attempt: exchange.attempt,
+    };
+    if cx.access.push(record).is_err() {
+        cx.net.counters.access_log_lost.add(1);
     }
 }

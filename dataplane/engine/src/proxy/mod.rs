@@ -19,7 +19,7 @@ use pmd::Lane;
 use tables::access::AccessQueue;
 use tables::{CoreCounters, Snapshot};
 
-use self::client::{Client, Phase};
+use self::client::{Client, Phase, Words};
 use self::upstream::{Pools, Upstream};
 use crate::balance::Balance;
 use crate::clock::Instant;
@@ -74,6 +74,8 @@ pub struct Proxy {
     roles: Vec<Role>,
     #[expect(clippy::vec_box, reason = "they are kept for `Role::Client`, which boxes them to stay small")]
     spare: Vec<Box<Client>>,
+    #[expect(clippy::vec_box, reason = "they are kept for clients, which box them to stay small while they are idle")]
+    spare_words: Vec<Box<Words>>,
     wheel: Wheel,
     due: Vec<u32>,
     pools: Pools,
@@ -97,6 +99,7 @@ impl Proxy {
         Self {
             roles: Vec::new(),
             spare: Vec::new(),
+            spare_words: Vec::new(),
             wheel: Wheel::with_capacity(1024),
             due: Vec::with_capacity(TIMERS_A_TURN),
             pools: Pools::default(),

@@ -117,9 +117,11 @@ impl Proxy {
         exchange.progress = now;
         exchange.until = http.request_timeout.map_or(Instant::NEVER, |timeout| client.started + timeout);
         if http.access != AccessLevel::None {
-            client.words.method = cut(head.method_bytes);
-            client.words.authority = cut(head.authority);
-            client.words.target = cut(head.target);
+            let mut words = self.spare_words.pop().unwrap_or_default();
+            words.method = cut(head.method_bytes);
+            words.authority = cut(head.authority);
+            words.target = cut(head.target);
+            client.words = Some(words);
         }
         if let (Framing::Length(length), Some(limit)) = (head.framing, http.max_body)
             && length > limit

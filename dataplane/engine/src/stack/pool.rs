@@ -1,13 +1,21 @@
 //! Sockets with their buffers, used again and again.
 
 use core::time::Duration;
+use std::sync::{Mutex, PoisonError};
 
 use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer};
 use smoltcp::time::Duration as StackDuration;
 
-/// Free sockets that are kept. Above it, what a burst of connections needed goes back to the allocator.
-const KEPT: usize = 4096;
+/// Sockets whose buffers are allocated at once: with the default buffers 4 MiB, which the kernel backs page by page as they are written.
+const BLOCK: usize = 32;
+
+/// Where buffers begin. An idle connection has written the beginning of each of its two, and so costs two pages; an allocator that puts
+/// a header in front of each makes it four.
+const PAGE: usize = 4096;
+
+/// Sockets of stacks that ended. Their buffers live as long as the process, so that a core which starts again does not need new ones.
+static LEFT: Mutex<Vec<Pooled>> = Mutex::new(Vec::new());
 
 /// Longest that an acknowledgement waits for data to ride on, in real time: RFC 9293 §3.8.6.3 allows 500 ms, and peers' retransmission
 /// timers begin at 200 ms. Long enough for a backend to answer, so that most requests and responses cost no bare ACK.
@@ -23,6 +31,16 @@ pub(super) struct Pooled {
     /// The set.
     pub sockets: SocketSet<'static>,
     handle: SocketHandle,
+}
+
+impl Drop for Pooled {
+    fn drop(&mut self) {
+        let sockets = core::mem::replace(&mut self.sockets, SocketSet::new(Vec::new()));
+        if sockets.iter().next().is_some() {
+            let left = Self { sockets, handle: self.handle };
+            LEFT.lock().unwrap_or_else(PoisonError::into_inner).push(left);
+        }
+    }
 }
 
 impl Pooled {
@@ -75,13 +93,15 @@ pub(super) struct SocketPool {
     in_use: usize,
     receive_buffer: usize,
     send_buffer: usize,
+    /// What is left of the last block of buffers.
+    block: &'static mut [u8],
 }
 
 impl SocketPool {
     /// An empty pool of sockets with buffers of these sizes, in bytes.
     #[must_use]
     pub(super) fn new(receive_buffer: usize, send_buffer: usize) -> Self {
-        Self { free: Vec::with_capacity(KEPT), in_use: 0, receive_buffer, send_buffer }
+        Self { free: Vec::new(), in_use: 0, receive_buffer, send_buffer, block: &mut [] }
     }
 
     /// A closed socket.
@@ -100,10 +120,8 @@ impl SocketPool {
     /// Takes a socket back, in whatever state.
     pub(super) fn put(&mut self, mut pooled: Pooled) {
         self.in_use -= 1;
-        if self.free.len() < KEPT {
-            pooled.socket_mut().abort();
-            self.free.push(pooled);
-        }
+        pooled.socket_mut().abort();
+        self.free.push(pooled);
     }
 
     /// Sockets that are out.
@@ -112,11 +130,86 @@ impl SocketPool {
         self.in_use
     }
 
-    fn make(&self) -> Pooled {
-        let receive = SocketBuffer::new(vec![0; self.receive_buffer]);
-        let send = SocketBuffer::new(vec![0; self.send_buffer]);
+    #[cold]
+    fn make(&mut self) -> Pooled {
+        if let Some(left) = self.left_behind() {
+            return left;
+        }
+        let receive = SocketBuffer::new(self.carve(self.receive_buffer));
+        let send = SocketBuffer::new(self.carve(self.send_buffer));
         let mut sockets = SocketSet::new(Vec::with_capacity(1));
         let handle = sockets.add(Socket::new(receive, send));
         Pooled { sockets, handle }
+    }
+
+    /// A socket of a stack that ended, with buffers of these sizes.
+    fn left_behind(&self) -> Option<Pooled> {
+        let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = |socket: &Socket<'_>| {
+            socket.recv_capacity() == self.receive_buffer && socket.send_capacity() == self.send_buffer
+        };
+        let at = left.iter().position(|pooled| fits(pooled.socket()))?;
+        let mut pooled = left.swap_remove(at);
+        drop(left);
+        pooled.socket_mut().abort();
+        Some(pooled)
+    }
+
+    /// A buffer of `size` bytes that begins where a page does.
+    fn carve(&mut self, size: usize) -> &'static mut [u8] {
+        let room = size.next_multiple_of(PAGE);
+        if self.block.len() < room {
+            let both = self.receive_buffer.next_multiple_of(PAGE) + self.send_buffer.next_multiple_of(PAGE);
+            let block = vec![0; BLOCK * both + PAGE].leak();
+            let skipped = block.as_ptr().align_offset(PAGE).min(PAGE);
+            self.block = block.get_mut(skipped..).unwrap_or_default();
+        }
+        let (taken, rest) = core::mem::take(&mut self.block).split_at_mut(room);
+        self.block = rest;
+        taken.get_mut(..size).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMERS: SocketTimers =
+        SocketTimers { keepalive: Duration::from_secs(60), timeout: Duration::from_secs(60), scale: 1 };
+
+    /// Where a socket keeps what it received and what it is to send, by what can be learned from outside.
+    fn sizes(pooled: &Pooled) -> (usize, usize) {
+        (pooled.socket().recv_capacity(), pooled.socket().send_capacity())
+    }
+
+    #[test]
+    fn buffers_begin_with_pages_and_do_not_overlap() {
+        let mut pool = SocketPool::new(5000, 9000);
+        let mut buffers: Vec<&mut [u8]> =
+            (0..3 * BLOCK).map(|n| pool.carve(if n % 2 == 0 { 5000 } else { 9000 })).collect();
+        for (n, buffer) in buffers.iter_mut().enumerate() {
+            assert_eq!((buffer.as_ptr().align_offset(PAGE), buffer.len()), (0, if n % 2 == 0 { 5000 } else { 9000 }));
+            assert!(buffer.iter().all(|byte| *byte == 0), "somebody else wrote into buffer {n}");
+            buffer.fill(1);
+        }
+    }
+
+    #[test]
+    fn the_next_stack_takes_what_the_last_one_left() {
+        // Sizes that no other test of this process has.
+        let mut first = SocketPool::new(12_345, 23_456);
+        let sockets: Vec<Pooled> = (0..10).map(|_| first.take(&TIMERS)).collect();
+        let free = sockets.len() / 2;
+        for pooled in sockets.into_iter().take(free) {
+            // The rest is dropped with the iterator, as with a stack that ends.
+            first.put(pooled);
+        }
+        drop(first);
+        let mut second = SocketPool::new(12_345, 23_456);
+        let again: Vec<Pooled> = (0..10).map(|_| second.take(&TIMERS)).collect();
+        assert!(again.iter().all(|pooled| sizes(pooled) == (12_345, 23_456)));
+        assert!(second.block.is_empty(), "new buffers, though ten sockets were left");
+        let _eleventh = second.take(&TIMERS);
+        assert!(!second.block.is_empty());
     }
 }
