@@ -91,9 +91,17 @@ pub(crate) struct Arguments {
     /// Seconds after which a reply is missing.
     #[arg(long, default_value_t = 5.0)]
     pub(crate) timeout: f64,
-    /// Milliseconds until an unacknowledged segment is sent again.
-    #[arg(long, default_value_t = 200)]
-    pub(crate) retransmission: u32,
+    /// Milliseconds until an unacknowledged segment is sent again; 200 by default, and 10 with `--loss`, so that the generator's own
+    /// segments are not what takes long.
+    #[arg(long)]
+    pub(crate) retransmission: Option<u32>,
+    /// The share of TCP frames towards and from clients that vanish, each way, such as 1%. Frames are small, then.
+    #[arg(long, value_parser = share, default_value = "0")]
+    pub(crate) loss: f64,
+    /// Send and receive no segments larger than the MTU allows, also where the wire has them (net_vhost). All runs against one
+    /// gateway process have to agree.
+    #[arg(long)]
+    pub(crate) small_frames: bool,
     /// Bytes under way on a port at most, beside the first segment of each message: what the wire's ring holds.
     #[arg(long, default_value_t = 700_000)]
     pub(crate) in_flight: u64,
@@ -149,7 +157,26 @@ impl Arguments {
     }
 }
 
+impl Arguments {
+    /// Milliseconds until an unacknowledged segment is sent again.
+    pub(crate) fn retransmission(&self) -> u32 {
+        self.retransmission.unwrap_or(if self.loss > 0.0 { 10 } else { 200 })
+    }
+
+    /// Whether the wires may carry segments of up to 64 KiB. A frame that vanishes has to be one segment.
+    pub(crate) fn large(&self) -> bool {
+        let frames = matches!(self.workload, Workload::Raw | Workload::Reflect | Workload::Forward);
+        !(self.small_frames || self.direct || self.loss > 0.0 || frames)
+    }
+}
+
 const MIB: u32 = 1 << 20;
+
+fn share(text: &str) -> Result<f64, String> {
+    let (number, unit) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 100.0));
+    let share = number.parse::<f64>().map_err(|error| error.to_string())? / unit;
+    if (0.0..=0.5).contains(&share) { Ok(share) } else { Err("at most 50%".to_owned()) }
+}
 
 fn size(text: &str) -> Result<u32, String> {
     let (number, unit) = match text.trim_end_matches(|c: char| c.is_ascii_alphabetic()) {
@@ -171,6 +198,14 @@ mod tests {
     fn the_command_line_is_sound() {
         use clap::CommandFactory;
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn shares() {
+        assert_eq!((share("1%"), share("0.01"), share("0")), (Ok(0.01), Ok(0.01), Ok(0.0)));
+        for wrong in ["", "%", "-1%", "51%", "NaN", "1 %%"] {
+            assert!(share(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

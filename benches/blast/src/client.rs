@@ -127,13 +127,22 @@ pub struct Measured {
     pub request_bytes: u64,
     /// Latencies in nanoseconds.
     pub latency: Histogram<u64>,
+    /// Of these, the ones in which [`Client::disturbed`] never happened.
+    pub undisturbed: Histogram<u64>,
     /// Replies in each second, the last of which may be cut short.
     pub seconds: Vec<u64>,
 }
 
 impl Default for Measured {
     fn default() -> Self {
-        Self { replies: 0, reply_bytes: 0, request_bytes: 0, latency: histogram(), seconds: Vec::new() }
+        Self {
+            replies: 0,
+            reply_bytes: 0,
+            request_bytes: 0,
+            latency: histogram(),
+            undisturbed: histogram(),
+            seconds: Vec::new(),
+        }
     }
 }
 
@@ -148,6 +157,8 @@ pub struct Client {
     measured: Measured,
     /// When measuring begins and ends.
     window: (u64, u64),
+    /// Until when something took this core's time last.
+    disturbed: u64,
     /// When the open loop began; `None` before.
     began: Option<u64>,
     issued: u64,
@@ -218,6 +229,7 @@ impl Client {
             counters: ClientCounters::default(),
             measured: Measured::default(),
             window: (u64::MAX, u64::MAX),
+            disturbed: 0,
             began: None,
             issued: 0,
             nonces: 0,
@@ -239,6 +251,11 @@ impl Client {
     pub fn measure(&mut self, from: u64, to: u64) {
         self.window = (from, to);
         self.measured.seconds = vec![0; to.saturating_sub(from).div_ceil(SECOND) as usize];
+    }
+
+    /// Something else took this core's time until `now`: what had begun, or was due, by then has waited for that, too.
+    pub fn disturbed(&mut self, now: u64) {
+        self.disturbed = now;
     }
 
     /// Opens nothing until told that everybody is there.
@@ -401,7 +418,11 @@ impl Client {
             m.replies += 1;
             m.reply_bytes += self.options.reply;
             m.request_bytes += self.options.requests.get(state.request as usize).map_or(0, Message::body);
-            m.latency.saturating_record(now.saturating_sub(state.begun).min(LONGEST));
+            let latency = now.saturating_sub(state.begun).min(LONGEST);
+            m.latency.saturating_record(latency);
+            if state.begun >= self.disturbed {
+                m.undisturbed.saturating_record(latency);
+            }
             if let Some(second) = m.seconds.get_mut(((now - from) / SECOND) as usize) {
                 *second += 1;
             }

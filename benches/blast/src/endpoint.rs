@@ -2,7 +2,8 @@
 //!
 //! Its TCP is made for measuring: it must cost much less than the gateway's. So it keeps no buffers at all. A connection has one
 //! message to send at a time, which its [`App`] writes again wherever a part of it has to be sent again; what is received in order
-//! is handed over at once, and what is not in order is dropped and asked for again (go-back-N). Windows are large and fixed,
+//! is handed over at once, and what is ahead of that is kept in the frame it came in. Lost segments are sent again by duplicate
+//! acknowledgments, one by one (RFC 6582), or all of them when the timer says so. Windows are large and fixed,
 //! acknowledgments ride on data or wait for the end of the burst, and one coarse timer a connection, found by a sweep, makes sure
 //! that a lost segment hangs nothing. There is no congestion control: a bound on bytes under way, which should fit the wire's
 //! ring, is what keeps it from losing its own segments.
@@ -12,14 +13,17 @@
 mod app;
 mod connection;
 mod input;
+mod loss;
 mod output;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use pmd::{Burst, Frame, Lane, RxChecksum, TxChecksum};
 
 use crate::segment::{ARP_FRAME, Packet, Segment, Template, checksums_hold, flags, parse, syn_options, write_arp};
 use connection::{Connection, Marks, State, TICK, ticks};
+
+use loss::Loss;
 
 pub use app::{App, Do, Gone, Start};
 
@@ -35,6 +39,12 @@ const STARTS_A_TURN: usize = 64;
 
 /// Segments that one connection sends at a stretch, so that many share the wire evenly.
 const SEGMENTS_A_STRETCH: usize = 16;
+
+/// The same of frames that the lane cuts into segments.
+const LARGE_A_STRETCH: usize = 2;
+
+/// Frames ahead of what is wanted next that are kept at most, of all connections together: less than a port has.
+const AHEAD: usize = 2048;
 
 /// Connections with more to send that get their stretch in one turn.
 const STRETCHES_A_TURN: usize = 8;
@@ -80,6 +90,8 @@ pub struct HostOptions {
     pub retries: u8,
     /// Bytes under way above which only first segments of messages are sent.
     pub in_flight: u64,
+    /// The share of TCP frames that vanish, in each direction, from 0 to 1.
+    pub loss: f64,
     /// Where ports and sequence numbers begin; nanoseconds of the wall clock keep one run from meeting the last one's connections.
     pub seed: u64,
 }
@@ -103,8 +115,12 @@ pub struct TcpCounters {
     pub fast_retransmissions: u64,
     /// Segments received again.
     pub repeated: u64,
-    /// Segments received out of order, and dropped.
+    /// Segments received ahead of what was wanted next.
     pub out_of_order: u64,
+    /// TCP frames that vanished as [`HostOptions::loss`] wants, on their way in.
+    pub lost_in: u64,
+    /// The same on their way out.
+    pub lost_out: u64,
     /// Segments with a wrong checksum.
     pub bad_checksum: u64,
     /// Segments of no connection.
@@ -140,6 +156,13 @@ pub struct Endpoint<L: Lane, A: App> {
     /// Connections that have more to send.
     waiting: VecDeque<u32>,
     in_flight: u64,
+    /// Frames by connection and sequence number, until what is missing before them has come.
+    ahead: BTreeMap<(u32, u32), L::Frame>,
+    /// The segment that was just looked at is to be kept there.
+    out_of_order: bool,
+    /// Bytes of payload that the lane cuts into segments at most; 0 where it cuts nothing.
+    largest: u32,
+    loss: Loss,
     sequence: u32,
     counters: TcpCounters,
     burst: Burst<L::Frame>,
@@ -167,6 +190,10 @@ impl<L: Lane, A: App> Endpoint<L, A> {
             unacknowledged: Vec::new(),
             waiting: VecDeque::new(),
             in_flight: 0,
+            ahead: BTreeMap::new(),
+            out_of_order: false,
+            largest: u32::from(lane.largest()).saturating_sub(40),
+            loss: Loss::new(options.loss, options.seed),
             // Faster than connections use it up.
             sequence: (options.seed >> 6) as u32,
             counters: TcpCounters::default(),
@@ -217,6 +244,9 @@ impl<L: Lane, A: App> Endpoint<L, A> {
             let last = !burst.is_full();
             for frame in burst.drain(..) {
                 self.frame(now, &frame);
+                if std::mem::take(&mut self.out_of_order) {
+                    self.keep(frame);
+                }
             }
             if last {
                 break;
@@ -281,10 +311,12 @@ impl<L: Lane, A: App> Endpoint<L, A> {
                     RxChecksum::Bad => false,
                     RxChecksum::Unchecked => checksums_hold(frame.bytes()),
                 };
-                if good {
-                    self.segment(now, &segment);
-                } else {
+                if !good {
                     self.counters.bad_checksum += 1;
+                } else if self.loss.strikes() {
+                    self.counters.lost_in += 1;
+                } else {
+                    self.segment(now, &segment);
                 }
             }
             Packet::Arp { question, mac, sender, target } => {
@@ -326,14 +358,8 @@ impl<L: Lane, A: App> Endpoint<L, A> {
         if !self.owns(segment.destination) {
             return;
         }
-        let client_port = if self.options.listens { segment.source_port } else { segment.destination_port };
-        let id = self.slots.get(self.place(segment.destination, client_port)).copied().unwrap_or(NONE);
-        let known = self.connections.get(id as usize).is_some_and(|connection| {
-            connection.remote == segment.source
-                && connection.remote_port == segment.source_port
-                && connection.local_port == segment.destination_port
-        });
-        if known {
+        let id = self.noted(segment);
+        if self.is_of(id, segment) {
             self.input(now, id, segment);
         } else if self.options.listens
             && id == NONE
@@ -345,6 +371,20 @@ impl<L: Lane, A: App> Endpoint<L, A> {
             self.counters.stray += 1;
             self.reject(segment);
         }
+    }
+
+    /// The slot that is noted for such a segment.
+    fn noted(&self, segment: &Segment<'_>) -> u32 {
+        let client_port = if self.options.listens { segment.source_port } else { segment.destination_port };
+        self.slots.get(self.place(segment.destination, client_port)).copied().unwrap_or(NONE)
+    }
+
+    fn is_of(&self, id: u32, segment: &Segment<'_>) -> bool {
+        self.connections.get(id as usize).is_some_and(|connection| {
+            connection.remote == segment.source
+                && connection.remote_port == segment.source_port
+                && connection.local_port == segment.destination_port
+        })
     }
 
     fn accept(&mut self, now: u64, syn: &Segment<'_>) {
@@ -464,6 +504,7 @@ impl<L: Lane, A: App> Endpoint<L, A> {
             } else {
                 c.retries += 1;
                 c.duplicates = 0;
+                c.marks.clear(Marks::RECOVERING);
                 self.counters.retransmissions += 1;
                 self.resend(now, id);
             }

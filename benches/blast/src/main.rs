@@ -37,8 +37,8 @@ fn main() -> ExitCode {
 /// Whether all was right.
 fn execute(arguments: &Arguments) -> Result<bool, String> {
     let eal = wires::start(arguments)?;
-    let north = wires::open(&eal, &arguments.north, arguments.mbufs)?;
-    let south = arguments.south.as_ref().map(|device| wires::open(&eal, device, arguments.mbufs)).transpose()?;
+    let north = wires::open(&eal, arguments, &arguments.north)?;
+    let south = arguments.south.as_ref().map(|device| wires::open(&eal, arguments, device)).transpose()?;
     wires::pin(arguments.core)?;
     let _registered = eal.register_thread().map_err(|error| error.to_string())?;
     let both: Vec<_> = std::iter::once(&north).chain(&south).collect();
@@ -116,10 +116,11 @@ fn client_host(arguments: &Arguments, connections: u32) -> HostOptions {
         port: if arguments.direct { arguments.backend_port } else { arguments.port },
         listens: false,
         connections,
-        retransmission: u64::from(arguments.retransmission) * 1_000_000,
+        retransmission: u64::from(arguments.retransmission()) * 1_000_000,
         delayed_ack: 10_000_000,
-        retries: 5,
+        retries: if arguments.loss > 0.0 { 10 } else { 5 },
         in_flight: arguments.in_flight,
+        loss: arguments.loss,
         seed: std::time::UNIX_EPOCH.elapsed().map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(0)),
     }
 }
@@ -131,6 +132,7 @@ fn backend_host(arguments: &Arguments, connections: u32) -> HostOptions {
         peer: if arguments.direct { arguments.clients } else { arguments.gateway_south }.to_bits(),
         port: arguments.backend_port,
         listens: true,
+        loss: 0.0,
         // A gateway may keep more connections than it uses at a time.
         connections: connections.saturating_mul(2).max(4096),
         ..client_host(arguments, connections)
@@ -188,6 +190,9 @@ fn report(
             request_bytes: arguments.request(),
             direct: arguments.direct,
             routes: arguments.routes,
+            loss: arguments.loss,
+            retransmission_milliseconds: arguments.retransmission(),
+            large_frames: arguments.large(),
             memory: format!("{} MiB in {memory}", arguments.memory),
         },
         versions: BTreeMap::from([("blast", env!("CARGO_PKG_VERSION").to_owned()), ("dpdk", dpdk.to_owned())]),
@@ -207,6 +212,7 @@ fn report(
         gateway_memory: outcome.memory[2],
         connections_open: outcome.live,
         latency_microseconds: Latency::new(measured),
+        latency_undisturbed_microseconds: Latency::of(&measured.undisturbed),
         errors: counters.errors(),
         errors_by_kind: report::by_kind(&counters),
         closed_early: counters.closed_early,

@@ -80,12 +80,14 @@ pub(crate) struct Stalls {
 }
 
 impl Stalls {
-    fn turn(&mut self, spent: u64) {
+    /// Whether the turn was one of them.
+    fn turn(&mut self, spent: u64) -> bool {
         if spent > STALL {
             self.turns_over_50_microseconds += 1;
             self.sum_nanoseconds += spent;
             self.longest_nanoseconds = self.longest_nanoseconds.max(spent);
         }
+        spent > STALL
     }
 }
 
@@ -200,7 +202,9 @@ pub(crate) fn run<L: Lane>(
                 let spent = now - last;
                 total += spent;
                 busy += if was_busy { spent } else { 0 };
-                outcome.stalls.turn(spent);
+                if outcome.stalls.turn(spent) {
+                    north.app_mut().disturbed(now);
+                }
                 if now >= *until {
                     outcome.taken = host.taken().since(&taken);
                     outcome.memory[2] = host.memory();

@@ -11,9 +11,13 @@ pub(crate) struct Wire {
     pub(crate) lane: DpdkLane,
 }
 
+/// Frames of 64 KiB, of each port: a few bursts. The driver takes more for its ring where it receives into them.
+const LARGE_MBUFS: u32 = 256;
+
 /// Starts DPDK with the devices that the arguments name.
 pub(crate) fn start(arguments: &Arguments) -> Result<Eal, String> {
-    let devices: Vec<String> = std::iter::once(&arguments.north).chain(&arguments.south).cloned().collect();
+    let devices =
+        std::iter::once(&arguments.north).chain(&arguments.south).map(|given| device(arguments, given)).collect();
     let options = EalOptions {
         cores: vec![arguments.core],
         mebibytes: arguments.memory,
@@ -27,9 +31,17 @@ pub(crate) fn start(arguments: &Arguments) -> Result<Eal, String> {
     Eal::start(&options).map_err(|error| format!("{error}\n{}", error.log().join("\n")))
 }
 
+/// The device as DPDK gets it: net_vhost carries large segments where it is told to.
+fn device(arguments: &Arguments, given: &str) -> String {
+    let told = !arguments.large() || !given.starts_with("net_vhost") || given.contains("tso=");
+    if told { given.to_owned() } else { format!("{given},tso=1") }
+}
+
 /// Opens a port.
-pub(crate) fn open(eal: &Eal, device: &str, mbufs: u32) -> Result<Wire, String> {
-    let options = PortOptions { mbufs, ..PortOptions::default() };
+pub(crate) fn open(eal: &Eal, arguments: &Arguments, given: &str) -> Result<Wire, String> {
+    let device = &*device(arguments, given);
+    let large_mbufs = if arguments.large() && !arguments.ordinary_pages { LARGE_MBUFS } else { 0 };
+    let options = PortOptions { mbufs: arguments.mbufs, large_mbufs, ..PortOptions::default() };
     let mut port = Port::configure(eal, device, &options).map_err(|error| format!("{device}: {error}"))?;
     port.start().map_err(|error| format!("{device}: {error}"))?;
     let lane = port.take_lane(0).map_err(|error| format!("{device}: {error}"))?;
@@ -63,6 +75,8 @@ pub(crate) fn offloads(offloads: Offloads) -> Vec<&'static str> {
         (offloads.rx_l4, "rx-l4-checksum"),
         (offloads.tx_ipv4, "tx-ipv4-checksum"),
         (offloads.tx_tcp, "tx-tcp-checksum"),
+        (offloads.tso, "tso"),
+        (offloads.lro, "lro"),
     ];
     names.into_iter().filter(|(on, _)| *on).map(|(_, name)| name).collect()
 }

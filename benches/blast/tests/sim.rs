@@ -5,6 +5,7 @@ mod support;
 use std::time::Duration;
 
 use blast::client::Wrong;
+use pmd::Lane;
 use pmd::sim::PathOptions;
 use support::{Fault, Scene, clean, options};
 
@@ -78,6 +79,50 @@ fn loss_reordering_and_duplication_hang_nothing_and_spoil_nothing() {
 }
 
 #[test]
+fn what_the_host_loses_by_itself_is_sent_again_at_once() {
+    // Nothing waits for a timer where enough follows what was lost.
+    for (reply, upload, timers) in [(1 << 20, 0, 20), (60, 1 << 20, 60)] {
+        let slow = blast::ClientOptions { timeout: 2_000_000_000, ..options(4, reply, upload) };
+        let mut scene = Scene::lossy(3, clean(), slow, Fault::None, 0.01);
+        let done = scene.run(Duration::from_secs(1));
+        assert_eq!((done.errors(), done.requests), (0, done.replies), "{done:?}");
+        let (north, south) = (scene.north.counters(), scene.south.counters());
+        assert!(north.lost_in > 100 && north.lost_out > 100, "{north:?}");
+        let (fast, slow) =
+            (north.fast_retransmissions + south.fast_retransmissions, north.retransmissions + south.retransmissions);
+        assert!(
+            fast > 100 && slow * timers < fast * 10,
+            "{fast} by acknowledgments, {slow} by timers: {north:?} {south:?}"
+        );
+        // One segment for each that was lost, or nearly: the receiver kept what followed.
+        assert!(fast < 2 * (north.lost_in + north.lost_out), "{north:?} {south:?}");
+    }
+}
+
+#[test]
+fn large_segments_travel_whole() {
+    for (reply, upload) in [(1 << 20, 0), (60, 1 << 20), (100_000, 100_000)] {
+        let mut scene = Scene::large(options(4, reply, upload));
+        let done = scene.run(Duration::from_millis(40));
+        assert!(done.replies > 30, "{done:?}");
+        assert_eq!((done.errors(), done.requests), (0, done.replies), "{done:?}");
+        let (north, south) = (scene.north.lane().counters(), scene.south.lane().counters());
+        let bytes = (reply + upload as u64) * done.replies;
+        assert!(north.tx_packets + south.tx_packets < bytes / 10_000, "{bytes} bytes in {north:?} {south:?}");
+    }
+}
+
+#[test]
+fn what_was_disturbed_is_told_apart() {
+    let mut scene = Scene::new(1, clean(), options(5, 60, 0), Fault::None);
+    scene.north.app_mut().disturbed(25_000_000);
+    scene.run(Duration::from_millis(50));
+    let measured = scene.north.app().measured();
+    let (all, undisturbed) = (measured.latency.len(), measured.undisturbed.len());
+    assert!(all * 4 < undisturbed * 10 && undisturbed * 10 < all * 6, "{undisturbed} of {all}");
+}
+
+#[test]
 fn an_open_loop_keeps_its_rate_and_its_latency_counts_from_the_due_time() {
     let open = blast::ClientOptions { rate: Some(10_000.0), ..options(50, 60, 0) };
     let mut scene = Scene::new(1, clean(), open, Fault::None);
@@ -142,6 +187,9 @@ fn what_a_faulty_gateway_does_to_replies_is_seen() {
         (Fault::Body, Wrong::Body),
         (Fault::SwapBody, Wrong::Body),
         (Fault::Rubbish, Wrong::Malformed),
+        (Fault::Nonce, Wrong::Swapped),
+        (Fault::OneMore, Wrong::Unasked),
+        (Fault::OneLess, Wrong::Body),
         (Fault::Refuse, Wrong::Connect),
     ] {
         let mut scene = Scene::new(1, clean(), options(10, 3000, 0), fault);

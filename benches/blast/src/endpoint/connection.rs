@@ -40,6 +40,8 @@ pub(super) struct Connection {
     pub(super) marks: Marks,
     /// When the segment at `snd_una` is sent again.
     pub(super) retransmit_at: u32,
+    /// While [`Marks::RECOVERING`]: where the loss is over (RFC 6582).
+    pub(super) recover: u32,
 }
 
 /// Small flags of a connection.
@@ -57,6 +59,10 @@ impl Marks {
     pub(super) const WAITING: u8 = 8;
     /// An acknowledgment has to be sent, even if it tells nothing new.
     pub(super) const ACK: u8 = 16;
+    /// Segments ahead of RCV.NXT are kept in [`Endpoint::ahead`].
+    pub(super) const AHEAD: u8 = 32;
+    /// Lost segments are being sent again, one for each acknowledgment that shows the next.
+    pub(super) const RECOVERING: u8 = 64;
 
     pub(super) fn has(self, mark: u8) -> bool {
         self.0 & mark != 0

@@ -1,11 +1,11 @@
 //! Receiving: what a segment does to its connection (RFC 9293 §3.10.7, without what no gateway sends).
 
-use pmd::Lane;
+use pmd::{Frame, Lane};
 
 use super::app::{App, Gone};
 use super::connection::{Marks, State, ticks};
-use super::{DUPLICATES, Endpoint};
-use crate::segment::{Segment, flags, syn_options};
+use super::{AHEAD, DUPLICATES, Endpoint};
+use crate::segment::{Packet, Segment, flags, parse, syn_options};
 
 impl<L: Lane, A: App> Endpoint<L, A> {
     pub(super) fn input(&mut self, now: u64, id: u32, segment: &Segment<'_>) {
@@ -104,6 +104,13 @@ impl<L: Lane, A: App> Endpoint<L, A> {
             c.retries = 0;
             c.duplicates = 0;
             c.retransmit_at = ticks(now + self.options.retransmission);
+            if c.marks.has(Marks::RECOVERING) {
+                if (c.recover.wrapping_sub(segment.ack) as i32) <= 0 {
+                    c.marks.clear(Marks::RECOVERING);
+                } else {
+                    self.resend_first(now, id);
+                }
+            }
         } else if acked == 0
             && c.outstanding() > 0
             && segment.payload.is_empty()
@@ -111,9 +118,10 @@ impl<L: Lane, A: App> Endpoint<L, A> {
             && window == c.snd_wnd
         {
             c.duplicates = c.duplicates.saturating_add(1);
-            if c.duplicates == DUPLICATES {
-                self.counters.fast_retransmissions += 1;
-                self.go_back(id);
+            if c.duplicates == DUPLICATES && !c.marks.has(Marks::RECOVERING) {
+                c.marks.set(Marks::RECOVERING);
+                c.recover = c.snd_max;
+                self.resend_first(now, id);
             }
         }
         let c = &mut self.connections[id as usize];
@@ -130,6 +138,61 @@ impl<L: Lane, A: App> Endpoint<L, A> {
         c.snd_nxt = c.snd_una;
     }
 
+    /// Sends the oldest segment again, and goes on where it was.
+    fn resend_first(&mut self, now: u64, id: u32) {
+        let c = &mut self.connections[id as usize];
+        let (next, in_flight) = (c.snd_nxt, self.in_flight);
+        let len = c.end.wrapping_sub(c.snd_una).min(u32::from(c.mss));
+        if next == c.snd_una || len > i32::MAX as u32 {
+            return;
+        }
+        self.counters.fast_retransmissions += 1;
+        c.snd_nxt = c.snd_una;
+        self.send_data(now, id, len);
+        let c = &mut self.connections[id as usize];
+        if (next.wrapping_sub(c.snd_nxt) as i32) > 0 {
+            c.snd_nxt = next;
+            self.in_flight = in_flight;
+        }
+    }
+
+    /// Keeps a frame whose segment is ahead of what is wanted next, if it is one of these.
+    #[cold]
+    pub(super) fn keep(&mut self, frame: L::Frame) {
+        let Packet::Tcp(segment) = parse(frame.bytes()) else { return };
+        let id = self.noted(&segment);
+        if !self.is_of(id, &segment) {
+            return;
+        }
+        let c = &mut self.connections[id as usize];
+        let ahead = segment.seq.wrapping_sub(c.rcv_nxt) as i32;
+        if c.state == State::Open && ahead > 0 && self.ahead.len() < AHEAD {
+            c.marks.set(Marks::AHEAD);
+            let key = (id, segment.seq);
+            self.ahead.insert(key, frame);
+        }
+    }
+
+    /// Takes up what was kept and is wanted now.
+    #[cold]
+    fn take_up(&mut self, now: u64, id: u32) {
+        // So that it is not called again from below.
+        self.connections[id as usize].marks.clear(Marks::AHEAD);
+        // Sequence numbers may wrap between two of them; then what is before the wrap is asked for again.
+        while let Some(key) = self.ahead.range((id, 0)..=(id, u32::MAX)).next().map(|(key, _)| *key) {
+            let c = &mut self.connections[id as usize];
+            if c.state == State::Open && (key.1.wrapping_sub(c.rcv_nxt) as i32) > 0 {
+                return c.marks.set(Marks::AHEAD);
+            }
+            let Some(frame) = self.ahead.remove(&key) else { return };
+            if c.state == State::Open
+                && let Packet::Tcp(segment) = parse(frame.bytes())
+            {
+                self.data(now, id, &segment);
+            }
+        }
+    }
+
     pub(super) fn data(&mut self, now: u64, id: u32, segment: &Segment<'_>) {
         let c = &mut self.connections[id as usize];
         let fin = segment.flags & flags::FIN != 0;
@@ -140,6 +203,7 @@ impl<L: Lane, A: App> Endpoint<L, A> {
         if ahead > 0 {
             // Each has to be answered by itself: the peer counts.
             self.counters.out_of_order += 1;
+            self.out_of_order = true;
             return self.send_ack(id);
         }
         let known = ahead.unsigned_abs() as usize;
@@ -156,6 +220,9 @@ impl<L: Lane, A: App> Endpoint<L, A> {
             c.rcv_nxt = c.rcv_nxt.wrapping_add(fresh.len() as u32);
             let wanted = self.app.receive(now, id, &mut self.states[id as usize], fresh);
             self.perform(now, id, wanted);
+        }
+        if self.connections[id as usize].marks.has(Marks::AHEAD) {
+            self.take_up(now, id);
         }
         let c = &mut self.connections[id as usize];
         if fin && c.state == State::Open && !c.marks.has(Marks::ENDED) {

@@ -4,7 +4,7 @@ use pmd::{Frame, Lane, TxChecksum};
 
 use super::app::{App, Do, Gone};
 use super::connection::{Marks, State, fields, ticks};
-use super::{Endpoint, NEVER, NONE, SEGMENTS_A_STRETCH, WINDOW_SCALE};
+use super::{Endpoint, LARGE_A_STRETCH, NEVER, NONE, SEGMENTS_A_STRETCH, WINDOW_SCALE};
 use crate::segment::{Fields, HEADERS, SYN_OPTIONS, Segment, flags};
 
 impl<L: Lane, A: App> Endpoint<L, A> {
@@ -38,7 +38,8 @@ impl<L: Lane, A: App> Endpoint<L, A> {
 
     /// Sends what may be sent.
     pub(super) fn output(&mut self, now: u64, id: u32) {
-        for _ in 0..SEGMENTS_A_STRETCH {
+        let segments = if self.largest > 0 { LARGE_A_STRETCH } else { SEGMENTS_A_STRETCH };
+        for _ in 0..segments {
             let c = &self.connections[id as usize];
             if c.state != State::Open || c.unsent() == 0 {
                 return;
@@ -49,7 +50,7 @@ impl<L: Lane, A: App> Endpoint<L, A> {
             let room = c.snd_wnd.saturating_sub(c.under_way());
             let data = c.end.wrapping_sub(c.snd_nxt);
             // Behind the FIN, `data` would be minus one; but then nothing is unsent.
-            let len = data.min(u32::from(c.mss)).min(room);
+            let len = data.min(self.largest.max(u32::from(c.mss))).min(room);
             if len == 0 && data > 0 {
                 // Their window is shut: the timer probes it.
                 if c.outstanding() == 0 {
@@ -68,9 +69,15 @@ impl<L: Lane, A: App> Endpoint<L, A> {
         }
     }
 
-    /// Sends `len` bytes from `snd_nxt` on, and the FIN if it is its turn.
+    /// Sends up to `len` bytes from `snd_nxt` on, and the FIN if it is its turn. More than a segment is left to the lane to cut.
     pub(super) fn send_data(&mut self, now: u64, id: u32, len: u32) -> bool {
-        let Some(mut frame) = self.lane.allocate() else {
+        let mss = self.connections[id as usize].mss;
+        let large = if len > u32::from(mss) { self.lane.allocate_large() } else { None };
+        let (len, checksum) = match large {
+            Some(_) => (len, TxChecksum::TcpSegments { l2_len: 14, l3_len: 20, mss }),
+            None => (len.min(u32::from(mss)), TxChecksum::Tcp { l2_len: 14, l3_len: 20 }),
+        };
+        let Some(mut frame) = large.or_else(|| self.lane.allocate()) else {
             self.counters.no_frame += 1;
             self.arm(now, id);
             return false;
@@ -95,7 +102,8 @@ impl<L: Lane, A: App> Endpoint<L, A> {
         {
             self.app.fill(&self.states[id as usize], c.snd_nxt.wrapping_sub(c.start), payload);
         }
-        self.lane.transmit(frame, TxChecksum::Tcp { l2_len: 14, l3_len: 20 });
+        self.transmit(frame, checksum);
+        let c = &mut self.connections[id as usize];
         let sent = len + u32::from(fin);
         c.snd_nxt = c.snd_nxt.wrapping_add(sent);
         if (c.snd_nxt.wrapping_sub(c.snd_max) as i32) > 0 {
@@ -181,7 +189,16 @@ impl<L: Lane, A: App> Endpoint<L, A> {
         if let Some(rest) = frame.bytes_mut().get_mut(HEADERS..) {
             rest.copy_from_slice(options);
         }
-        self.lane.transmit(frame, TxChecksum::Tcp { l2_len: 14, l3_len: 20 });
+        self.transmit(frame, TxChecksum::Tcp { l2_len: 14, l3_len: 20 });
+    }
+
+    #[inline]
+    fn transmit(&mut self, frame: L::Frame, checksum: TxChecksum) {
+        if self.loss.strikes() {
+            self.counters.lost_out += 1;
+        } else {
+            self.lane.transmit(frame, checksum);
+        }
     }
 
     pub(super) fn resend(&mut self, now: u64, id: u32) {
@@ -205,10 +222,14 @@ impl<L: Lane, A: App> Endpoint<L, A> {
         self.in_flight = self.in_flight.saturating_sub(u64::from(c.under_way()));
         let (local, client_port) = (c.local, if self.options.listens { c.remote_port } else { c.local_port });
         c.state = State::Free;
+        let ahead = c.marks.has(Marks::AHEAD);
         // The lists that it may be in are left to themselves.
         let place = self.place(local, client_port);
         self.slots[place] = NONE;
         self.deadlines[id as usize] = NEVER;
+        if ahead {
+            self.ahead.retain(|key, _| key.0 != id);
+        }
         if self.options.listens {
             self.free.push(id);
         }

@@ -38,6 +38,12 @@ pub(crate) enum Fault {
     Body,
     SwapBody,
     Rubbish,
+    /// A nonce that nobody sent, over the right body.
+    Nonce,
+    /// One byte more than `Content-Length` says.
+    OneMore,
+    /// The rest of a reply begins one byte late.
+    OneLess,
     Refuse,
     /// It accepts no more connections than this.
     Few {
@@ -48,7 +54,7 @@ pub(crate) enum Fault {
 impl Fault {
     /// Of the wrong replies, those that came beside a right one.
     pub(crate) fn extra(self, count: u64) -> u64 {
-        if self == Fault::Twice { count } else { 0 }
+        if matches!(self, Fault::Twice | Fault::OneMore) { count } else { 0 }
     }
 }
 
@@ -78,8 +84,35 @@ pub(crate) struct Scene {
 
 impl Scene {
     pub(crate) fn new(seed: u64, path: PathOptions, client: ClientOptions, fault: Fault) -> Self {
+        Self::lossy(seed, path, client, fault, 0.0)
+    }
+
+    /// Clients whose host loses frames by itself.
+    pub(crate) fn lossy(seed: u64, path: PathOptions, client: ClientOptions, fault: Fault, loss: f64) -> Self {
+        Self::over(seed, |clock| WireOptions::symmetric(clock, path), client, fault, loss)
+    }
+
+    /// Over a wire that carries segments of 64 KiB whole.
+    pub(crate) fn large(client: ClientOptions) -> Self {
+        let options = |clock: &Clock| {
+            let mut options = WireOptions::symmetric(clock, clean());
+            for lane in [&mut options.left, &mut options.right] {
+                (lane.tso, lane.lro) = (true, true);
+            }
+            options
+        };
+        Self::over(1, options, client, Fault::None, 0.0)
+    }
+
+    fn over(
+        seed: u64,
+        options: impl FnOnce(&Clock) -> WireOptions,
+        client: ClientOptions,
+        fault: Fault,
+        loss: f64,
+    ) -> Self {
         let clock = Clock::new();
-        let (left, right) = wire(WireOptions::symmetric(&clock, path), seed);
+        let (left, right) = wire(options(&clock), seed);
         let connections = client.busy + client.idle;
         let host = HostOptions {
             first: CLIENTS,
@@ -92,6 +125,7 @@ impl Scene {
             delayed_ack: 2_000_000,
             retries: 6,
             in_flight: 700_000,
+            loss,
             seed,
         };
         let other = HostOptions {
@@ -99,6 +133,7 @@ impl Scene {
             addresses: 1,
             peer: CLIENTS,
             listens: true,
+            loss: 0.0,
             connections: 2 * connections + 8,
             ..host
         };
@@ -216,6 +251,9 @@ impl Peer {
                 }
                 Fault::Body => whole[head + 2000] ^= 1,
                 Fault::SwapBody => whole[head + 1024..head + 1040].copy_from_slice(&before),
+                Fault::Nonce => whole[head - 20..head - 4].copy_from_slice(b"00000000deadbeef"),
+                Fault::OneMore => whole.push(b'!'),
+                Fault::OneLess => drop(whole.remove(head + 2000)),
                 Fault::Rubbish => whole[..4].copy_from_slice(b"HTML"),
             }
         }
