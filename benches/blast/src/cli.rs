@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 0)]
     pub(crate) core: u16,
     /// DPDK's memory, MiB.
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 384)]
     pub(crate) memory: u32,
     /// Use ordinary pages where there are no hugepages.
     #[arg(long)]

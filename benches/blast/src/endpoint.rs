@@ -43,6 +43,9 @@ const SEGMENTS_A_STRETCH: usize = 16;
 /// The same of frames that the lane cuts into segments.
 const LARGE_A_STRETCH: usize = 2;
 
+/// Bytes of a frame above which what it brings about goes out at once.
+const LARGE: usize = 9018;
+
 /// Frames ahead of what is wanted next that are kept at most, of all connections together: less than a port has.
 const AHEAD: usize = 2048;
 
@@ -244,6 +247,11 @@ impl<L: Lane, A: App> Endpoint<L, A> {
             let last = !burst.is_full();
             for frame in burst.drain(..) {
                 self.frame(now, &frame);
+                if frame.bytes().len() > LARGE {
+                    // It took so long to check that the other end should not wait for the rest to go on.
+                    self.acknowledge();
+                    self.lane.flush();
+                }
                 if std::mem::take(&mut self.out_of_order) {
                     self.keep(frame);
                 }

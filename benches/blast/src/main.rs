@@ -133,6 +133,7 @@ fn backend_host(arguments: &Arguments, connections: u32) -> HostOptions {
         port: arguments.backend_port,
         listens: true,
         loss: 0.0,
+        retransmission: u64::from(arguments.retransmission.unwrap_or(200)) * 1_000_000,
         // A gateway may keep more connections than it uses at a time.
         connections: connections.saturating_mul(2).max(4096),
         ..client_host(arguments, connections)

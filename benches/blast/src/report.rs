@@ -250,6 +250,14 @@ impl Report {
                 l.p50, l.p90, l.p99, l.p999, l.max
             ),
             format!(
+                "busy: generator {}, gateway {}; limited by: {}",
+                percent(self.generator_busy),
+                self.gateway_busy.map_or_else(|| "unknown".to_owned(), percent),
+                self.limited_by
+            ),
+        ];
+        if u.count * 2 > l.count {
+            let undisturbed = format!(
                 "the same of the {:.2} % in which nothing took the generator's CPU away: p50 {:.1}, p90 {:.1}, p99 {:.1}, p99.9 {:.1}, \
                  max {:.1}",
                 100.0 * u.count as f64 / l.count.max(1) as f64,
@@ -258,14 +266,9 @@ impl Report {
                 u.p99,
                 u.p999,
                 u.max
-            ),
-            format!(
-                "busy: generator {}, gateway {}; limited by: {}",
-                percent(self.generator_busy),
-                self.gateway_busy.map_or_else(|| "unknown".to_owned(), percent),
-                self.limited_by
-            ),
-        ];
+            );
+            lines.insert(2, undisturbed);
+        }
         if self.limited_by == "generator" {
             lines.push("THE GENERATOR WAS THE LIMIT: the gateway can do more than this".to_owned());
         }

@@ -62,6 +62,9 @@ impl<L: Lane, A: App> Endpoint<L, A> {
                 return;
             }
         }
+        if self.largest > 0 {
+            self.lane.flush();
+        }
         let c = &mut self.connections[id as usize];
         if c.unsent() > 0 && !c.marks.has(Marks::WAITING) {
             c.marks.set(Marks::WAITING);
