@@ -83,7 +83,7 @@ def of_latency(parts):
     direct, through = parts.get("direct"), parts.get("through")
     if not through:
         return []
-    figures = []
+    figures, through = [], {**through, "note": f"open loop, {through['value']:,.0f} requests/s"}
     for name, key in QUANTILES.items():
         value, below = through["latency_us"].get(key), (direct or {}).get("latency_us", {}).get(key)
         if value is not None and below is not None:
@@ -133,6 +133,8 @@ def limited_by(row):
     """Who could not do more. A peer's share leaves out what the kernel does for it on its CPU, so that its CPU's counts too."""
     known = [value for value in (row["gateway_busy"], row["gateway_cpu_busy"]) if value is not None]
     gateway, load = max(known, default=None), row["load_busy"] or 0
+    if row["generator"] == "testpmd" and gateway is not None and min(gateway, load) > AT_ITS_END:
+        return "gateway, and generator"
     if row["generator"] != "wrk":
         # As blast itself says it.
         if load > AT_ITS_END and (gateway is None or gateway < load):

@@ -62,6 +62,8 @@ class Report(unittest.TestCase):
         self.assertEqual(limit("wrk", 0.8, 0.99, cpu=0.9), "client and backends")
         self.assertEqual(limit("wrk", 0.99, 0.99), "gateway, and client and backends")
         self.assertEqual(limit("wrk", 0.5, 0.5), "neither")
+        self.assertEqual(limit("testpmd", 0.97, 0.99), "gateway, and generator")
+        self.assertEqual(limit("testpmd", 0.7, 0.99), "generator")
 
     def figures(self, *parts):
         return {(row["system"], row["unit"]): row for row in figures.summarize(parts)}

@@ -1,0 +1,60 @@
+"""Millrace alone with benches/blast, over vhost. Called by rounds.py; benches/blast/run-vhost starts and ends everything."""
+
+import json
+import pathlib
+import subprocess
+import tempfile
+
+from sandbox import ROOT
+
+BACKEND_ERRORS = ["malformed", "corrupt", "truncated", "pipelined"]
+# Seconds that a run may need beside its load: opening, draining.
+BESIDE = 30
+
+
+def blast(programs, lines, *options):
+    """A result for each line of what blast is to do, one after the other against one gateway; `None` where there is none. Raises
+    where there is none at all; a reply that was wrong is in its result."""
+    with tempfile.TemporaryDirectory(prefix="millrace-bench-") as out:
+        words = [ROOT / "benches/blast/run-vhost", *options, programs.millrace, programs.blast, out]
+        running = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            said, error = running.communicate("\n".join(lines) + "\n", 120 + BESIDE * len(lines))
+        except BaseException:
+            # It must end by itself: it ends Millrace and gives the hugepages back.
+            running.terminate()
+            running.wait()
+            raise
+        files = [pathlib.Path(out, f"{number}.json") for number in range(1, len(lines) + 1)]
+        results = [json.loads(file.read_text()) if file.exists() else None for file in files]
+    if not any(results):
+        raise RuntimeError(f"no result (exit code {running.returncode}): {(error.strip() or said.strip()).strip('# ' + chr(10))}")
+    return results
+
+
+def errors(result):
+    """Everything that was not right, at the clients and at the backends, and idle connections that were not there at the end."""
+    idle = result.get("idle")
+    lost = (idle["wanted"] - idle["held"]) + (idle["held"] - idle["answered_at_end"]) if idle else 0
+    return result["errors"] + lost + sum(result["backends"].get(kind, 0) for kind in BACKEND_ERRORS)
+
+
+def run(result, workload, number, value, unit, part=None, **more):
+    """What the raw file of a result says, beside the result itself."""
+    latency = result["latency_microseconds"]
+    return {"workload": workload, "system": "millrace", "wire": "vhost", "part": part, "round": number, "unit": unit, "value": value,
+            "errors": errors(result), "latency_us": {key: latency[key] for key in ("p50", "p99", "p999")},
+            "gateway_busy": result["gateway_busy"], "gateway_cpu_busy": None, "load_busy": result["generator_busy"],
+            "generator": "blast", **more, "blast": result}
+
+
+def idle(result, number):
+    """Both halves of a run with idle connections: the busy ones alone, and among them, with the gateway's memory."""
+    held = result["idle"]
+    whole = lambda memory: memory["resident_bytes"] + memory["hugepage_bytes"]
+    after = max(whole(held[moment]) for moment in ("memory_with", "memory_at_end"))
+    memory = {"before_bytes": whole(held["memory_before"]), "after_bytes": after, "connections": max(1, held["held"])}
+    alone = run(result, "idle-100k", number, held["alone_requests_per_second"], "requests/s", "alone")
+    # They are counted with the other half.
+    alone["errors"] = 0
+    return [alone, run(result, "idle-100k", number, held["among_requests_per_second"], "requests/s", "beside", memory=memory)]
