@@ -1,5 +1,6 @@
-"""wrk on the client's side of a sandbox, and what the CPUs did while it was at work."""
+"""wrk on the client's side of a sandbox, or blast at both far ends, and what the CPUs did while they were at work."""
 
+import json
 import os
 import pathlib
 import re
@@ -9,11 +10,15 @@ import time
 from sandbox import ROOT, VIP
 
 
+# Bytes under way on a port, at most: what an AF_XDP ring holds.
+IN_FLIGHT = 200_000
+
+
 class Load:
     """What wrk is asked to do: a closed loop of `connections`, each for a `path` that it keeps asking for."""
 
-    def __init__(self, connections, path, close=False, script=None, arguments=()):
-        self.connections, self.path, self.close, self.script, self.arguments = connections, path, close, script, arguments
+    def __init__(self, connections, path, close=False, script=None):
+        self.connections, self.path, self.close, self.script = connections, path, close, script
 
     def words(self, seconds):
         words = ["wrk", "-t1", f"-c{self.connections}", f"-d{seconds}s", "--latency", "--timeout", "10s"]
@@ -21,7 +26,7 @@ class Load:
             words += ["-H", "Connection: close"]
         if self.script:
             words += ["-s", ROOT / "benches" / self.script]
-        return [*words, f"http://{VIP}{self.path}", *(["--", *self.arguments] if self.arguments else [])]
+        return [*words, f"http://{VIP}{self.path}"]
 
 
 def wrk(sandbox, connections, seconds, path="/1k", close=False):
@@ -48,6 +53,38 @@ def wrk_between(sandbox, proxy, seconds, load):
     if running.returncode != 0:
         raise RuntimeError(f"wrk ended with {running.returncode}: {out}")
     return wrk_result(out), before, after
+
+
+def blast_between(sandbox, proxy, programs, words, seconds, warm_up):
+    """blast at both far ends, and what the CPUs did while it measured. Wrong replies are in its result."""
+    everything = ["taskset", "-c", sandbox.cpus["others"], programs.blast, *words.split(), "--duration", seconds, "--warm-up", warm_up,
+                  "--core", sandbox.cpus["others"], "--ordinary-pages", "--in-flight", IN_FLIGHT, "--json", "-",
+                  "--north", f"net_af_xdp0,iface={sandbox.NORTH}", "--south", f"net_af_xdp1,iface={sandbox.SOUTH}"]
+    with open(f"{sandbox.dir}/blast.log", "w+") as log:
+        running = subprocess.Popen(sandbox.words("client", everything), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.PIPE,
+                                   text=True)
+        try:
+            said = []
+            # It says when it begins to measure.
+            for line in running.stderr:
+                said.append(line)
+                if line.strip() == "measuring":
+                    break
+            else:
+                raise RuntimeError(f"blast ended with {running.wait()}: {''.join(said)[-600:]}")
+            before = sample(sandbox, proxy)
+            time.sleep(seconds * 0.85)
+            after = sample(sandbox, proxy)
+            _, error = running.communicate(timeout=60)
+        finally:
+            if running.poll() is None:
+                running.kill()
+                running.wait()
+        log.seek(0)
+        out = log.read()
+    if not out.strip().startswith("{"):
+        raise RuntimeError(f"blast ended with {running.returncode}: {(out + error)[-600:]}")
+    return json.loads(out), before, after
 
 
 def wrk_result(out):

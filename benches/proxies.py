@@ -11,9 +11,8 @@ import subprocess
 import sys
 import time
 
-from sandbox import ROOT, VIP
+from sandbox import ADMIN, ROOT
 
-ADMIN = "127.0.0.1:9901"
 GAUGES = ["flows", "timers", "sockets", "connections_open", "connections_half_open", "requests_active",
           "tcp_time_wait", "upstream_connections_open"]
 
@@ -28,9 +27,7 @@ class Proxy:
                                         stderr=self.log)
         sandbox.script(f"sandbox_adopt {self.process.pid}")
         for _ in range(200):
-            ready = subprocess.run(sandbox.words("client", ["curl", "-s", "-o", "/dev/null", "--fail", "--max-time",
-                                                            "1", f"http://{VIP}/1k"]))
-            if ready.returncode == 0:
+            if sandbox.serves(self):
                 return
             if self.process.poll() is not None:
                 break

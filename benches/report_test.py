@@ -10,6 +10,7 @@ sys.dont_write_bytecode = True
 import figures  # noqa: E402
 import report  # noqa: E402
 import targets  # noqa: E402
+import vhost  # noqa: E402
 
 
 def run(workload, system, wire, number, value, **more):
@@ -106,6 +107,19 @@ class Report(unittest.TestCase):
         self.assertEqual(judged, {"µs p50 added": True, "µs p99 added": True, "µs p99.9 added": True})
         # Without the direct path, nothing is said to be added.
         self.assertTrue(all("added" not in unit for _, unit in self.figures(through)))
+
+    def test_what_blast_says_becomes_raw_files(self):
+        memory = lambda resident, huge: {"resident_bytes": resident, "hugepage_bytes": huge}
+        result = {"latency_microseconds": {"p50": 1, "p99": 2, "p999": 3, "max": 4}, "errors": 1, "backends": {"corrupt": 2, "requests": 9},
+                  "gateway_busy": 0.5, "generator_busy": 0.4,
+                  "idle": {"wanted": 100, "held": 90, "answered_at_end": 87, "alone_requests_per_second": 200.0,
+                           "among_requests_per_second": 190.0, "memory_before": memory(1_000, 500), "memory_with": memory(10_000, 500),
+                           "memory_at_end": memory(9_000, 2_400)}}
+        self.assertEqual(vhost.errors(result), 1 + 2 + 13)
+        rows = self.figures(*vhost.idle(result, 1))
+        self.assertEqual(rows["millrace", figures.BYTES_EACH]["median"], (11_400 - 1_500) / 90)
+        self.assertEqual(rows["millrace", figures.KEPT]["median"], 95)
+        self.assertEqual(rows["millrace", figures.KEPT]["errors"], 16)
 
     def judge(self, workload, wires, rows, unit=""):
         target = next(target for target in targets.TARGETS

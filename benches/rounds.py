@@ -16,22 +16,24 @@ import limits
 import routes
 import vhost
 from idle import Idle, possible
-from load import Load, shares, wrk, wrk_between
+from load import Load, blast_between, shares, wrk, wrk_between
 from proxies import envoy, haproxy, millrace, millrace_af_xdp, nginx
-from sandbox import Sandbox
+from sandbox import BothEnds, Sandbox
 
 # Connections of every keep-alive row, on every wire. Of 64 and 256, it is where the peers are faster.
 CONNECTIONS = 64
 
-# `blast`: what benches/blast is given; `wrk`: what wrk is. The same number of connections for both, and on every wire.
+# What benches/blast is given; and where wrk takes its place on the veth, what wrk is. Kernels at the far ends take large bodies
+# as fast as they come. blast's ring there loses some of what a kernel sends it, and it has no selective acknowledgments.
 WORKLOADS = {
-    "keepalive-60B": (f"keepalive -c {CONNECTIONS}", Load(CONNECTIONS, "/60")),
-    "keepalive-1KiB": (f"keepalive --body 1KiB -c {CONNECTIONS}", Load(CONNECTIONS, "/1k")),
+    "keepalive-60B": (f"keepalive -c {CONNECTIONS}", None),
+    "keepalive-1KiB": (f"keepalive --body 1KiB -c {CONNECTIONS}", None),
     "keepalive-64KiB": (f"keepalive --body 64KiB -c {CONNECTIONS}", Load(CONNECTIONS, "/64k")),
-    "close-60B": (f"close -c {CONNECTIONS}", Load(CONNECTIONS, "/60", close=True)),
+    "close-60B": (f"close -c {CONNECTIONS}", None),
     "bulk-1MiB-down": ("bulk-down -c 8", Load(8, "/1m")),
     "bulk-1MiB-up": ("bulk-up -c 8", Load(8, "/sink", script="upload.lua")),
 }
+SMALL = Load(CONNECTIONS, "/60")
 BULK = {"bulk-1MiB-down": "reply_gigabits_per_second", "bulk-1MiB-up": "request_gigabits_per_second"}
 UNITS = {"close-60B": "connections/s", **{workload: "Gbit/s" for workload in BULK}}
 MIB_IN_GIGABITS = 8 * (1 << 20) / 1e9
@@ -40,8 +42,8 @@ MIB_IN_GIGABITS = 8 * (1 << 20) / 1e9
 # the others use the kernel's sockets.
 ON_VETH = [("millrace", "af_packet", millrace), ("millrace", "af_xdp", millrace_af_xdp), ("nginx", "veth", nginx),
            ("haproxy", "veth", haproxy), ("envoy", "veth", envoy)]
-# NGINX stands for the Linux stack.
-ON_LOSSY_VETH = [("millrace", "af_packet", millrace), ("nginx", "veth", nginx)]
+# Beside Millrace, NGINX stands for the Linux stack: in what is not measured with everybody.
+LINUX_STACK = [("millrace", "af_packet", millrace), ("nginx", "veth", nginx)]
 LOSS_PERCENT = 1
 # Wires whose physical limit testpmd shows.
 LIMITS = ["vhost", "af_packet", "af_xdp"]
@@ -55,7 +57,7 @@ class Plan:
         self.rounds = 2 if quick else 5
         # Of what costs much time and varies little.
         self.few_rounds = 1 if quick else 3
-        self.seconds, self.warm_up, self.warm_up_on_vhost = (1, 1, 0.5) if quick else (4, 1, 1)
+        self.seconds, self.warm_up, self.warm_up_by_blast = (1, 1, 0.5) if quick else (4, 1, 1)
         # A loss costs 200 ms now and then.
         self.loss_seconds = 2 if quick else 6
         self.idle, self.idle_on_vhost = 4_000 if quick else 20_000, 100_000
@@ -77,26 +79,29 @@ def measure(folder, plan, sandbox, programs):
         systems = [one for one in systems if one[0] != "envoy"]
     store(raw / "environment.json", environment)
     problems = environment["problems"]
-    lossy = None
+    lossy = both_ends = None
     try:
         for number in range(1, plan.rounds + 1):
             environment["busy_before"].append(busy_by_others())
+            both_ends = both_ends or BothEnds(sandbox.cpus)
             # Interleaved, and another one goes first each time, so that what changes on the host in the meantime meets all.
             for system, wire, start in turned(systems, number):
                 attempt(problems, f"round {number}, {system} on {wire}",
-                        lambda: on_veth(raw, plan, number, sandbox, programs, system, wire, start))
+                        lambda: on_veth(raw, plan, number, both_ends, programs, system, wire, start))
+                attempt(problems, f"round {number}, {system} on {wire}, large bodies",
+                        lambda: on_veth_with_wrk(raw, plan, number, sandbox, programs, system, wire, start))
                 if wire == "veth":
                     attempt(problems, f"round {number}, {system} on veth-offload",
                             lambda: on_veth_offload(raw, plan, number, sandbox, programs, system, start))
             attempt(problems, f"round {number}, millrace on vhost", lambda: on_vhost(raw, plan, number, programs))
             lossy = lossy or Sandbox(sandbox.cpus, loss=LOSS_PERCENT)
-            for system, wire, start in turned(ON_LOSSY_VETH, number):
+            for system, wire, start in turned(LINUX_STACK, number):
                 attempt(problems, f"round {number}, {system} on a lossy {wire}",
                         lambda: on_lossy_veth(raw, plan, number, lossy, programs, system, wire, start))
             if number <= plan.few_rounds:
-                for system, wire, start in turned(ON_LOSSY_VETH, number):
+                for system, wire, start in turned(LINUX_STACK, number):
                     attempt(problems, f"round {number}, {system} on {wire}, routes",
-                            lambda: many_routes(raw, plan, number, sandbox, programs, system, wire, start))
+                            lambda: many_routes(raw, plan, number, both_ends, programs, system, wire, start))
                     attempt(problems, f"round {number}, {system} on {wire}, idle connections",
                             lambda: many_idle(raw, plan, number, sandbox, programs, system, wire, start))
                 attempt(problems, f"round {number}, millrace on vhost, idle connections and routes",
@@ -106,8 +111,9 @@ def measure(folder, plan, sandbox, programs):
             # What is there when somebody stops it here is a report, too.
             store(raw / "environment.json", environment)
     finally:
-        if lossy:
-            lossy.down()
+        for wires in (lossy, both_ends):
+            if wires:
+                wires.down()
     return problems
 
 
@@ -140,14 +146,35 @@ def attempt(problems, what, run):
 
 
 def on_veth(raw, plan, number, sandbox, programs, system, wire, start):
-    """One system with wrk, every workload."""
+    """One system with blast, everything with small replies."""
+    proxy = start(sandbox, programs)
+    try:
+        for workload, (words, load) in WORKLOADS.items():
+            if not load:
+                by_blast(raw, plan, number, sandbox, programs, proxy, words, workload, system, wire)
+    finally:
+        proxy.stop()
+
+
+def on_veth_with_wrk(raw, plan, number, sandbox, programs, system, wire, start):
+    """One system with wrk, everything with large bodies."""
     proxy = start(sandbox, programs)
     try:
         wrk(sandbox, CONNECTIONS, plan.warm_up)
         for workload, (_, load) in WORKLOADS.items():
-            by_wrk(raw, number, sandbox, proxy, plan.seconds, load, workload, system, wire)
+            if load:
+                by_wrk(raw, number, sandbox, proxy, plan.seconds, load, workload, system, wire)
     finally:
         proxy.stop()
+
+
+def by_blast(raw, plan, number, sandbox, programs, proxy, words, workload, system, wire, part=None):
+    result, before, after = blast_between(sandbox, proxy, programs, words, plan.seconds, plan.warm_up_by_blast)
+    value = result[BULK.get(workload, "requests_per_second")]
+    run = vhost.run(result, workload, number, value, UNITS.get(workload, "requests/s"), part, before=before, after=after)
+    # What blast cannot see from where it is.
+    busy = {**shares(before, after), "load_busy": result["generator_busy"]}
+    keep(raw, {**run, "system": system, "wire": wire, **busy})
 
 
 def on_veth_offload(raw, plan, number, sandbox, programs, system, start):
@@ -169,8 +196,8 @@ def on_lossy_veth(raw, plan, number, sandbox, programs, system, wire, start):
     """Bulk, and small requests, over a path that loses frames."""
     proxy = start(sandbox, programs)
     try:
-        for part, like in (("bulk", "bulk-1MiB-down"), ("keepalive", "keepalive-60B")):
-            by_wrk(raw, number, sandbox, proxy, plan.loss_seconds, WORKLOADS[like][1], "loss-1pct", system, wire, part, like)
+        for part, like, load in (("bulk", "bulk-1MiB-down", WORKLOADS["bulk-1MiB-down"][1]), ("keepalive", "keepalive-60B", SMALL)):
+            by_wrk(raw, number, sandbox, proxy, plan.loss_seconds, load, "loss-1pct", system, wire, part, like)
     finally:
         proxy.stop()
 
@@ -181,9 +208,8 @@ def many_routes(raw, plan, number, sandbox, programs, system, wire, start):
         text = routes.documents(count) if system == "millrace" else routes.locations(count)
         proxy = start(sandbox, programs, routes=text)
         try:
-            load = Load(CONNECTIONS, "/", script="paths.lua", arguments=[count])
-            wrk(sandbox, CONNECTIONS, plan.warm_up)
-            by_wrk(raw, number, sandbox, proxy, plan.seconds, load, "routes-10k", system, wire, f"{count} routes")
+            by_blast(raw, plan, number, sandbox, programs, proxy, f"keepalive -c {CONNECTIONS} --routes {count}", "routes-10k", system,
+                     wire, f"{count} routes")
         finally:
             proxy.stop()
 
@@ -194,12 +220,11 @@ def many_idle(raw, plan, number, sandbox, programs, system, wire, start):
     try:
         count = possible(plan.idle, proxy)
         wrk(sandbox, CONNECTIONS, plan.warm_up)
-        load = WORKLOADS["keepalive-60B"][1]
-        by_wrk(raw, number, sandbox, proxy, plan.seconds, load, "idle-100k", system, wire, "alone")
+        by_wrk(raw, number, sandbox, proxy, plan.seconds, SMALL, "idle-100k", system, wire, "alone")
         before = proxy.resident()
         with Idle(sandbox, count) as held:
             memory = {"before_bytes": before * (1 << 20), "after_bytes": proxy.resident() * (1 << 20), "connections": count}
-            by_wrk(raw, number, sandbox, proxy, plan.seconds, load, "idle-100k", system, wire, "beside", memory=memory)
+            by_wrk(raw, number, sandbox, proxy, plan.seconds, SMALL, "idle-100k", system, wire, "beside", memory=memory)
         if held.still_open != count:
             raise RuntimeError(f"{count - held.still_open} of {count} idle connections did not stay open")
     finally:
@@ -220,7 +245,7 @@ def by_wrk(raw, number, sandbox, proxy, seconds, load, workload, system, wire, p
 def on_vhost(raw, plan, number, programs):
     """Millrace with blast: every workload, one after the other, against one process; then an open loop at half the rate that the
     closed one reached, through Millrace and through nothing."""
-    each = f"--duration {plan.seconds} --warm-up {plan.warm_up_on_vhost}"
+    each = f"--duration {plan.seconds} --warm-up {plan.warm_up_by_blast}"
     results = dict(zip(WORKLOADS, vhost.blast(programs, [f"{words} {each}" for words, _ in WORKLOADS.values()])))
     for workload, result in results.items():
         if result:
@@ -238,7 +263,7 @@ def on_vhost(raw, plan, number, programs):
 
 def many_on_vhost(raw, plan, number, programs):
     """Many idle connections, and many routes."""
-    each = f"-c {CONNECTIONS} --duration {plan.seconds} --warm-up {plan.warm_up_on_vhost}"
+    each = f"-c {CONNECTIONS} --duration {plan.seconds} --warm-up {plan.warm_up_by_blast}"
     result, = vhost.blast(programs, [f"idle --idle {plan.idle_on_vhost} {each}"])
     for one in vhost.idle(result, number):
         keep(raw, one)
@@ -279,10 +304,12 @@ def settings(plan, sandbox):
                   + f"; {plan.few_rounds} of them with routes-10k, idle-100k and the limits; everything at nice −20",
         "connections": f"closed loop, {CONNECTIONS}; in bulk, 8",
         "af_packet, af_xdp and veth":
-            f"the proxy (Millrace's polling core, NGINX's and Envoy's worker, HAProxy's thread) on CPU {proxy}; wrk, one thread, and "
-            f"both backends (nginx), on CPU {others}; MTU 1500, no checksum or segmentation offloads, so that a frame is what it "
-            "would be on a real wire",
-        "veth-offload": "the same with offloads on at every end: the kernels hand each other segments of up to 64 KiB, and nobody "
+            f"the proxy (Millrace's polling core, NGINX's and Envoy's worker, HAProxy's thread) on CPU {proxy}; blast on CPU {others}, by "
+            "AF_XDP at the far end of both veth pairs, plays clients and backends; MTU 1500, no checksum or segmentation offloads, "
+            "so that a frame is what it would be on a real wire",
+        "bulk, 64 KiB, loss-1pct and idle-100k on the veth":
+            f"the proxy as before; wrk, one thread, and both backends (nginx), on CPU {others}, by the kernel's sockets",
+        "veth-offload": "offloads on at every end: the kernels hand each other segments of up to 64 KiB, and nobody "
                         "works out a checksum",
         "interrupts and softirqs": "a veth has no interrupts; the kernel's work for a frame is done by the CPU that sends it, unless "
                                    f"RPS hands it on: {handed_on or f'off at all {len(masks)} ends (rps_cpus is 0)'}. The column "

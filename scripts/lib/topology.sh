@@ -11,6 +11,7 @@
 #   sandbox_load ID        sets the names of one that exists
 #   sandbox_spawn NS LOG COMMAND…   starts a process there, output to $SANDBOX_DIR/LOG; sets SPAWNED
 #   sandbox_stop PID [SECONDS]      SIGTERM, then SIGKILL after so long (default 5)
+#   sandbox_both_ends      gives one process the far ends of both wires
 #   sandbox_down           ends what was spawned and removes everything
 #   sandbox_sweep          does so for every sandbox whose owner is gone
 #
@@ -176,6 +177,23 @@ OFF
     ip -n "$NS_CLIENT" neighbour flush dev eth0
     ip -n "$NS_B1" neighbour flush dev eth0
     ip -n "$NS_B2" neighbour flush dev eth0
+}
+
+# Puts the far ends of both wires into the client's namespace, as `eth0` and `south`, where one process takes and gives all frames:
+# clients and backends are played by it, and the kernel there looks at nothing.
+sandbox_both_ends() {
+    ip -n "$NS_CLIENT" address flush dev eth0
+    ip -n "$NS_LAN" link set south nomaster netns "$NS_CLIENT" || return
+    ip -n "$NS_CLIENT" -batch - <<ENDS || return
+link set eth0 arp off
+link set south arp off up
+ENDS
+    ip netns exec "$NS_CLIENT" nft -f - <<NFT
+table netdev bypass {
+    chain north { type filter hook ingress device "eth0" priority 0; policy drop; }
+    chain south { type filter hook ingress device "south" priority 0; policy drop; }
+}
+NFT
 }
 
 sandbox_spawn() {

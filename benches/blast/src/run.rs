@@ -193,6 +193,8 @@ pub(crate) fn run<L: Lane>(
                     *sample_at = u64::MAX;
                 }
                 if now >= *until {
+                    // For whoever wants to look at the machine meanwhile.
+                    eprintln!("measuring");
                     taken = host.taken();
                     phase = Phase::Measuring { until: *until + plan.duration };
                 }
