@@ -8,6 +8,7 @@ use std::time::Duration;
 use crossbeam_queue::ArrayQueue;
 use engine::clock::Instant;
 use engine::core::{Core, CoreInput};
+use engine::steer::Place;
 use pmd::Frame;
 use tables::access::AccessQueue;
 use tables::{
@@ -80,6 +81,7 @@ impl Gateway {
             counters: Arc::clone(&counters),
             lifecycle: Arc::default(),
             access,
+            place: Place::alone(),
             seed: 1,
         });
         Self {

@@ -10,13 +10,14 @@ use pmd::{Burst, Lane};
 use tables::access::AccessQueue;
 use tables::lifecycle::{Lifecycle, Stage};
 use tables::publish::Subscriber;
-use tables::{CoreCounters, CoreSettings, Snapshot};
+use tables::{CoreCounters, CoreSettings, Snapshot, Verdict};
 
 use crate::clock::{Clock, Instant};
 use crate::port::{Ingress, Port};
 use crate::proxy::{Context, Proxy};
 use crate::random::Random;
 use crate::stack::{Admission, Net, Stack};
+use crate::steer::{Departure, Place, port_set};
 
 /// Connections handed to the proxy in one turn at most: more than a burst from every port can touch.
 const READY_A_TURN: usize = 1024;
@@ -29,6 +30,9 @@ const REPORT_NANOSECONDS: u64 = 10_000_000;
 
 /// Slots looked at in one turn while the core drains or stops, so that the walk does not hold up traffic.
 const DRAIN_SLOTS_A_TURN: u32 = 1024;
+
+/// Turns after the last connection ended: what is in the rings between cores by then is sent.
+const LAST_TURNS: usize = 64;
 
 /// What a core is made from.
 pub struct CoreInput<L: Lane> {
@@ -46,6 +50,8 @@ pub struct CoreInput<L: Lane> {
     pub lifecycle: Arc<Lifecycle>,
     /// Where it reports requests.
     pub access: AccessQueue,
+    /// Its place among the others.
+    pub place: Place,
     /// Seeds its secrets; from the operating system, except where a run is to be replayed.
     pub seed: u64,
 }
@@ -54,6 +60,7 @@ pub struct CoreInput<L: Lane> {
 pub struct Core<L: Lane> {
     index: u16,
     ports: Vec<Port<L>>,
+    departure: Departure,
     stack: Stack,
     proxy: Proxy,
     snapshot: Subscriber<Snapshot>,
@@ -76,19 +83,21 @@ impl<L: Lane> Core<L> {
     /// A core that has not turned yet.
     #[must_use]
     pub fn new(input: CoreInput<L>) -> Self {
-        let CoreInput { index, lanes, settings, snapshot, counters, lifecycle, access, seed } = input;
-        let ports = lanes
+        let CoreInput { index, lanes, settings, snapshot, counters, lifecycle, access, place, seed } = input;
+        let ports: Vec<_> = lanes
             .into_iter()
             .zip(&settings.ports)
             .enumerate()
             .map(|(i, (lane, port))| Port::new(i, lane, port, &settings.tcp))
             .collect();
-        let stack = Stack::new(&settings.tcp, Random::new(seed));
+        let mut stack = Stack::new(&settings.tcp, Random::new(seed));
+        stack.draw_from(place.sources);
         let proxy = Proxy::new(snapshot.current());
         counters.epoch.set(snapshot.current().epoch);
-        Self {
+        let mut core = Self {
             index,
             ports,
+            departure: place.departure,
             stack,
             proxy,
             snapshot,
@@ -104,12 +113,18 @@ impl<L: Lane> Core<L> {
             last_was_busy: false,
             next_report: Instant::default(),
             walk: 0,
-        }
+        };
+        core.listen();
+        core
     }
 
     /// Turns until the core is told to stop and has nothing left.
     pub fn run(&mut self, clock: &Clock) {
         while self.lifecycle.stage() < Stage::Stopped {
+            self.turn(clock.now());
+        }
+        // What others handed to us before they agreed to leave still goes out.
+        for _ in 0..LAST_TURNS {
             self.turn(clock.now());
         }
         self.report();
@@ -119,6 +134,7 @@ impl<L: Lane> Core<L> {
     pub fn turn(&mut self, now: Instant) -> bool {
         if self.snapshot.refresh() {
             self.proxy.renew(self.snapshot.current());
+            self.listen();
             self.counters.epoch.set(self.snapshot.current().epoch);
         }
         let stage = self.lifecycle.stage();
@@ -161,14 +177,31 @@ impl<L: Lane> Core<L> {
         &mut self.ports
     }
 
+    /// Tells those who have to know which ports are listened on.
+    fn listen(&mut self) {
+        let ports = port_set(self.snapshot.current().binds().iter().map(|bind| bind.address));
+        self.stack.listen(&ports);
+        for port in &mut self.ports {
+            port.lane_mut().listen(&ports);
+        }
+    }
+
     /// Takes a burst from one port.
     fn receive(&mut self, now: Instant, index: usize, stage: Stage) -> bool {
         let Some(port) = self.ports.get_mut(index) else { return false };
         port.lane_mut().receive(&mut self.burst);
-        let any = !self.burst.is_empty();
-        for frame in self.burst.drain(..) {
+        let any = !self.burst.is_empty() || port.lane().worked();
+        for (position, frame) in self.burst.drain(..).enumerate() {
             let Some(port) = self.ports.get_mut(index) else { break };
-            let ingress = port.ingress(now, frame, &self.counters);
+            let ingress = match port.ingress(now, frame, &self.counters) {
+                Ingress::Segment(frame, segment) if port.lane().passes_on() && !self.stack.knows(&segment.key) => {
+                    match port.lane_mut().pass_on(frame, position) {
+                        Some(frame) => Ingress::Segment(frame, segment),
+                        None => continue,
+                    }
+                }
+                ingress => ingress,
+            };
             let mut net = Net { now, ports: &mut self.ports, counters: &self.counters };
             match ingress {
                 Ingress::Segment(frame, segment) => {
@@ -216,7 +249,7 @@ impl<L: Lane> Core<L> {
                 proxy.stop(&mut cx, from..to);
                 cx.stack.abort_orphans(from..to);
             }
-            if cx.stack.live() == 0 {
+            if self.departure.agreed(cx.stack.live() == 0) {
                 self.lifecycle.advance(Stage::Stopped);
             }
         }
@@ -249,6 +282,7 @@ impl<L: Lane> Core<L> {
         counters.nanoseconds.set(self.started.map_or(0, |started| self.last_turn.since(started)));
         self.stack.report(counters);
         self.proxy.report(counters);
+        let mut ring_full = 0;
         for (port, shown) in self.ports.iter().zip(&counters.ports) {
             let counted = port.lane().counters();
             shown.rx_packets.set(counted.rx_packets);
@@ -259,8 +293,16 @@ impl<L: Lane> Core<L> {
             shown.tx_refused.set(counted.tx_refused);
             shown.pool_empty.set(counted.pool_empty);
             shown.frames_in_use.set(port.lane().frames_in_use() as u64);
+            let steering = port.lane().steering();
+            shown.way.set(steering.way as u64);
+            shown.handed_in.set(steering.handed_in);
+            shown.handed_out.set(steering.handed_out);
+            shown.strays.set(steering.strays);
+            shown.copies.set(steering.copies);
+            ring_full += steering.ring_full;
             shown.link_up.set(u64::from(port.link_up()));
         }
+        counters.drops[Verdict::RingFull as usize].set(ring_full);
         self.lifecycle.beat(self.turns);
     }
 }

@@ -53,6 +53,19 @@ impl FlowKey {
         }
     }
 
+    /// Gives the key to a SipHash. It ends with the length, so that the short form of IPv4 never equals a long one.
+    #[inline]
+    pub(crate) fn hash_into(&self, hasher: &mut SipHasher13) {
+        if is_v4(self.local) && is_v4(self.remote) {
+            hasher.write_u64(self.local[1] << 32 | self.remote[1] & 0xffff_ffff);
+        } else {
+            for word in [self.local[0], self.local[1], self.remote[0], self.remote[1]] {
+                hasher.write_u64(word);
+            }
+        }
+        hasher.write_u32(self.ports);
+    }
+
     /// Our end.
     #[must_use]
     pub fn local(&self) -> SocketAddr {
@@ -152,16 +165,7 @@ impl FlowTable {
     #[must_use]
     pub fn hash(&self, key: &FlowKey) -> u64 {
         let mut hasher = SipHasher13::new_with_keys(self.secret[0], self.secret[1]);
-        // SipHash ends with the length, so that the short form of IPv4 never equals a long one.
-        if is_v4(key.local) && is_v4(key.remote) {
-            hasher.write_u64(key.local[1] << 32 | key.remote[1] & 0xffff_ffff);
-            hasher.write_u32(key.ports);
-        } else {
-            for word in [key.local[0], key.local[1], key.remote[0], key.remote[1]] {
-                hasher.write_u64(word);
-            }
-            hasher.write_u32(key.ports);
-        }
+        key.hash_into(&mut hasher);
         hasher.finish()
     }
 

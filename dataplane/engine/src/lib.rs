@@ -10,4 +10,5 @@ pub mod port;
 pub mod proxy;
 pub mod random;
 pub mod stack;
+pub mod steer;
 pub mod timer;

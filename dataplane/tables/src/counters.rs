@@ -3,7 +3,9 @@
 //! A core adds to its own counters with a plain load and store; control reads them whenever it likes
 //! and sees a value that was true a moment ago. Sums that always hold, once a core is at rest:
 //!
-//! - `rx_packets = delivered + syn_cookies_sent + Σ drops of received packets` (see [`CoreCounters`])
+//! - `rx_packets + handed_in = delivered + handed_out + syn_cookies_sent + Σ drops of received packets` (see [`CoreCounters`]); with one core,
+//!   nothing is handed over
+//! - over all cores, `handed_in = handed_out + copies`
 //! - `connections_opened = connections_closed + connections_open`
 //! - `requests_started = requests_finished + requests_active`
 
@@ -185,6 +187,9 @@ core_counters! {
     Counter access_log_lost "millrace_access_log_lost_total",
 }
 
+/// The ways in which received frames find their core, as people and metrics see them.
+pub const WAYS: [&str; 4] = ["alone", "rss", "queues", "hash"];
+
 /// What one core counts on one port.
 #[derive(Debug, Default)]
 pub struct PortCounters {
@@ -202,6 +207,16 @@ pub struct PortCounters {
     pub tx_refused: Counter,
     /// Frames not sent because the pool was empty.
     pub pool_empty: Counter,
+    /// How received frames find their core: a position in [`WAYS`].
+    pub way: Counter,
+    /// Received frames that other cores handed to this one.
+    pub handed_in: Counter,
+    /// Received frames that this core handed to others.
+    pub handed_out: Counter,
+    /// Of those, the ones whose connection no core was known to have.
+    pub strays: Counter,
+    /// Frames made because several cores want to see the same one.
+    pub copies: Counter,
     /// 1 while the link is up.
     pub link_up: Counter,
     /// IPv6 addresses of ours that are being checked for duplicates.

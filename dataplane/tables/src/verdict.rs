@@ -98,6 +98,8 @@ verdicts! {
     NeighborUnresolved = "neighbor_unresolved",
     /// A packet of ours beyond those that wait for one neighbor's address.
     NeighborQueueFull = "neighbor_queue_full",
+    /// A packet for another core, to which too many were on their way.
+    RingFull = "ring_full",
     /// A packet of ours with no route to its destination.
     NoRoute = "no_route",
 }

@@ -100,6 +100,42 @@ pub struct LaneCounters {
     pub pool_empty: u64,
 }
 
+/// How a port's frames find the core that their flow belongs to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Way {
+    /// There is one core.
+    #[default]
+    Alone,
+    /// The device spreads flows by a hash that is computed here too, so that replies arrive where they belong.
+    Rss,
+    /// The device spreads flows over its queues in a way of its own.
+    Queues,
+    /// The device has fewer queues than there are cores: who receives a frame hands it to the core that its flow's hash names.
+    Hash,
+}
+
+/// What a lane did to bring frames to their cores. All counters only grow.
+/// `received + handed_in = kept + handed_out + ring_full` holds at any time, for frames other than those to be sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Steering {
+    /// The way in use.
+    pub way: Way,
+    /// Received frames that came from other cores.
+    pub handed_in: u64,
+    /// Received frames that went to other cores.
+    pub handed_out: u64,
+    /// Of those, the ones that no rule led to another core: this core did not know their connection, and the next was to look.
+    pub strays: u64,
+    /// Frames made because several cores want to see the same one.
+    pub copies: u64,
+    /// Received frames freed because the ring to their core was full.
+    pub ring_full: u64,
+}
+
+/// A set of TCP ports, a bit for each.
+pub type PortSet = [u64; 1024];
+
 /// A port's link, as the device last reported it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Link {
@@ -148,6 +184,33 @@ pub trait Lane {
 
     /// What this lane counted so far.
     fn counters(&self) -> LaneCounters;
+
+    /// How frames find their cores here, and how many were handed over.
+    fn steering(&self) -> Steering {
+        Steering::default()
+    }
+
+    /// Whether the last [`Lane::receive`] did anything beside filling its burst.
+    fn worked(&self) -> bool {
+        false
+    }
+
+    /// Whether [`Lane::pass_on`] may find another core that knows a segment's connection.
+    fn passes_on(&self) -> bool {
+        false
+    }
+
+    /// Gives the frame at `position` of the last burst, whose connection this core does not know, to the next core that may. Comes back
+    /// where there is none.
+    fn pass_on(&mut self, frame: Self::Frame, position: usize) -> Option<Self::Frame> {
+        let _ = position;
+        Some(frame)
+    }
+
+    /// From now on, segments to these ports are clients'.
+    fn listen(&mut self, ports: &PortSet) {
+        let _ = ports;
+    }
 
     /// Frames that are out of the lane's pool: held by the core, by the stage, or by the device. Not for every packet: it may walk over
     /// per-core caches.

@@ -20,9 +20,11 @@ pub mod sim;
 
 pub use eal::{Eal, EalOptions, Hugepages, MemoryMode, RegisteredThread, dpdk_version};
 pub use error::{EalError, PortError};
-pub use lane::{BURST, Burst, Frame, LARGE_FRAME, Lane, LaneCounters, Link, RESERVE, RxChecksum, TxChecksum};
+pub use lane::{
+    BURST, Burst, Frame, LARGE_FRAME, Lane, LaneCounters, Link, PortSet, RESERVE, RxChecksum, Steering, TxChecksum, Way,
+};
 pub use mbuf::Mbuf;
 pub use mempool::Mempool;
 pub use offload::Offloads;
-pub use port::{Capabilities, Port, PortOptions, PortStatistics};
+pub use port::{Capabilities, Port, PortOptions, PortStatistics, Spreading};
 pub use queue::DpdkLane;

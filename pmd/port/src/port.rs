@@ -23,6 +23,13 @@ use interface::Interface;
 pub struct PortOptions {
     /// Queue pairs, each of which becomes a lane.
     pub queues: u16,
+    /// Fewer queues will do, where the device has no more.
+    pub fewer_queues: bool,
+    /// Lanes at least; those beyond the queues have buffers only. A core whose lane has no queue sends and receives by another's.
+    pub lanes: u16,
+    /// Where the device spreads flows over several queues by a hash: its key, of which it takes as much as it has room for. Empty leaves the
+    /// driver's own, which everybody knows.
+    pub rss_key: Vec<u8>,
     /// Frames that each receive ring holds; the driver's limits apply silently.
     pub rx_descriptors: u16,
     /// Frames that each send ring holds; the driver's limits apply silently.
@@ -54,6 +61,9 @@ impl Default for PortOptions {
     fn default() -> Self {
         Self {
             queues: 1,
+            fewer_queues: false,
+            lanes: 1,
+            rss_key: Vec::new(),
             rx_descriptors: 1024,
             tx_descriptors: 1024,
             mtu: None,
@@ -70,9 +80,20 @@ pub struct Port {
     shared: Arc<Shared>,
     /// Each lane's.
     pools: Vec<Pools>,
-    /// Queues whose lane was handed out.
+    /// Lanes that were handed out.
     taken: Vec<bool>,
+    queues: u16,
     started: bool,
+}
+
+/// How a device spreads TCP flows over its queues: by the Toeplitz hash of addresses and ports, the low bits of which select an entry of
+/// the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spreading {
+    /// The hash's key.
+    pub key: Vec<u8>,
+    /// The indirection table; its entries are queues.
+    pub table: Vec<u16>,
 }
 
 /// What the driver says about the port.
@@ -127,7 +148,8 @@ impl Port {
         let opened = Opened { id, runtime: Arc::clone(eal.runtime()), device: known.name.clone() };
         let info = opened.info()?;
         let offloads = offloads(&info, options, device_string);
-        let pools = opened.configure(options, &info, offloads)?;
+        let queues = opened.queues(options, &info)?;
+        let pools = opened.configure(options, queues, &info, offloads)?;
         let mtu = opened.mtu(interface.as_ref())?;
         if u32::from(options.data_room) < u32::from(mtu) + FRAME_OVERHEAD {
             return Err(PortError::DataRoom { device: opened.device.clone(), mtu, data_room: options.data_room });
@@ -142,7 +164,7 @@ impl Port {
             opened,
         };
         let taken = vec![false; pools.len()];
-        Ok(Self { shared: Arc::new(shared), pools, taken, started: false })
+        Ok(Self { shared: Arc::new(shared), pools, taken, queues, started: false })
     }
 
     /// Starts the device: from now on it receives.
@@ -159,7 +181,7 @@ impl Port {
         Ok(())
     }
 
-    /// Hands out the lane of a queue, once.
+    /// Hands out a lane, once: that of a queue, or one of those beyond the queues, which have buffers only.
     ///
     /// # Errors
     /// [`PortError::NotStarted`], or [`PortError::NoLane`] where it was handed out before or does not exist.
@@ -171,18 +193,20 @@ impl Port {
         match (self.pools.get(usize::from(queue)), self.taken.get_mut(usize::from(queue))) {
             (Some(pools), Some(taken)) if !*taken => {
                 *taken = true;
-                Ok(DpdkLane::new(Arc::clone(&self.shared), queue, pools.share()))
+                let own = (queue < self.queues).then_some(queue);
+                Ok(DpdkLane::new(Arc::clone(&self.shared), own, pools.share()))
             }
             _ => Err(PortError::NoLane { device: device(), queue }),
         }
     }
 
-    /// Hands out the lanes of all queues that still have theirs, in the queues' order.
+    /// Hands out all lanes that are still there, in the queues' order, those without a queue last.
     ///
     /// # Errors
     /// [`PortError::NotStarted`].
     pub fn lanes(&mut self) -> Result<Vec<DpdkLane>, PortError> {
-        let free = (0..self.queues()).filter(|queue| self.taken.get(usize::from(*queue)) == Some(&false));
+        let lanes = u16::try_from(self.pools.len()).unwrap_or(u16::MAX);
+        let free = (0..lanes).filter(|queue| self.taken.get(usize::from(*queue)) == Some(&false));
         free.collect::<Vec<_>>().into_iter().map(|queue| self.take_lane(queue)).collect()
     }
 
@@ -198,10 +222,16 @@ impl Port {
         &self.shared.driver
     }
 
-    /// Queue pairs, and so lanes.
+    /// Queue pairs.
     #[must_use]
     pub fn queues(&self) -> u16 {
-        u16::try_from(self.pools.len()).unwrap_or(u16::MAX)
+        self.queues
+    }
+
+    /// How the device spreads TCP flows over its queues, where it tells. To be asked once it is started.
+    #[must_use]
+    pub fn spreading(&self) -> Option<Spreading> {
+        self.shared.opened.spreading(self.queues).ok().flatten()
     }
 
     /// The port's Ethernet address.
@@ -368,17 +398,23 @@ impl Opened {
         Ok(interface.and_then(Interface::mtu).map_or(mtu, |below| mtu.min(below)))
     }
 
+    /// How many queue pairs there will be.
+    fn queues(&self, options: &PortOptions, info: &sys::rte_eth_dev_info) -> Result<u16, PortError> {
+        let available = info.max_rx_queues.min(info.max_tx_queues);
+        let queues = if options.fewer_queues { options.queues.min(available) } else { options.queues };
+        if queues == 0 || queues > available {
+            return Err(PortError::Queues { device: self.device.clone(), wanted: options.queues, available });
+        }
+        Ok(queues)
+    }
+
     fn configure(
         &self,
         options: &PortOptions,
+        queues: u16,
         info: &sys::rte_eth_dev_info,
         offloads: Offloads,
     ) -> Result<Vec<Pools>, PortError> {
-        let queues = options.queues;
-        let available = info.max_rx_queues.min(info.max_tx_queues);
-        if queues == 0 || queues > available {
-            return Err(PortError::Queues { device: self.device.clone(), wanted: queues, available });
-        }
         let mut conf = sys::rte_eth_conf::default();
         let (rx_wanted, tx_wanted) = if options.large_mbufs > 0 {
             (RX_OFFLOADS | sys::SHIM_RX_OFFLOAD_TCP_LRO, TX_OFFLOADS | sys::SHIM_TX_OFFLOAD_TCP_TSO)
@@ -391,6 +427,12 @@ impl Opened {
         if queues > 1 && hashes != 0 {
             conf.rxmode.mq_mode = sys::RTE_ETH_MQ_RX_RSS;
             conf.rx_adv_conf.rss_conf.rss_hf = hashes;
+            let room = if info.hash_key_size == 0 { USUAL_KEY } else { info.hash_key_size };
+            if let Some(key) = options.rss_key.get(..usize::from(room)) {
+                // DPDK only reads it.
+                conf.rx_adv_conf.rss_conf.rss_key = key.as_ptr().cast_mut();
+                conf.rx_adv_conf.rss_conf.rss_key_len = room;
+            }
         }
         if let Some(mtu) = options.mtu {
             conf.rxmode.mtu = u32::from(mtu);
@@ -411,7 +453,7 @@ impl Opened {
         // SAFETY: as above.
         let socket = unsafe { sys::rte_eth_dev_socket_id(self.id) };
         let mut all = Vec::new();
-        for queue in 0..queues {
+        for queue in 0..queues.max(options.lanes) {
             let create = |mbufs, data_room| {
                 Mempool::create(mbufs, data_room, socket)
                     .inspect(|pool| self.runtime.keep(pool.raw()))
@@ -424,6 +466,10 @@ impl Opened {
                 reserve: create(RESERVE, options.data_room)?,
                 large: large.transpose()?,
             };
+            if queue >= queues {
+                all.push(pools);
+                continue;
+            }
             let receives = if offloads.lro { pools.large.as_ref() } else { None }.unwrap_or(&pools.usual);
             // -1 ("any") stays all ones, as DPDK wants it.
             let on = socket as u32;
@@ -456,6 +502,32 @@ impl Opened {
             }
         }
         self.step("set up a send queue", || set_up(&info.default_txconf)).map(|_| ())
+    }
+
+    /// The key and the table of the hash that spreads flows; nothing where TCP's ports are not in it.
+    fn spreading(&self, queues: u16) -> Result<Option<Spreading>, PortError> {
+        let info = self.info()?;
+        let mut key = vec![0; usize::from(if info.hash_key_size == 0 { USUAL_KEY } else { info.hash_key_size })];
+        let mut conf = sys::rte_eth_rss_conf {
+            rss_key: key.as_mut_ptr(),
+            // It came from one byte.
+            rss_key_len: u8::try_from(key.len()).unwrap_or(u8::MAX),
+            rss_hf: 0,
+        };
+        // SAFETY: the port exists; `conf` and the key's room are valid for the call.
+        self.step("tell its hash", || unsafe { sys::rte_eth_dev_rss_hash_conf_get(self.id, &raw mut conf) })?;
+        if queues < 2 || info.reta_size == 0 || conf.rss_hf & sys::SHIM_RSS_TCP == 0 {
+            return Ok(None);
+        }
+        let groups = usize::from(info.reta_size).div_ceil(RETA_GROUP);
+        let mut entries = vec![sys::rte_eth_rss_reta_entry64 { mask: u64::MAX, reta: [0; RETA_GROUP] }; groups];
+        self.step("tell its table", || {
+            // SAFETY: the port exists; the entries are as many as the size says, in groups.
+            unsafe { sys::rte_eth_dev_rss_reta_query(self.id, entries.as_mut_ptr(), info.reta_size) }
+        })?;
+        let table: Vec<u16> =
+            entries.iter().flat_map(|group| group.reta).take(usize::from(info.reta_size)).collect();
+        Ok(table.iter().all(|queue| *queue < queues).then_some(Spreading { key, table }))
     }
 
     fn statistics(&self) -> Result<PortStatistics, PortError> {
@@ -492,6 +564,12 @@ impl Opened {
         Ok(named.collect())
     }
 }
+
+/// Bytes of a hash's key, where the driver does not say.
+const USUAL_KEY: u8 = 40;
+
+/// Entries of the indirection table that DPDK tells at a time.
+const RETA_GROUP: usize = 64;
 
 const RX_OFFLOADS: u64 =
     sys::SHIM_RX_OFFLOAD_IPV4_CKSUM | sys::SHIM_RX_OFFLOAD_TCP_CKSUM | sys::SHIM_RX_OFFLOAD_UDP_CKSUM;

@@ -12,10 +12,13 @@ use crate::mempool::Mempool;
 use crate::offload::{self, Offloads};
 use crate::port::{Pools, Shared};
 
+/// The queue of a lane that has none: it allocates, and neither receives nor sends.
+const NO_QUEUE: u16 = u16::MAX;
+
 /// What stands in front of an IP packet at most.
 const ETHERNET_AND_TAG: u16 = 18;
 
-/// DPDK's lane: an rx queue, a tx queue, and a pool.
+/// DPDK's lane: an rx queue, a tx queue, and a pool; or a pool alone, where the device has fewer queues than there are cores.
 #[derive(Debug)]
 pub struct DpdkLane {
     /// Frames to be sent with the next flush. Goes before `shared`, which keeps their pools.
@@ -33,14 +36,15 @@ pub struct DpdkLane {
 }
 
 impl DpdkLane {
-    pub(crate) fn new(shared: Arc<Shared>, queue: u16, pools: Pools) -> Self {
+    /// The lane of `queue`; without one, a lane that has buffers only.
+    pub(crate) fn new(shared: Arc<Shared>, queue: Option<u16>, pools: Pools) -> Self {
         Self {
             stage: Burst::new(),
             staged_bytes: 0,
             counters: LaneCounters::default(),
             scattered: 0,
             id: shared.id(),
-            queue,
+            queue: queue.unwrap_or(NO_QUEUE),
             offloads: shared.offloads,
             pools,
             shared,
@@ -48,10 +52,10 @@ impl DpdkLane {
         }
     }
 
-    /// The queue's number on its port.
+    /// The queue's number on its port; `None` where the lane has buffers only.
     #[must_use]
-    pub fn queue(&self) -> u16 {
-        self.queue
+    pub fn queue(&self) -> Option<u16> {
+        (self.queue != NO_QUEUE).then_some(self.queue)
     }
 
     /// The pool that this lane allocates from, and receives into where the device does not join segments.
@@ -83,6 +87,9 @@ impl DpdkLane {
         };
         frame.set_tx_offload(request.lengths);
         frame.set_flags(frame.flags() & sys::SHIM_MBUF_ATTACHED | request.flags);
+        if self.queue == NO_QUEUE {
+            return false;
+        }
         // What has to stand in the checksum's place is for the driver to say: virtio wants the length in it, most NICs do not.
         let mut raw = frame.as_ptr();
         // SAFETY: as in `receive`; the one mbuf is ours, and stays so.
@@ -97,6 +104,9 @@ impl Lane for DpdkLane {
     fn receive(&mut self, burst: &mut Burst<Mbuf>) {
         debug_assert!(burst.is_empty(), "the contract of Lane::receive");
         burst.clear();
+        if self.queue == NO_QUEUE {
+            return;
+        }
         let room = burst.as_mut_ptr().cast::<*mut sys::rte_mbuf>();
         // SAFETY: the port is started and lives as long as `shared`; this lane is its queue's only user, since it is not
         // Clone and not Sync. `room` holds BURST pointers, and an Mbuf is one pointer. DPDK writes as many owned, non-null
@@ -172,6 +182,11 @@ impl Lane for DpdkLane {
         let count = self.stage.len();
         if count == 0 {
             return;
+        }
+        if self.queue == NO_QUEUE {
+            self.counters.tx_full += count as u64;
+            self.staged_bytes = 0;
+            return self.stage.clear();
         }
         let frames = self.stage.as_mut_ptr().cast::<*mut sys::rte_mbuf>();
         // SAFETY: as in `receive`. The stage gives up its frames before DPDK takes them: the first `taken` are DPDK's,

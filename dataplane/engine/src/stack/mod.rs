@@ -23,7 +23,7 @@ use core::time::Duration;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 
-use pmd::Lane;
+use pmd::{Lane, PortSet};
 use smoltcp::wire::{IpAddress, IpEndpoint};
 use tables::{CoreCounters, TcpSettings};
 
@@ -41,13 +41,14 @@ use crate::clock::Instant;
 use crate::flow::{FlowKey, FlowTable};
 use crate::port::{Hop, Port};
 use crate::random::Random;
+use crate::steer::SourcePorts;
 use crate::timer::Wheel;
 
 /// Source ports tried for one connection until one is free.
 const PORT_TRIES: usize = 64;
 
-/// Source ports are drawn from here up: below lie the ports that listeners use.
-const FIRST_PORT: u16 = 10_240;
+/// Of them, those that are given up where replies to them would arrive at another core.
+const PORT_TRIES_HERE: usize = 48;
 
 /// Marks a flow table value as a TIME-WAIT slot.
 const IN_TIME_WAIT: u32 = 1 << 31;
@@ -104,6 +105,7 @@ pub struct Stack {
     cookies: Cookies,
     sources: Option<Sources>,
     random: Random,
+    source_ports: SourcePorts,
     half_open: u32,
     live: u32,
     /// How many sockets' buffers fit into the memory for them.
@@ -134,12 +136,29 @@ impl Stack {
                 .map(|limit| Sources::new(limit, (random.next_u64(), random.next_u64()))),
             // Source ports are there for anybody to see: what draws them must not tell what the secrets were drawn from.
             random: random.behind_a_hash(),
+            source_ports: SourcePorts::alone(),
             half_open: 0,
             live: 0,
             max_sockets: max_sockets(settings),
             scratch: Vec::new(),
             settings: settings.clone(),
         }
+    }
+
+    /// Has source ports drawn from `sources` from now on.
+    pub fn draw_from(&mut self, sources: SourcePorts) {
+        self.source_ports = sources;
+    }
+
+    /// Ports that clients connect to are no source ports from now on.
+    pub fn listen(&mut self, ports: &PortSet) {
+        self.source_ports.listen(ports);
+    }
+
+    /// Whether there is a connection of this key, in TIME-WAIT or not.
+    #[must_use]
+    pub fn knows(&self, key: &FlowKey) -> bool {
+        self.find(self.flows.hash(key), key).is_some()
     }
 
     /// Opens a connection to a backend. The layer above hears of it when it is established, or has failed.
@@ -156,7 +175,7 @@ impl Stack {
         let port = net.ports.get(index).ok_or(ConnectError::NoRoute)?;
         let local = port.source_for(remote.ip()).ok_or(ConnectError::NoRoute)?;
         let path = Path { mtu: port.mtu(local), largest: port.largest() };
-        let (key, hash) = self.free_key(local, remote).ok_or(ConnectError::NoPort)?;
+        let (key, hash) = self.free_key(index, local, remote).ok_or(ConnectError::NoPort)?;
 
         let isn = self.isn.isn(&key, net.now);
         let id = self.open(key, hash, index, Side::Backend, path).ok_or(ConnectError::Limit)?;
@@ -233,11 +252,10 @@ impl Stack {
         })
     }
 
-    /// A source port that is free towards `remote`.
-    fn free_key(&mut self, local: IpAddr, remote: SocketAddr) -> Option<(FlowKey, u64)> {
-        (0..PORT_TRIES).find_map(|_| {
-            let span = u64::from(u16::MAX - FIRST_PORT) + 1;
-            let port = FIRST_PORT + (self.random.next_u64() % span) as u16;
+    /// A source port that is free towards `remote`, by port `index`.
+    fn free_key(&mut self, index: usize, local: IpAddr, remote: SocketAddr) -> Option<(FlowKey, u64)> {
+        (0..PORT_TRIES).find_map(|attempt| {
+            let port = self.source_ports.draw(&mut self.random, index, local, remote, attempt < PORT_TRIES_HERE)?;
             let key = FlowKey::new(SocketAddr::new(local, port), remote);
             let hash = self.flows.hash(&key);
             self.find(hash, &key).is_none().then_some((key, hash))

@@ -11,6 +11,7 @@ mod support;
 mod attack;
 mod chaos;
 mod close;
+mod cores;
 mod data;
 mod end_to_end;
 mod failures;

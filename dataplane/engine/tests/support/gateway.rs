@@ -8,6 +8,7 @@ use std::time::Duration;
 use crossbeam_queue::ArrayQueue;
 use engine::clock::Instant;
 use engine::core::{Core, CoreInput};
+use engine::steer::Place;
 use pmd::Lane;
 use pmd::sim::pcap::Tap;
 use pmd::sim::{Clock, EndOptions, PathOptions, SimLane, WireOptions, wire};
@@ -138,6 +139,7 @@ impl Gateway {
             counters: Arc::clone(&counters),
             lifecycle: Arc::clone(&lifecycle),
             access: Arc::clone(&access),
+            place: Place::alone(),
             seed: options.seed,
         });
         let options = options.clone();
@@ -231,7 +233,7 @@ fn tap(clock: &Clock, lane: SimLane, name: &str) -> Traced {
 }
 
 /// One listener for any host, one rule for any path, one cluster.
-fn snapshot(epoch: u64, options: &GatewayOptions, endpoints: &[SocketAddr], series: &[Arc<Series>]) -> Snapshot {
+pub fn snapshot(epoch: u64, options: &GatewayOptions, endpoints: &[SocketAddr], series: &[Arc<Series>]) -> Snapshot {
     let mut routes = RouteTableBuilder::default();
     routes.insert(HostPattern::Any, &PathPattern::Prefix((*b"/").into()), 0);
     let listener = Listener {

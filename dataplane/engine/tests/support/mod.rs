@@ -3,6 +3,7 @@
 //! A [`World`] has one party in the middle and one on each of two wires. Time jumps from event to event; a party that always has
 //! something to do, or a timer that never moves on, fails the test.
 
+pub mod appliance;
 pub mod client;
 pub mod gateway;
 pub mod host;

@@ -5,12 +5,14 @@
 //! random decision from the seed, so that one seed gives one run.
 
 pub mod fault;
+mod nic;
 mod offload;
 pub mod pcap;
 mod tso;
 mod wire;
 
 pub use fault::{FaultCounters, PathOptions};
+pub use nic::{SimQueue, Spread, nic};
 pub use wire::{EndOptions, SimFrame, SimLane, WireOptions, wire};
 
 use crate::{Burst, Frame, Lane, TxChecksum};

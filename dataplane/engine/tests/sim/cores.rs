@@ -1,0 +1,195 @@
+//! One, two, four and eight cores on the same ports: every flow at one core, nothing overtaken, nothing left.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use engine::random::Random;
+use engine::steer::PortPlan;
+use pmd::Way;
+use pmd::sim::{Clock, PathOptions, Spread};
+use tables::{TcpSettings, Verdict};
+
+use crate::end_to_end::plan;
+use crate::support::appliance::{Appliance, Device, Ledger, Shared};
+use crate::support::client::{Clients, Plan, Request};
+use crate::support::gateway::GatewayOptions;
+use crate::support::host::Host;
+use crate::support::server::Server;
+use crate::support::{World, for_seeds, ms, secs};
+
+type Sim = World<Appliance, Host<Clients>, Host<Server>>;
+
+fn sim(cores: u16, device: Device, options: &GatewayOptions, clients: Clients) -> Sim {
+    let clock = Clock::new();
+    surround(clock.clone(), Appliance::new(&clock, cores, device, options), options, clients)
+}
+
+fn surround(
+    clock: Clock,
+    (mid, north, south): (Appliance, pmd::sim::SimLane, pmd::sim::SimLane),
+    options: &GatewayOptions,
+    clients: Clients,
+) -> Sim {
+    let hosts = TcpSettings { max_connections: 65_536, max_time_wait: 65_536, ..options.tcp.clone() };
+    let backends = ["10.9.2.2/24", "10.9.2.3/24", "10.9.2.4/24"];
+    let north = Host::new(north, &["10.9.1.2/24"], &hosts, options.seed ^ 1, clients);
+    let mut south = Host::new(south, &backends, &hosts, options.seed ^ 2, Server::default());
+    south.listening = vec![8080];
+    World { clock, mid, north, south }
+}
+
+fn options(seed: u64) -> GatewayOptions {
+    GatewayOptions {
+        seed,
+        endpoints: ["10.9.2.2:8080", "10.9.2.3:8080", "10.9.2.4:8080"].map(|e| e.parse().unwrap()).into(),
+        ..GatewayOptions::default()
+    }
+}
+
+impl Sim {
+    #[track_caller]
+    fn finish(&mut self, limit: Duration) {
+        let done = self.run_until(limit, |sim| sim.north.app.is_done());
+        assert!(done, "not done after {limit:?}: {:?}", self.north.app.unfinished());
+        for outcome in &self.north.app.done {
+            assert!(outcome.good, "{outcome:?}");
+        }
+    }
+
+    /// After all timeouts, nothing is left anywhere.
+    #[track_caller]
+    fn assert_empty(&mut self) {
+        self.run(secs(130));
+        self.mid.assert_empty();
+        self.north.assert_empty();
+        self.south.assert_empty();
+    }
+}
+
+/// Some mixed traffic; the world afterwards.
+fn traffic(cores: u16, device: Device, seed: u64) -> Sim {
+    let mut random = Random::new(seed);
+    let plans: Vec<_> = (0..64).map(|_| plan(&mut random)).collect();
+    let mut sim = sim(cores, device, &options(seed), Clients::new(plans, 24));
+    sim.finish(secs(60));
+    sim.assert_empty();
+    sim
+}
+
+const DEVICES: [Device; 4] = [Device::Rss, Device::FalseRss, Device::Queues, Device::Single];
+
+#[test]
+fn every_flow_is_at_one_core_and_in_order() {
+    for device in DEVICES {
+        for cores in [1, 2, 4, 8] {
+            for_seeds(0..4, |seed| traffic(cores, device, seed).mid.assert_in_order());
+        }
+    }
+}
+
+#[test]
+fn all_cores_get_clients() {
+    for device in DEVICES {
+        let sim = traffic(4, device, 9);
+        for counters in &sim.mid.counters {
+            assert!(counters.connections_opened.read() > 3, "{device:?}");
+            assert!(counters.upstream_opened.read() > 0, "{device:?}");
+        }
+    }
+}
+
+#[test]
+fn with_a_known_hash_nothing_is_handed_over() {
+    for cores in [2, 4, 8] {
+        let mut sim = traffic(cores, Device::Rss, 3);
+        assert_eq!(sim.mid.ways(0), vec![Way::Rss; usize::from(cores)]);
+        let steering = sim.mid.steering();
+        assert_eq!((steering.handed_out, steering.strays), (0, 0));
+        assert!(steering.copies > 0, "ARP replies go to all");
+    }
+}
+
+#[test]
+fn a_hash_that_the_device_does_not_keep_to_is_found_out() {
+    let mut sim = traffic(4, Device::FalseRss, 3);
+    assert_eq!(sim.mid.ways(0), [Way::Queues; 4]);
+    assert_eq!(sim.mid.ways(1), [Way::Queues; 4]);
+    assert!(sim.mid.steering().handed_out > 0);
+}
+
+#[test]
+fn one_queue_serves_any_number_of_cores() {
+    let mut sim = traffic(8, Device::Single, 4);
+    assert_eq!(sim.mid.ways(0), [Way::Hash; 8]);
+    let sent: Vec<u64> =
+        sim.mid.cores.iter_mut().map(|core| pmd::Lane::counters(core.ports_mut()[0].lane()).tx_packets).collect();
+    assert!(sent[0] > 0 && sent[1..].iter().all(|&sent| sent == 0), "all leave by the one queue: {sent:?}");
+}
+
+/// A device that moves everything to the next queue when it is told to.
+fn moving(cores: u16, shift: &Rc<Cell<usize>>) -> impl FnMut() -> (PortPlan, Spread) {
+    move || {
+        let shift = Rc::clone(shift);
+        let spread: Spread = Box::new(move |frame| usize::from(*frame.get(35).unwrap_or(&0)) + shift.get());
+        (PortPlan { queues: cores, rss: None }, spread)
+    }
+}
+
+#[test]
+fn a_flow_that_moves_to_another_queue_finds_its_core() {
+    for cores in [2, 4, 8] {
+        let shift = Rc::new(Cell::new(0));
+        let (clock, options, ledger) = (Clock::new(), options(6), Shared::<Ledger>::default());
+        let made = Appliance::with_spread(&clock, cores, &options, &ledger, moving(cores, &shift));
+        let plans = (0..16).map(|i| Plan::new((0..20).map(move |j| Request::get("get", 30_000, i * 100 + j))));
+        let mut sim = surround(clock, made, &options, Clients::new(plans, 16));
+        for step in 0..40 {
+            shift.set(step * 3);
+            sim.run(ms(1));
+        }
+        sim.finish(secs(60));
+        let steering = sim.mid.steering();
+        assert!(steering.strays > 0);
+        assert_eq!(sim.mid.sum(|c| &c.resets_sent), 0, "nobody was taken for a stranger");
+        sim.assert_empty();
+    }
+}
+
+#[test]
+fn a_stranger_is_looked_for_by_all_and_reset_by_the_last() {
+    let shift = Rc::new(Cell::new(0));
+    let (clock, options, ledger) = (Clock::new(), options(6), Shared::<Ledger>::default());
+    let made = Appliance::with_spread(&clock, 4, &options, &ledger, moving(4, &shift));
+    let mut sim = surround(clock, made, &options, Clients::new([Plan::new([Request::any("/get/1/1")])], 1));
+    sim.finish(secs(5));
+    let mut frame = vec![0u8; 54];
+    frame[..6].copy_from_slice(&crate::support::gateway::NORTH_MAC);
+    frame[6..12].copy_from_slice(&crate::support::gateway::CLIENT_MAC);
+    frame[12..24].copy_from_slice(&[8, 0, 0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6]);
+    frame[26..34].copy_from_slice(&[10, 9, 1, 2, 10, 9, 1, 1]);
+    frame[34..38].copy_from_slice(&[200, 0, 0, 80]);
+    frame[46..48].copy_from_slice(&[0x50, 0x10]);
+    assert!(pmd::checksum::finish_tcp(&mut frame, 14, 20));
+    assert!(pmd::sim::send(sim.north.port[0].lane_mut(), &frame));
+    sim.run(ms(20));
+    assert_eq!(sim.mid.drops(Verdict::TcpNoConnection), 1);
+    assert_eq!(sim.mid.sum(|c| &c.resets_sent), 1);
+    assert_eq!(sim.mid.steering().strays, 3);
+    sim.assert_empty();
+}
+
+#[test]
+fn cores_leave_together() {
+    use tables::lifecycle::Stage;
+    let plans = [Plan::new((0..3).map(|i| Request::get("get", 2_000_000, i)))];
+    let path = PathOptions { delay: ms(5), ..PathOptions::default() };
+    let mut sim = sim(4, Device::Single, &GatewayOptions { path, ..options(2) }, Clients::new(plans, 1));
+    sim.run(ms(100));
+    sim.mid.lifecycles.iter().for_each(|lifecycle| lifecycle.advance(Stage::Draining));
+    sim.run(ms(20));
+    let stages = |sim: &Sim| sim.mid.lifecycles.iter().map(|l| l.stage()).collect::<Vec<_>>();
+    assert_eq!(stages(&sim), [Stage::Draining; 4], "one is still served, by the queue of another");
+    assert!(sim.run_until(secs(60), |sim| stages(sim) == [Stage::Stopped; 4]));
+    assert_eq!(sim.north.app.done[0].responses.len(), 1);
+}
