@@ -74,7 +74,7 @@ apiVersion: millrace.dev/v1alpha1
 kind: Appliance
 metadata: { name: Edge }
 spec:
-  cores: [1, 2]
+  cores: [2, 2]
   memory: { hugepages: of }
   ports:
     - name: north
@@ -247,8 +247,8 @@ fn the_appliance() {
         (r#"cores: [1] "#, r#"cores: [-1] "#, r#"6:11 spec.cores[0]: -1 is out of range (it can be 0 to 65535)"#),
         (
             r#"cores: [1] "#,
-            r#"cores: [1, 2] "#,
-            r#"6:14 spec.cores[1]: not supported yet: more than one core (cores: [1]; more than one core comes with a later release)"#,
+            r#"cores: [1, 2, 1] "#,
+            r#"6:17 spec.cores[2]: CPU 1 has a core already (each core polls on a CPU of its own)"#,
         ),
         (r#"cores: [1] "#, r#"cores: [one] "#, r#"6:11 spec.cores[0]: must be an integer, is the string "one""#),
         (r#"cores: [1] "#, r#""#, r#"7:3 spec.cores: is missing"#),
@@ -344,7 +344,7 @@ fn the_appliance() {
       queues: 2
       mtu: 100
       vlan: 7"#,
-            r#"15:15 spec.ports[1].queues: not supported yet: more than one queue (queues: 1; more come with more than one core, in a later release)
+            r#"15:15 spec.ports[1].queues: 2 queues for 1 core (1 at most: a core polls one queue of a port)
 16:12 spec.ports[1].mtu: 100 is out of range (it can be 576 to 9216)
 17:13 spec.ports[1].vlan: not supported yet: vlan (leave it out; a later release takes it)"#,
         ),

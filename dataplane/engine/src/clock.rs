@@ -36,7 +36,7 @@ impl Sub for Instant {
     }
 }
 
-/// The only place that reads time.
+/// The only place that reads time, and that lets it pass. Clones show the same time.
 #[derive(Debug, Clone)]
 pub struct Clock(std::time::Instant);
 
@@ -52,5 +52,10 @@ impl Clock {
     #[must_use]
     pub fn now(&self) -> Instant {
         Instant(u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    /// Lets `duration` pass, asleep.
+    pub(crate) fn nap(&self, duration: Duration) {
+        std::thread::sleep(duration);
     }
 }

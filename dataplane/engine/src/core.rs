@@ -13,6 +13,7 @@ use tables::publish::Subscriber;
 use tables::{CoreCounters, CoreSettings, Snapshot, Verdict};
 
 use crate::clock::{Clock, Instant};
+use crate::idle::{Idle, Rest};
 use crate::port::{Ingress, Port};
 use crate::proxy::{Context, Proxy};
 use crate::random::Random;
@@ -119,9 +120,12 @@ impl<L: Lane> Core<L> {
     }
 
     /// Turns until the core is told to stop and has nothing left.
-    pub fn run(&mut self, clock: &Clock) {
+    pub fn run(&mut self, clock: &Clock, idle: Idle) {
+        let mut rest = Rest::new(idle);
         while self.lifecycle.stage() < Stage::Stopped {
-            self.turn(clock.now());
+            let now = clock.now();
+            let busy = self.turn(now);
+            rest.after(now, busy, clock, || self.next_due());
         }
         // What others handed to us before they agreed to leave still goes out.
         for _ in 0..LAST_TURNS {

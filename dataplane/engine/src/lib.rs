@@ -6,6 +6,7 @@ pub mod balance;
 pub mod clock;
 pub mod core;
 pub mod flow;
+pub mod idle;
 pub mod port;
 pub mod proxy;
 pub mod random;

@@ -1,5 +1,6 @@
 //! The thread of one polling core: pinned, known to DPDK, and started again where the core panics.
 
+use core::num::NonZeroU64;
 use core::panic::AssertUnwindSafe;
 use core::time::Duration;
 use std::io;
@@ -11,9 +12,11 @@ use control::CoreSeat;
 use control::runtime::Usher;
 use engine::clock::Clock;
 use engine::core::{Core, CoreInput};
+use engine::idle::Idle;
+use engine::steer::{Departure, Place, Steered};
 use pmd::{DpdkLane, Eal, Lane};
 use rustix::rand::{GetRandomFlags, getrandom};
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity, set_current_timer_slack};
 use tables::CoreSettings;
 use tables::lifecycle::{Lifecycle, Stage};
 
@@ -31,7 +34,13 @@ pub(crate) struct Polling {
     /// DPDK.
     pub(crate) eal: Eal,
     /// Its lane of each port.
-    pub(crate) lanes: Vec<DpdkLane>,
+    pub(crate) lanes: Vec<Steered<DpdkLane>>,
+    /// Its place among the cores.
+    pub(crate) place: Place,
+    /// The time that all cores live by.
+    pub(crate) clock: Clock,
+    /// What it does while there is nothing to do.
+    pub(crate) idle: Idle,
     /// What does not change.
     pub(crate) settings: CoreSettings,
     /// Its first seat.
@@ -50,7 +59,7 @@ pub(crate) type Ended = Result<(), String>;
 pub(crate) fn start(polling: Polling) -> io::Result<JoinHandle<Ended>> {
     std::thread::Builder::new().name(format!("core-{}", polling.seat.index)).spawn(move || {
         // However it ends: nobody has to wait for this core any more.
-        let _stopped = StoppedOnDrop(Arc::clone(&polling.seat.lifecycle));
+        let _stopped = StoppedOnDrop(Arc::clone(&polling.seat.lifecycle), polling.place.departure.clone());
         poll(polling)
     })
 }
@@ -66,26 +75,39 @@ pub(crate) fn leave_cpus(cpus: &[u16]) -> bool {
     set.count() > 0 && sched_setaffinity(None, &set).is_ok()
 }
 
-struct StoppedOnDrop(Arc<Lifecycle>);
+struct StoppedOnDrop(Arc<Lifecycle>, Departure);
 
 impl Drop for StoppedOnDrop {
     fn drop(&mut self) {
         self.0.advance(Stage::Stopped);
+        self.1.agreed(true);
     }
 }
 
 fn poll(polling: Polling) -> Ended {
-    let Polling { cpu, eal, lanes, settings, seat, usher } = polling;
+    let Polling { cpu, eal, lanes, place, clock, idle, settings, seat, usher } = polling;
     let mut set = CpuSet::new();
     set.set(usize::from(cpu));
     sched_setaffinity(None, &set).map_err(|error| format!("cannot be pinned to CPU {cpu}: {error}"))?;
     let _registered = eal.register_thread().map_err(|error| error.to_string())?;
-    turn(lanes, &settings, seat, &usher)
+    if idle == Idle::Adaptive {
+        // By default the kernel may end a nap 50 µs late, for the sake of fewer wake-ups.
+        set_current_timer_slack(NonZeroU64::new(1)).map_err(|error| format!("cannot set its timer slack: {error}"))?;
+    }
+    turn(lanes, &settings, Surroundings { seat, place, clock, idle }, &usher)
+}
+
+/// What a core is surrounded by, beside its lanes.
+struct Surroundings {
+    seat: CoreSeat,
+    place: Place,
+    clock: Clock,
+    idle: Idle,
 }
 
 /// Turns a core until it stops; a new one on the same lanes where it panics.
-fn turn<L: Lane>(mut lanes: Vec<L>, settings: &CoreSettings, mut seat: CoreSeat, usher: &Usher) -> Ended {
-    let clock = Clock::start();
+fn turn<L: Lane>(mut lanes: Vec<L>, settings: &CoreSettings, surroundings: Surroundings, usher: &Usher) -> Ended {
+    let Surroundings { mut seat, place, clock, idle } = surroundings;
     let index = seat.index;
     let mut restarts: Vec<Instant> = Vec::new();
     loop {
@@ -97,9 +119,10 @@ fn turn<L: Lane>(mut lanes: Vec<L>, settings: &CoreSettings, mut seat: CoreSeat,
             counters: seat.counters,
             lifecycle: seat.lifecycle,
             access: seat.access,
+            place: place.clone(),
             seed: seed()?,
         });
-        if std::panic::catch_unwind(AssertUnwindSafe(|| core.run(&clock))).is_ok() {
+        if std::panic::catch_unwind(AssertUnwindSafe(|| core.run(&clock, idle))).is_ok() {
             return Ok(());
         }
         // The panic hook has said where. The connections are lost; the lanes are not, because only a core's own state can
@@ -119,8 +142,14 @@ fn turn<L: Lane>(mut lanes: Vec<L>, settings: &CoreSettings, mut seat: CoreSeat,
 /// Secrets come from the operating system; each start of a core has its own.
 fn seed() -> Result<u64, String> {
     let mut bytes = [0; 8];
-    match getrandom(&mut bytes, GetRandomFlags::empty()) {
-        Ok(8) => Ok(u64::from_ne_bytes(bytes)),
+    fill_random(&mut bytes)?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+/// Fills a few bytes with the operating system's randomness.
+pub(crate) fn fill_random(bytes: &mut [u8]) -> Result<(), String> {
+    match getrandom(&mut *bytes, GetRandomFlags::empty()) {
+        Ok(got) if got == bytes.len() => Ok(()),
         Ok(_) => Err("the operating system gave too little randomness".to_owned()),
         Err(error) => Err(format!("the operating system gave no randomness: {error}")),
     }
@@ -233,8 +262,10 @@ spec:
                 control.stop();
             });
             let seat = seats.pop().unwrap();
-            let _stopped = StoppedOnDrop(Arc::clone(&seat.lifecycle));
-            turn(vec![lane], &core_settings(&configuration), seat, &control.usher())
+            let place = Place::alone();
+            let _stopped = StoppedOnDrop(Arc::clone(&seat.lifecycle), place.departure.clone());
+            let surroundings = Surroundings { seat, place, clock: Clock::start(), idle: Idle::Polling };
+            turn(vec![lane], &core_settings(&configuration), surroundings, &control.usher())
         });
         (ended, calls.get())
     }

@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 
 use control::runtime::{Drained, Facts};
 use control::{Compiled, Compiler, Control, Launch, PortInfo, admin, core_settings};
+use engine::clock::Clock;
+use engine::idle::Idle;
+use engine::steer::{LONGEST_KEY, Place, PortPlan, Rss, Steered, places};
 use pmd::{DpdkLane, Eal, EalError, EalOptions, MemoryMode, Offloads, Port, PortOptions};
 use schema::{ApplianceSpec, Configuration};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -36,8 +39,9 @@ pub(crate) fn run(files: &Files, log: LogLevel) -> Result<(), Failure> {
 
     let eal = start_dpdk(&configuration)?;
     let (ports, lanes) = start_ports(&configuration, &eal)?;
+    let cores = steer(lanes, &ports)?;
     if !polling::leave_cpus(&cpus) {
-        tracing::warn!("the polling core shares its CPU with everything else of this process: there is no other");
+        tracing::warn!("the polling cores share their CPUs with everything else of this process: there are no others");
     }
     announce(&configuration, &compiled, &eal, &ports);
     let facts = facts(&configuration, &eal, ports, cpus.clone());
@@ -49,9 +53,15 @@ pub(crate) fn run(files: &Files, log: LogLevel) -> Result<(), Failure> {
 
     let settings = core_settings(&configuration);
     let mut threads = Vec::new();
-    for ((seat, lanes), cpu) in seats.into_iter().zip(lanes).zip(cpus) {
-        let (eal, settings, usher) = (eal.clone(), settings.clone(), control.usher());
-        let polling = Polling { cpu, eal, lanes, settings, seat, usher };
+    // One for all cores: what they share, they date alike.
+    let clock = Clock::start();
+    let idle = match spec.idle {
+        schema::Idle::Polling => Idle::Polling,
+        schema::Idle::Adaptive => Idle::Adaptive,
+    };
+    for ((seat, (place, lanes)), cpu) in seats.into_iter().zip(cores).zip(cpus) {
+        let (eal, settings, usher, clock) = (eal.clone(), settings.clone(), control.usher(), clock.clone());
+        let polling = Polling { cpu, eal, lanes, place, clock, idle, settings, seat, usher };
         threads.push(polling::start(polling).map_err(|e| Failure::new(format!("no thread for a core: {e}")))?);
     }
     let ended = serve(&control, &mut signals, &mut threads, started, spec.http.timeouts.drain);
@@ -120,9 +130,16 @@ fn start_ports(configuration: &Configuration, eal: &Eal) -> Result<(Vec<Port>, V
     let spec = &configuration.appliance.spec;
     let mut ports = Vec::new();
     let mut lanes: Vec<Vec<DpdkLane>> = spec.cores.iter().map(|_| Vec::new()).collect();
+    let cores = u16::try_from(lanes.len()).unwrap_or(u16::MAX);
+    // A key that nobody outside knows: else they could choose addresses and ports that all end at one core.
+    let mut rss_key = vec![0; LONGEST_KEY];
+    polling::fill_random(&mut rss_key).map_err(Failure::new)?;
     for configured in &spec.ports {
         let options = PortOptions {
-            queues: configured.queues.get(),
+            queues: configured.queues.as_ref().map_or(cores, |queues| queues.get()),
+            fewer_queues: configured.queues.is_none(),
+            lanes: cores,
+            rss_key: rss_key.clone(),
             mtu: configured.mtu,
             mbufs: mbufs(spec),
             large_mbufs: large_mbufs(spec, eal),
@@ -139,19 +156,37 @@ fn start_ports(configuration: &Configuration, eal: &Eal) -> Result<(Vec<Port>, V
     Ok((ports, lanes))
 }
 
+/// Each core's place among the others, and its lanes with links to theirs.
+fn steer(lanes: Vec<Vec<DpdkLane>>, ports: &[Port]) -> Result<Vec<(Place, Vec<Steered<DpdkLane>>)>, Failure> {
+    let plan = |port: &Port| PortPlan {
+        queues: port.queues(),
+        rss: port.spreading().and_then(|spreading| Rss::new(&spreading.key, &spreading.table)),
+    };
+    let plans: Vec<PortPlan> = ports.iter().map(plan).collect();
+    let mut secret = [0; 16];
+    polling::fill_random(&mut secret).map_err(Failure::new)?;
+    let secret = u128::from_ne_bytes(secret);
+    let cores = u16::try_from(lanes.len()).unwrap_or(u16::MAX);
+    let places = places(cores, &plans, [secret as u64, (secret >> 64) as u64]);
+    let steered = |lanes: Vec<DpdkLane>, links: Vec<_>| {
+        lanes.into_iter().zip(links).map(|(lane, link)| Steered::new(lane, link)).collect()
+    };
+    Ok(lanes.into_iter().zip(places).map(|(lanes, (place, links))| (place, steered(lanes, links))).collect())
+}
+
 /// Mbufs per lane: the usual number, or what three quarters of the memory hold where that is less. The rest is for
 /// rings and DPDK itself.
 fn mbufs(spec: &ApplianceSpec) -> u32 {
     // An mbuf has an ordinary page to itself, see `PortOptions::mbufs`.
     let pages = u64::from(spec.memory.mebibytes) * 256 * 3 / 4;
-    let lanes: u64 = spec.ports.iter().map(|port| u64::from(port.queues.get())).sum();
+    let lanes = (spec.ports.len() * spec.cores.len()) as u64;
     u32::try_from(pages / lanes.max(1)).unwrap_or(u32::MAX).min(PortOptions::default().mbufs)
 }
 
 /// Large mbufs per lane, with which devices cut and join TCP segments: on hugepages only, and only where they leave half of the memory to all else.
 fn large_mbufs(spec: &ApplianceSpec, eal: &Eal) -> u32 {
     let options = PortOptions { large_mbufs: LARGE_MBUFS, ..PortOptions::default() };
-    let lanes: u64 = spec.ports.iter().map(|port| u64::from(port.queues.get())).sum();
+    let lanes = (spec.ports.len() * spec.cores.len()) as u64;
     let fits = lanes * options.large_memory() <= u64::from(spec.memory.mebibytes) << 19;
     if fits && eal.memory_mode() == MemoryMode::Hugepages { LARGE_MBUFS } else { 0 }
 }

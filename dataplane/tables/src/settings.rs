@@ -200,6 +200,8 @@ pub struct HttpSettings {
     pub body_timeout: Duration,
     /// A client connection without a request.
     pub idle_timeout: Duration,
+    /// After which a client's connection ends with its next response, give or take a tenth; `None` for never.
+    pub max_age: Option<Duration>,
     /// To establish a connection to a backend.
     pub connect_timeout: Duration,
     /// From the end of the request to the head of the response.
@@ -235,6 +237,7 @@ impl Default for HttpSettings {
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(60),
+            max_age: None,
             connect_timeout: Duration::from_secs(5),
             response_timeout: Duration::from_secs(60),
             request_timeout: None,

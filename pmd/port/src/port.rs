@@ -525,8 +525,7 @@ impl Opened {
             // SAFETY: the port exists; the entries are as many as the size says, in groups.
             unsafe { sys::rte_eth_dev_rss_reta_query(self.id, entries.as_mut_ptr(), info.reta_size) }
         })?;
-        let table: Vec<u16> =
-            entries.iter().flat_map(|group| group.reta).take(usize::from(info.reta_size)).collect();
+        let table: Vec<u16> = entries.iter().flat_map(|group| group.reta).take(usize::from(info.reta_size)).collect();
         Ok(table.iter().all(|queue| *queue < queues).then_some(Spreading { key, table }))
     }
 

@@ -40,7 +40,7 @@ fn queues_are_lanes_of_their_own() {
         assert!(matches!(port.take_lane(0), Err(PortError::NoLane { queue: 0, .. })));
         assert!(matches!(port.take_lane(4), Err(PortError::NoLane { queue: 4, .. })));
         let lanes = port.lanes().unwrap();
-        assert_eq!(lanes.iter().map(pmd::DpdkLane::queue).collect::<Vec<_>>(), [1, 2, 3]);
+        assert_eq!(lanes.iter().map(pmd::DpdkLane::queue).collect::<Vec<_>>(), [Some(1), Some(2), Some(3)]);
         assert_eq!((port.driver(), port.queues(), port.capabilities().queues), ("net_ring", 4, 16));
 
         thread::scope(|scope| {

@@ -89,11 +89,12 @@ pub(super) fn http_settings(appliance: &Appliance) -> HttpSettings {
         head_timeout: timeouts.head,
         body_timeout: timeouts.body,
         idle_timeout: timeouts.idle,
+        max_age: timeouts.max_age.limit(),
         connect_timeout: timeouts.connect,
         response_timeout: timeouts.response,
         request_timeout: timeouts.request.limit(),
-        max_per_endpoint: spec.upstream.max_per_endpoint,
-        idle_per_endpoint: spec.upstream.idle_per_endpoint,
+        max_per_endpoint: share(spec.upstream.max_per_endpoint, spec.cores.len()),
+        idle_per_endpoint: share(spec.upstream.idle_per_endpoint, spec.cores.len()),
         upstream_idle_timeout: spec.upstream.idle_timeout,
         access: match spec.access_log.requests {
             AccessLogRequests::All => AccessLevel::All,
@@ -102,6 +103,12 @@ pub(super) fn http_settings(appliance: &Appliance) -> HttpSettings {
         },
         ..HttpSettings::default()
     }
+}
+
+/// A core's part of what all of them may have: together no more than that, but each at least one.
+fn share(whole: u32, cores: usize) -> u32 {
+    let cores = u32::try_from(cores.max(1)).unwrap_or(u32::MAX);
+    (whole / cores).max(whole.min(1))
 }
 
 /// A route's own request timeout, where it has one. A core takes the appliance's where a rule has none, so a route that wants

@@ -11,14 +11,20 @@ use crate::located::Located;
 use crate::quantity::ByteSize;
 use crate::resources::{
     AccessLog, AccessLogRequests, Admin, ApplianceSpec, Cpu, ForwardedFor, Http, HttpLimits, HttpTimeouts, Hugepages,
-    Ip, Memory, Port, SourceLimit, SynCookies, Tcp, Upstream,
+    Idle, Ip, Memory, Port, SourceLimit, SynCookies, Tcp, Upstream,
 };
+
+/// Cores at most: a ring leads from each to each other one.
+const MAX_CORES: usize = 64;
 
 pub(super) fn spec(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<ApplianceSpec> {
     let mut object = Object::open(decoder, at)?;
     let default_admin = Located::new(Admin::default(), decoder.location(at));
     let spec = ApplianceSpec {
         cores: object.required_list(decoder, "cores", |d, at| integer(0..=u16::MAX)(d, at).map(Cpu)),
+        idle: object.or(decoder, "idle", Idle::default(), |d, at| {
+            choice(d, at, &[("polling", Idle::Polling), ("adaptive", Idle::Adaptive)])
+        }),
         memory: object.or(decoder, "memory", Memory::default(), memory),
         ports: object.required_list(decoder, "ports", port),
         admin: object.or(decoder, "admin", default_admin, |d, at| d.located(at, admin)),
@@ -29,11 +35,30 @@ pub(super) fn spec(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<ApplianceSpe
         upstream: object.or(decoder, "upstream", Upstream::default(), upstream),
     };
     object.close(decoder);
-    if let [first, second, ..] = spec.cores.as_slice() {
-        let hint = format!("cores: [{}]; more than one core comes with a later release", first.0);
-        decoder.found.hinted(&second.at, "not supported yet: more than one core", hint);
-    }
+    cores(decoder, &spec);
     Some(spec)
+}
+
+/// What the cores allow.
+fn cores(decoder: &mut Decoder<'_>, spec: &ApplianceSpec) {
+    let count = spec.cores.len();
+    if let Some(first_too_many) = spec.cores.get(MAX_CORES) {
+        let problem = format!("{count} cores are too many");
+        decoder.found.hinted(&first_too_many.at, problem, format!("{MAX_CORES} at most"));
+    }
+    for (position, core) in spec.cores.iter().enumerate() {
+        if spec.cores.iter().take(position).any(|other| other.value == core.value) {
+            let problem = format!("CPU {} has a core already", core.value.0);
+            decoder.found.hinted(&core.at, problem, "each core polls on a CPU of its own");
+        }
+    }
+    let cores = u16::try_from(count.max(1)).unwrap_or(u16::MAX);
+    for queues in spec.ports.iter().filter_map(|port| port.queues.as_ref()) {
+        if count > 0 && queues.get() > cores {
+            let problem = format!("{} queues for {cores} core{}", queues.value, if cores == 1 { "" } else { "s" });
+            decoder.found.hinted(&queues.at, problem, format!("{cores} at most: a core polls one queue of a port"));
+        }
+    }
 }
 
 fn memory(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<Memory> {
@@ -66,20 +91,12 @@ fn port(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<Port> {
         Some(gateway)
     });
     let mtu = object.optional(decoder, "mtu", integer(576..=9_216));
-    let queues = object.or(decoder, "queues", 1, |decoder, at| {
-        let queues = integer(1..=u16::MAX)(decoder, at)?;
-        if queues > 1 {
-            decoder.error(
-                at,
-                "not supported yet: more than one queue",
-                "queues: 1; more come with more than one core, in a later release",
-            );
-        }
-        Some(queues)
+    let queues = object.optional(decoder, "queues", |d, at| {
+        d.located(at, |d, at| integer(1..=u16::MAX)(d, at).and_then(NonZeroU16::new))
     });
     object.later(decoder, "vlan");
     object.close(decoder);
-    Some(Port { name: name?, device: device?, addresses, gateway, mtu, queues: NonZeroU16::new(queues)? })
+    Some(Port { name: name?, device: device?, addresses, gateway, mtu, queues })
 }
 
 fn device(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<Arc<str>> {
@@ -153,6 +170,7 @@ fn http_timeouts(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<HttpTimeouts> 
         head: object.or(decoder, "head", default.head, duration),
         body: object.or(decoder, "body", default.body, duration),
         idle: object.or(decoder, "idle", default.idle, duration),
+        max_age: object.or(decoder, "maxAge", default.max_age, timeout),
         connect: object.or(decoder, "connect", default.connect, duration),
         response: object.or(decoder, "response", default.response, duration),
         request: object.or(decoder, "request", default.request, timeout),

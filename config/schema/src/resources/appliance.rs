@@ -29,8 +29,10 @@ pub struct Appliance {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ApplianceSpec {
-    /// CPUs that get a polling thread each. For now exactly one.
+    /// CPUs that get a polling thread each; 1..=64, no CPU twice.
     pub cores: Vec<Located<Cpu>>,
+    /// What a core does while there is nothing to do; default `polling`.
+    pub idle: Idle,
     /// Memory of the packet engine.
     pub memory: Memory,
     /// The network ports; at least one. Names, devices and addresses are unique, subnets do not overlap.
@@ -53,6 +55,17 @@ pub struct ApplianceSpec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Cpu(pub u16);
+
+/// `Appliance.spec.idle`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Idle {
+    /// It looks again at once: the least latency, and all of the CPU.
+    #[default]
+    Polling,
+    /// It sleeps, and looks again within 50 µs.
+    Adaptive,
+}
 
 /// `Appliance.spec.memory`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -97,8 +110,9 @@ pub struct Port {
     /// Largest IP packet in bytes, 576..=9,216; `None` takes the device's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u16>,
-    /// Receive (and transmit) queues. For now 1, which is also the default.
-    pub queues: NonZeroU16,
+    /// Receive (and transmit) queues; not more than `cores`. `None` takes one a core, or as many as the device has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queues: Option<Located<NonZeroU16>>,
 }
 
 /// `Appliance.spec.admin`.
@@ -182,6 +196,9 @@ pub struct HttpTimeouts {
     /// For a client's connection between requests; default 60 s.
     #[serde(serialize_with = "serialize_duration")]
     pub idle: Duration,
+    /// For a client's connection as a whole: the first response after it, give or take a tenth, says `Connection: close`. So that
+    /// connections that live long come to lie evenly on the cores; default never.
+    pub max_age: Timeout,
     /// For a connection to a backend to be established, then 504; default 5 s.
     #[serde(serialize_with = "serialize_duration")]
     pub connect: Duration,
@@ -201,6 +218,7 @@ impl Default for HttpTimeouts {
             head: Duration::from_secs(10),
             body: Duration::from_secs(30),
             idle: Duration::from_secs(60),
+            max_age: Timeout::Never,
             connect: Duration::from_secs(5),
             response: Duration::from_secs(60),
             request: Timeout::Never,
@@ -348,12 +366,12 @@ impl Default for Ip {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Upstream {
-    /// Idle connections kept to one endpoint; 0..=65,535, default 256.
+    /// Idle connections kept to one endpoint, by all cores together; 0..=65,535, default 256.
     pub idle_per_endpoint: u32,
     /// How long an idle connection is kept; default 55 s, below the 60 s of most servers.
     #[serde(serialize_with = "serialize_duration")]
     pub idle_timeout: Duration,
-    /// Connections to one endpoint, above which 503; 1..=60,000 (there are only so many source ports),
+    /// Connections to one endpoint, of all cores together, above which 503; 1..=60,000 (there are only so many source ports),
     /// default 16,384.
     pub max_per_endpoint: u32,
 }

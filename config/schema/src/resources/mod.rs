@@ -12,7 +12,7 @@ mod route;
 
 pub use appliance::{
     AccessLog, AccessLogRequests, Admin, Appliance, ApplianceSpec, Cpu, ForwardedFor, Http, HttpLimits, HttpTimeouts,
-    Hugepages, Ip, Memory, Port, SourceLimit, SynCookies, Tcp, Upstream,
+    Hugepages, Idle, Ip, Memory, Port, SourceLimit, SynCookies, Tcp, Upstream,
 };
 pub use backend::{Backend, BackendProtocol, BackendSpec, Endpoint};
 pub use gateway::{Gateway, GatewaySpec, Listener, Protocol, RouteNamespaces};

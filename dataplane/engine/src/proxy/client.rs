@@ -1,5 +1,6 @@
 //! One client connection, and the request that it is at.
 
+use core::time::Duration;
 use std::net::SocketAddr;
 
 use arrayvec::ArrayVec;
@@ -27,6 +28,8 @@ pub(super) struct Client {
     pub(super) checked: usize,
     /// When the first byte of the request came; [`Instant::NEVER`] before.
     pub(super) started: Instant,
+    /// When the connection was accepted.
+    opened: Instant,
     /// When the connection became idle.
     pub(super) idle_since: Instant,
     /// What the timer is armed for.
@@ -130,6 +133,7 @@ impl Client {
             searched: 0,
             checked: 0,
             started: Instant::NEVER,
+            opened: Instant::default(),
             idle_since: Instant::default(),
             armed: Instant::NEVER,
             exchange: Exchange::new(),
@@ -143,8 +147,17 @@ impl Client {
         self.local = local;
         self.remote = remote;
         self.bind = None;
+        self.opened = now;
         self.armed = Instant::NEVER;
         self.await_request(now);
+    }
+
+    /// Whether the connection has lived for `age`, give or take a tenth: what was opened together does not come back together.
+    pub(super) fn is_old(&self, age: Duration, now: Instant) -> bool {
+        let drawn = (self.opened.0 ^ u64::from(self.remote.port()) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
+        let part = age / 10;
+        now.since(self.opened)
+            >= u64::try_from((age - part + part * 2 * drawn as u32 / 255).as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// The bind that it came in by, looked up once an epoch.

@@ -104,10 +104,11 @@ impl Proxy {
     ) -> Result<(), Refusal> {
         let http = &snapshot.http;
         let bind = client.bind(snapshot);
+        let last = draining || http.max_age.is_some_and(|age| client.is_old(age, now));
         let exchange = &mut client.exchange;
         exchange.method = head.method;
         exchange.version = head.version;
-        exchange.keep_alive = head.keep_alive && !draining;
+        exchange.keep_alive = head.keep_alive && !last;
         exchange.wants_upgrade = head.upgrade.is_some();
         exchange.framing = head.framing;
         exchange.body = BodyDecoder::new(head.framing);

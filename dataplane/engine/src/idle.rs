@@ -1,0 +1,83 @@
+//! What a core does while there is nothing to do.
+//!
+//! Polling never sleeps. Adaptive looks for a while and then sleeps in short naps, so that an idle appliance leaves its CPU to others and
+//! to power saving. A nap ends when something is due, and after 30 µs in any case: whatever arrives meanwhile, from a device or from
+//! another core, waits no longer than the nap and what the kernel takes to end it.
+
+use core::time::Duration;
+
+use crate::clock::{Clock, Instant};
+
+/// Whether an idle core sleeps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Idle {
+    /// Never.
+    #[default]
+    Polling,
+    /// In short naps.
+    Adaptive,
+}
+
+/// Without anything to do for so long, a core naps: longer than the answer of a neighbor on the same switch takes, so that a busy core
+/// never does.
+const LOOKING: Duration = Duration::from_micros(50);
+
+/// The longest nap. With what a kernel takes to wake a thread, it stays below 50 µs.
+const NAP: Duration = Duration::from_micros(30);
+
+/// Naps shorter than this are not worth the system call.
+const SHORTEST: Duration = Duration::from_micros(5);
+
+/// Decides about naps.
+#[derive(Debug)]
+pub(crate) struct Rest {
+    idle: Idle,
+    /// When there was last something to do.
+    busy: Instant,
+}
+
+impl Rest {
+    pub(crate) fn new(idle: Idle) -> Self {
+        Self { idle, busy: Instant::default() }
+    }
+
+    /// To be called after each turn: `due` says when something is due, where nothing arrives before.
+    #[inline]
+    pub(crate) fn after(&mut self, turn: Instant, busy: bool, clock: &Clock, due: impl FnOnce() -> Option<Instant>) {
+        if self.idle == Idle::Polling {
+            return;
+        }
+        if busy {
+            self.busy = turn;
+        } else if let Some(nap) = self.nap(turn, due) {
+            clock.nap(nap);
+        }
+    }
+
+    /// How long to sleep, if at all.
+    fn nap(&self, now: Instant, due: impl FnOnce() -> Option<Instant>) -> Option<Duration> {
+        if now - self.busy < LOOKING {
+            return None;
+        }
+        let nap = due().map_or(NAP, |due| (due - now).min(NAP));
+        (nap >= SHORTEST).then_some(nap)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_core_naps_once_it_was_idle_and_wakes_for_what_is_due() {
+        let mut rest = Rest::new(Idle::Adaptive);
+        let at = |us: u64| Instant(us * 1000);
+        rest.after(at(100), true, &Clock::start(), || None);
+        assert_eq!(rest.nap(at(149), || None), None);
+        assert_eq!(rest.nap(at(150), || None), Some(NAP));
+        assert_eq!(rest.nap(at(150), || Some(at(160))), Some(Duration::from_micros(10)));
+        assert_eq!(rest.nap(at(150), || Some(at(151))), None);
+        assert_eq!(rest.nap(at(150), || Some(at(100))), None);
+        assert_eq!(rest.nap(at(150), || Some(Instant::NEVER)), Some(NAP));
+    }
+}
