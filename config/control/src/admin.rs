@@ -17,6 +17,7 @@ use axum::routing::{get, post};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
+use serde::Serialize;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::metrics;
@@ -108,7 +109,8 @@ fn router(supervisor: Arc<Supervisor>) -> Router {
         .route("/livez", get(async |State(s): State<Arc<Supervisor>>| verdict(&s.dead())))
         .route("/readyz", get(async |State(s): State<Arc<Supervisor>>| verdict(&s.unready())))
         .route("/metrics", get(prometheus))
-        .route("/status", get(status))
+        .route("/status", get(async |State(s): State<Arc<Supervisor>>| json(&s.status())))
+        .route("/cores", get(async |State(s): State<Arc<Supervisor>>| json(&s.core_details())))
         .route("/drain", post(drain))
         .with_state(supervisor)
 }
@@ -126,8 +128,8 @@ async fn prometheus(State(supervisor): State<Arc<Supervisor>>) -> impl IntoRespo
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], supervisor.metrics())
 }
 
-async fn status(State(supervisor): State<Arc<Supervisor>>) -> Response {
-    match serde_json::to_string(&supervisor.status()) {
+fn json(value: &impl Serialize) -> Response {
+    match serde_json::to_string(value) {
         Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }

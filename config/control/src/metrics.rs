@@ -7,7 +7,7 @@ use core::fmt::{self, Display, Write};
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use tables::counters::{LATENCY_BOUNDS_US, PortCounters, ScalarKind, SeriesCore, status_label};
+use tables::counters::{LATENCY_BOUNDS_US, PortCounters, ScalarKind, SeriesCore, WAYS, status_label};
 use tables::{CoreCounters, Counter, Series, SeriesId, Verdict};
 
 /// What [`render`] is made from.
@@ -94,6 +94,24 @@ const PORT_FAMILIES: &[PortFamily] = &[
     }),
     ("millrace_port_pool_empty_total", "counter", "Frames not sent because the pool was empty.", |p| &p.pool_empty),
     ("millrace_port_mbufs_in_use", "gauge", "Mbufs held by the core or by the device's rings.", |p| &p.frames_in_use),
+    ("millrace_port_handed_in_packets_total", "counter", "Received frames that other cores handed to this one.", |p| {
+        &p.handed_in
+    }),
+    ("millrace_port_handed_out_packets_total", "counter", "Received frames that this core handed to others.", |p| {
+        &p.handed_out
+    }),
+    (
+        "millrace_port_stray_packets_total",
+        "counter",
+        "Received frames handed to the next core, because this one did not know their connection.",
+        |p| &p.strays,
+    ),
+    (
+        "millrace_port_copied_packets_total",
+        "counter",
+        "Frames made because several cores want to see the same one.",
+        |p| &p.copies,
+    ),
     ("millrace_port_link_up", "gauge", "1 while the link is up.", |p| &p.link_up),
     ("millrace_port_addresses_tentative", "gauge", "IPv6 addresses being checked for duplicates.", |p| {
         &p.addresses_tentative
@@ -104,6 +122,14 @@ const PORT_FAMILIES: &[PortFamily] = &[
 ];
 
 fn ports(text: &mut Exposition, sources: &Sources<'_>) {
+    const STEERING: &str = "millrace_port_steering";
+    text.family(STEERING, "gauge", "1 for the way in which received frames find their core.");
+    for (index, core) in sources.cores.iter().enumerate() {
+        for (port, counters) in sources.ports.iter().zip(&core.ports) {
+            let way = usize::try_from(counters.way.read()).ok().and_then(|way| WAYS.get(way)).unwrap_or(&"");
+            text.sample(STEERING, &[("core", &index), ("port", port), ("way", way)], 1);
+        }
+    }
     for (name, kind, help, read) in PORT_FAMILIES {
         text.family(name, kind, help);
         for (index, core) in sources.cores.iter().enumerate() {

@@ -132,6 +132,54 @@ pub struct CoreStatus {
     pub requests: u64,
 }
 
+/// All polling cores, with how packets find them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Cores {
+    /// In the order of the appliance's list.
+    pub cores: Vec<CoreDetail>,
+}
+
+/// One polling core, more closely.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CoreDetail {
+    /// What `status` shows of it.
+    #[serde(flatten)]
+    pub core: CoreStatus,
+    /// Its share of all cores' client connections, 0 to 1; 0 where there are none. Far from even where few clients hold long connections.
+    pub share: f64,
+    /// Connections to backends open now.
+    pub upstream: u64,
+    /// Of those, the ones that wait for a request.
+    pub upstream_idle: u64,
+    /// Received packets dropped because the ring to their core was full.
+    pub ring_full: u64,
+    /// Its end of each port.
+    pub ports: Vec<CorePort>,
+}
+
+/// One core's end of a port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CorePort {
+    /// The appliance's name for the port.
+    pub name: String,
+    /// How received frames find their core: `alone` (there is one), `rss` (by a hash of the device that is known), `queues` (as the device has
+    /// it, and replies of backends by their port) or `hash` (by a hash of ours, since the device has too few queues).
+    pub way: String,
+    /// Frames received from the core's own queue.
+    pub rx_packets: u64,
+    /// Frames sent by the core's own queue.
+    pub tx_packets: u64,
+    /// Received frames that other cores handed to this one.
+    pub handed_in: u64,
+    /// Received frames that this core handed to others.
+    pub handed_out: u64,
+    /// Of those, the ones whose connection no core was known to have.
+    pub strays: u64,
+}
+
 /// One port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

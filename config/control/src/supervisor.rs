@@ -10,16 +10,18 @@ use std::time::Instant;
 
 use crossbeam_queue::ArrayQueue;
 use tables::access::AccessQueue;
-use tables::counters::PortCounters;
+use tables::counters::{PortCounters, WAYS};
 use tables::lifecycle::{Lifecycle, Stage};
 use tables::publish::{Publisher, Subscriber, slot};
-use tables::{CoreCounters, Snapshot};
+use tables::{CoreCounters, Snapshot, Verdict};
 
 use crate::access_log::AccessLog;
 use crate::compile::Compiled;
 use crate::metrics;
 use crate::runtime::PortInfo;
-use crate::status::{Condition, ConditionKind, ConditionStatus, CoreStatus, PortStatus, Status};
+use crate::status::{
+    Condition, ConditionKind, ConditionStatus, CoreDetail, CorePort, CoreStatus, Cores, PortStatus, Status,
+};
 
 /// A core whose heartbeat stands still for so long is reported as hung. Long enough for a busy virtual machine to lose its CPU
 /// for a while.
@@ -302,6 +304,22 @@ impl Supervisor {
         }
     }
 
+    pub(crate) fn core_details(&self) -> Cores {
+        let all: u64 = self.cores.iter().map(|core| core.counters.connections_open.read()).sum();
+        let details = (0u16..).zip(&self.cores).zip(&self.facts.cpus).map(|((index, watch), &cpu)| {
+            let (counters, core) = (&watch.counters, watch.status(index, cpu));
+            CoreDetail {
+                share: if all == 0 { 0.0 } else { core.connections as f64 / all as f64 },
+                core,
+                upstream: counters.upstream_open.read(),
+                upstream_idle: counters.upstream_idle.read(),
+                ring_full: counters.drops[Verdict::RingFull as usize].read(),
+                ports: self.port_names.iter().zip(&counters.ports).map(|(name, port)| core_port(name, port)).collect(),
+            }
+        });
+        Cores { cores: details.collect() }
+    }
+
     fn port_status(&self, index: usize, port: &PortInfo) -> PortStatus {
         let counters = || self.cores.iter().filter_map(|core| core.counters.ports.get(index));
         PortStatus {
@@ -371,6 +389,19 @@ impl CoreWatch {
             connections: self.counters.connections_open.read(),
             requests: self.counters.requests_active.read(),
         }
+    }
+}
+
+fn core_port(name: &str, port: &PortCounters) -> CorePort {
+    let way = usize::try_from(port.way.read()).ok().and_then(|way| WAYS.get(way));
+    CorePort {
+        name: name.to_owned(),
+        way: way.copied().unwrap_or_default().to_owned(),
+        rx_packets: port.rx_packets.read(),
+        tx_packets: port.tx_packets.read(),
+        handed_in: port.handed_in.read(),
+        handed_out: port.handed_out.read(),
+        strays: port.strays.read(),
     }
 }
 

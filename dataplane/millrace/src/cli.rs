@@ -48,6 +48,18 @@ pub(crate) enum Command {
         #[arg(short, long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
+    /// List what a running Millrace has.
+    Get {
+        /// What to list.
+        #[arg(value_enum)]
+        what: Listing,
+        /// Its admin address.
+        #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9901", env = "MILLRACE_ADMIN")]
+        admin: SocketAddr,
+        /// How to say it.
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
     /// Say which Millrace and which DPDK this is.
     Version,
 }
@@ -58,6 +70,13 @@ pub(crate) struct Files {
     /// The configuration: a file, a directory of *.yaml, or - for standard input.
     #[arg(short = 'f', long = "file", value_name = "PATH", num_args = 1.., required = true)]
     pub(crate) files: Vec<PathBuf>,
+}
+
+/// What can be listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Listing {
+    /// The polling cores: their load, their connections, and how packets find them.
+    Cores,
 }
 
 /// How a listing looks.

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use cli::{Cli, Command};
+use cli::{Cli, Command, Listing};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         Command::Validate { files, output } => validate::validate(files, *output),
         Command::Check { files } => check::check(files),
         Command::Status { admin, output } => status::status(*admin, *output),
+        Command::Get { what: Listing::Cores, admin, output } => status::cores(*admin, *output),
         Command::Version => {
             say(&format!("millrace {}\n{}\n", env!("CARGO_PKG_VERSION"), pmd::dpdk_version()));
             Ok(())

@@ -4,7 +4,8 @@ use core::time::Duration;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use control::status::Status;
+use control::status::{Cores, Status};
+use serde::de::DeserializeOwned;
 
 use crate::cli::Output;
 use crate::failure::Failure;
@@ -18,7 +19,21 @@ const LONGEST: u64 = 256 << 20;
 
 /// Shows what a running Millrace says about itself.
 pub(crate) fn status(admin: SocketAddr, output: Output) -> Result<(), Failure> {
-    let body = ask(admin, "/status").map_err(|error| {
+    show(admin, "/status", output, render)
+}
+
+/// Shows its cores.
+pub(crate) fn cores(admin: SocketAddr, output: Output) -> Result<(), Failure> {
+    show(admin, "/cores", output, render_cores)
+}
+
+fn show<T: DeserializeOwned>(
+    admin: SocketAddr,
+    path: &str,
+    output: Output,
+    render: impl FnOnce(&T) -> String,
+) -> Result<(), Failure> {
+    let body = ask(admin, path).map_err(|error| {
         Failure::new(format!("no answer from the admin address {admin}: {error}"))
             .hint("is Millrace running, here and in this network namespace? --admin says where spec.admin.address of its Appliance is")
     })?;
@@ -92,6 +107,43 @@ fn render(status: &Status) -> String {
     }
     text += &format!("{}\n{}\n{}", cores.render(), ports.render(), tables(&status.gateways, &status.routes));
     text
+}
+
+fn render_cores(all: &Cores) -> String {
+    let mut cores =
+        Table::new(&["CORE", "CPU", "STAGE", "EPOCH", "BUSY", "CONNECTIONS", "SHARE", "UPSTREAM", "IDLE", "REQUESTS"]);
+    let mut ports =
+        Table::new(&["CORE", "PORT", "STEERING", "RECEIVED", "SENT", "HANDED-IN", "HANDED-OUT", "STRAYS", "RING-FULL"]);
+    for detail in &all.cores {
+        let core = &detail.core;
+        cores.row([
+            core.index.to_string(),
+            core.cpu.to_string(),
+            if core.alive { core.stage.clone() } else { format!("{}, not moving", core.stage) },
+            core.epoch.to_string(),
+            format!("{:.0} %", core.busy * 100.0),
+            core.connections.to_string(),
+            format!("{:.0} %", detail.share * 100.0),
+            detail.upstream.to_string(),
+            detail.upstream_idle.to_string(),
+            core.requests.to_string(),
+        ]);
+        for (position, port) in detail.ports.iter().enumerate() {
+            ports.row([
+                core.index.to_string(),
+                port.name.clone(),
+                port.way.clone(),
+                port.rx_packets.to_string(),
+                port.tx_packets.to_string(),
+                port.handed_in.to_string(),
+                port.handed_out.to_string(),
+                port.strays.to_string(),
+                // Counted for the core as a whole.
+                if position == 0 { detail.ring_full.to_string() } else { String::new() },
+            ]);
+        }
+    }
+    format!("{}\n{}", cores.render(), ports.render())
 }
 
 fn duration(seconds: u64) -> String {

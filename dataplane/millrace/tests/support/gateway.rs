@@ -24,6 +24,10 @@ pub struct Config {
     pub appliance: String,
     /// Documents beside the appliance.
     pub documents: Vec<String>,
+    /// `Appliance.spec.cores`.
+    pub cores: String,
+    /// What follows `iface=…` in the ports' devices.
+    pub device: String,
 }
 
 impl Config {
@@ -37,7 +41,19 @@ spec:
   addresses: [{ type: IPAddress, value: 10.9.1.1 }]
   listeners: [{ name: http, protocol: HTTP, port: 80 }]
 "#;
-        Self { appliance: String::new(), documents: vec![gateway.to_owned()] }
+        Self {
+            appliance: String::new(),
+            documents: vec![gateway.to_owned()],
+            cores: format!("[{}]", polling_cpu()),
+            device: String::new(),
+        }
+    }
+
+    /// Polls on these CPUs instead of one, with devices that have further arguments.
+    pub fn cores(mut self, cores: &[usize], device: &str) -> Self {
+        self.cores = format!("{cores:?}");
+        self.device = device.to_owned();
+        self
     }
 
     /// Adds to `Appliance.spec`.
@@ -93,19 +109,20 @@ spec:
 kind: Appliance
 metadata: {{ name: edge }}
 spec:
-  cores: [{cpu}]
+  cores: {cores}
   memory: {{ hugepages: off, mebibytes: 512 }}
   ports:
     - name: north
-      device: "net_af_packet0,iface=mr-north"
+      device: "net_af_packet0,iface=mr-north{device}"
       addresses: ["10.9.1.1/24"]
     - name: south
-      device: "net_af_packet1,iface=mr-south"
+      device: "net_af_packet1,iface=mr-south{device}"
       addresses: ["10.9.2.1/24"]
   admin: {{ address: "127.0.0.1:9901" }}
 {}"#,
             self.appliance,
-            cpu = polling_cpu(),
+            cores = self.cores,
+            device = self.device,
         );
         std::iter::once(&appliance).chain(&self.documents).map(String::as_str).collect::<Vec<_>>().join("---\n")
     }

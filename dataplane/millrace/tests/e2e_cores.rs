@@ -1,0 +1,111 @@
+//! Two cores over af_packet: with a queue each, and with one for both.
+
+mod support;
+
+use std::time::Duration;
+
+use support::gateway::{Config, Gateway, MILLRACE};
+use support::sandbox::{Ns, Sandbox, VIP};
+use support::wait_for;
+
+/// The CPUs that this process may use, two of them.
+fn cpus() -> Option<[usize; 2]> {
+    let set = rustix::thread::sched_getaffinity(None).expect("the affinity can be read");
+    let all: Vec<usize> = (0..rustix::thread::CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect();
+    all.first_chunk().copied()
+}
+
+/// Two cores that leave the clients and servers room; `device` is what the ports' devices have beside their interfaces.
+fn start<'a>(sandbox: &'a Sandbox, device: &str, more: &str) -> Option<Gateway<'a>> {
+    let Some(cpus) = cpus() else {
+        eprintln!("\n*** NOT RUN: two cores need two CPUs ***\n");
+        return None;
+    };
+    sandbox.start_nginx();
+    let config = Config::everything_to(&["10.9.2.2:8080", "10.9.2.3:8080"])
+        .cores(&cpus, device)
+        .appliance("  idle: adaptive\n  upstream: { idleTimeout: 1s }\n")
+        .appliance(more);
+    Some(Gateway::start(sandbox, &config))
+}
+
+fn get_cores(sandbox: &Sandbox) -> String {
+    sandbox.output(Ns::Millrace, MILLRACE, &["get", "cores"])
+}
+
+/// Load of keep-alive and short connections, all of which succeeds; and curl for what is large.
+fn load(sandbox: &Sandbox, gateway: &Gateway<'_>) {
+    let url = format!("http://{VIP}/1k");
+    for arguments in [&["-t1", "-c32", "-d2s", &url][..], &["-t1", "-c16", "-d2s", "-H", "Connection: close", &url]] {
+        let output = sandbox.output(Ns::Client, "wrk", arguments);
+        assert!(!output.contains("Non-2xx") && !output.contains("Socket errors"), "{output}");
+        let rate = output.lines().find(|line| line.contains("Requests/sec")).expect("a rate");
+        eprintln!("{} {rate}", arguments.len());
+    }
+    let file = sandbox.dir().join("body");
+    std::fs::write(&file, support::pattern(3_000_000)).unwrap();
+    let upload = format!("@{}", file.display());
+    let curl = ["-sS", "--fail", "--max-time", "20", "--data-binary", &upload, &format!("http://{VIP}/upload")];
+    for _ in 0..8 {
+        assert!(sandbox.output(Ns::Client, "curl", &curl).contains("took 3000000 bytes"));
+    }
+    for core in ["0", "1"] {
+        let requests = gateway.metric("millrace_requests_started_total", &[("core", core)]);
+        assert!(requests > 100, "core {core} served {requests} requests");
+        assert!(gateway.metric("millrace_upstream_connections_opened_total", &[("core", core)]) > 0);
+    }
+    assert_eq!(gateway.metric("millrace_requests_total", &[("code", "503")]), 0);
+    wait_for("everything is closed", Duration::from_secs(20), || {
+        ["millrace_connections_open", "millrace_upstream_connections_open", "millrace_sockets", "millrace_flows"]
+            .iter()
+            .all(|name| gateway.metric(name, &[]) == 0)
+    });
+}
+
+#[test]
+fn two_cores_share_one_queue() {
+    let sandbox = sandbox_or_skip!();
+    let Some(mut gateway) = start(&sandbox, "", "") else { return };
+    load(&sandbox, &gateway);
+    let table = get_cores(&sandbox);
+    eprintln!("{table}");
+    assert_eq!(table.matches(" hash ").count(), 4, "{table}");
+    assert!(gateway.metric("millrace_port_handed_in_packets_total", &[("core", "1")]) > 100);
+    assert_eq!(gateway.metric("millrace_port_rx_packets_total", &[("core", "1")]), 0, "it has no queue");
+    gateway.terminate();
+    assert!(gateway.ended(Duration::from_secs(10)).success(), "{}", gateway.log());
+}
+
+#[test]
+fn two_cores_have_a_queue_each() {
+    let sandbox = sandbox_or_skip!();
+    let Some(mut gateway) = start(&sandbox, ",qpairs=2", "") else { return };
+    load(&sandbox, &gateway);
+    let table = get_cores(&sandbox);
+    eprintln!("{table}");
+    assert_eq!(table.matches(" queues ").count(), 4, "{table}");
+    for core in ["0", "1"] {
+        assert!(gateway.metric("millrace_port_rx_packets_total", &[("core", core), ("port", "north")]) > 100);
+    }
+    let json = sandbox.output(Ns::Millrace, MILLRACE, &["get", "cores", "-o", "json"]);
+    assert!(json.contains("\"way\": \"queues\"") && json.contains("\"handedOut\""), "{json}");
+    gateway.terminate();
+    assert!(gateway.ended(Duration::from_secs(10)).success(), "{}", gateway.log());
+}
+
+#[test]
+fn a_connection_that_is_old_enough_is_closed_with_its_next_response() {
+    let sandbox = sandbox_or_skip!();
+    sandbox.start_nginx();
+    let config = Config::everything_to(&["10.9.2.2:8080"]).appliance("  http: { timeouts: { maxAge: 1s } }\n");
+    let gateway = Gateway::start(&sandbox, &config);
+    let mut connection = gateway.connect();
+    let mut ask = || {
+        connection.send("GET /1k HTTP/1.1\r\nHost: test\r\n\r\n");
+        connection.response().field("connection").map(str::to_ascii_lowercase)
+    };
+    assert_eq!(ask(), None);
+    assert_eq!(ask(), None);
+    std::thread::sleep(Duration::from_millis(1150));
+    assert_eq!(ask().as_deref(), Some("close"));
+}
