@@ -198,7 +198,7 @@ impl<L: Lane> Core<L> {
         for (position, frame) in self.burst.drain(..).enumerate() {
             let Some(port) = self.ports.get_mut(index) else { break };
             let ingress = match port.ingress(now, frame, &self.counters) {
-                Ingress::Segment(frame, segment) if port.lane().passes_on() && !self.stack.knows(&segment.key) => {
+                Ingress::Segment(frame, segment) if port.lane().passes_on() && !self.stack.knows(now, &segment) => {
                     match port.lane_mut().pass_on(frame, position) {
                         Some(frame) => Ingress::Segment(frame, segment),
                         None => continue,

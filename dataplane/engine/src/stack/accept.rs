@@ -16,6 +16,7 @@ use super::device::Path;
 use super::ingress::{HANDSHAKE, drop_packet, ingress};
 use super::pool::window_shift;
 use super::{Admission, ConnectionId, Net, Side, Stack, ip_address, isn};
+use crate::clock::Instant;
 use crate::flow::FlowKey;
 use crate::port::{self, ETHERNET_HEADER, Flags, Segment};
 
@@ -37,7 +38,7 @@ impl Stack {
         let admission = admit(segment.key.local());
         let verdict = match admission {
             Admission::Listening if opens => return self.accept_syn(net, index, frame, segment, hash),
-            Admission::Listening => match self.returned_cookie(net, segment) {
+            Admission::Listening => match self.returned_cookie(net.now, segment) {
                 Some(offer) => return self.accept_cookie(net, index, frame, segment, hash, offer),
                 None => Verdict::TcpNoConnection,
             },
@@ -154,12 +155,12 @@ impl Stack {
     }
 
     /// What the SYN of a handshake asked for whose cookie `segment` brings back.
-    fn returned_cookie<L: Lane>(&mut self, net: &Net<'_, L>, segment: &Segment) -> Option<Offer> {
+    pub(super) fn returned_cookie(&mut self, now: Instant, segment: &Segment) -> Option<Offer> {
         if !segment.flags.ack() || segment.flags.syn() || segment.flags.rst() {
             return None;
         }
         let (peer_isn, cookie) = (segment.seq.wrapping_sub(1), segment.ack.wrapping_sub(1));
-        self.cookies.open(net.now, &segment.key, peer_isn, cookie)
+        self.cookies.open(now, &segment.key, peer_isn, cookie)
     }
 
     /// Opens the connection whose cookie came back, and hands it the segment that brought it.

@@ -39,7 +39,7 @@ pub use self::streams::Status;
 use self::time_wait::{Entry, TimeWait};
 use crate::clock::Instant;
 use crate::flow::{FlowKey, FlowTable};
-use crate::port::{Hop, Port};
+use crate::port::{Hop, Port, Segment};
 use crate::random::Random;
 use crate::steer::SourcePorts;
 use crate::timer::Wheel;
@@ -155,10 +155,10 @@ impl Stack {
         self.source_ports.listen(ports);
     }
 
-    /// Whether there is a connection of this key, in TIME-WAIT or not.
+    /// Whether a segment is of a connection of this core, in TIME-WAIT or not, or brings back a cookie of its own.
     #[must_use]
-    pub fn knows(&self, key: &FlowKey) -> bool {
-        self.find(self.flows.hash(key), key).is_some()
+    pub fn knows(&mut self, now: Instant, segment: &Segment) -> bool {
+        self.find(self.flows.hash(&segment.key), &segment.key).is_some() || self.returned_cookie(now, segment).is_some()
     }
 
     /// Opens a connection to a backend. The layer above hears of it when it is established, or has failed.

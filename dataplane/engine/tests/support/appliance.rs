@@ -136,12 +136,7 @@ impl Appliance {
         }
         let series: Vec<_> =
             (0..4).map(|_| Arc::new(Series::new("l".into(), "r".into(), "b".into(), cores.into()))).collect();
-        let port = |name: &str, address: &str| PortSettings {
-            name: name.into(),
-            addresses: vec![address.parse().unwrap()],
-            gateway: None,
-            mtu: None,
-        };
+        let port = |name: &str, address: &str| PortSettings::untagged(name, vec![address.parse().unwrap()]);
         let access = Arc::new(ArrayQueue::new(1 << 20));
         let (mut all, mut counters, mut lifecycles, mut publishers) = (vec![], vec![], vec![], vec![]);
         let places = places::<SimFrame>(cores, &plans, [options.seed, 5]);
@@ -243,7 +238,8 @@ impl Appliance {
             }
             let drops = Verdict::ALL.iter().filter(|v| !OF_OURS.contains(v));
             let dropped: u64 = drops.map(|v| c.drops[*v as usize].read()).sum();
-            assert_eq!(received, c.segments_received.read() + consumed + handed_out + dropped);
+            let delivered = c.segments_received.read() + c.syn_cookies_sent.read() + consumed;
+            assert_eq!(received, delivered + handed_out + dropped);
         }
         let steering = self.steering();
         assert_eq!(steering.handed_in, steering.handed_out + steering.copies);
