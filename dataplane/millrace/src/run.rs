@@ -156,8 +156,11 @@ fn start_ports(configuration: &Configuration, eal: &Eal) -> Result<(Vec<Port>, V
     Ok((ports, lanes))
 }
 
-/// Each core's place among the others, and its lanes with links to theirs.
-fn steer(lanes: Vec<Vec<DpdkLane>>, ports: &[Port]) -> Result<Vec<(Place, Vec<Steered<DpdkLane>>)>, Failure> {
+/// A core's place among the others, and its lanes with links to theirs.
+type Seated = (Place, Vec<Steered<DpdkLane>>);
+
+/// Seats the cores on the ports.
+fn steer(lanes: Vec<Vec<DpdkLane>>, ports: &[Port]) -> Result<Vec<Seated>, Failure> {
     let plan = |port: &Port| PortPlan {
         queues: port.queues(),
         rss: port.spreading().and_then(|spreading| Rss::new(&spreading.key, &spreading.table)),

@@ -78,11 +78,16 @@ pub fn places<F>(cores: u16, ports: &[PortPlan], secret: [u64; 2]) -> Vec<(Place
     let rss: Vec<Option<Rss>> = ports.iter().map(|plan| plan.rss.clone().filter(|_| plan.queues == cores)).collect();
     let mut links: Vec<Vec<Link<F>>> =
         (0..cores).map(|core| ports.iter().map(|plan| Link::new(core, cores, plan, secret)).collect()).collect();
-    for port in 0..ports.len() {
-        for (from, to) in (0..cores).flat_map(|from| (0..cores).map(move |to| (from, to))).filter(|(a, b)| a != b) {
+    let pairs = (0..cores).flat_map(|from| (0..cores).map(move |to| (from, to))).filter(|(from, to)| from != to);
+    for (from, to) in pairs {
+        for port in 0..ports.len() {
             let (producer, consumer) = spsc::ring::<Handed<F>>(RING);
-            links[usize::from(from)][port].connect_out(to, producer);
-            links[usize::from(to)][port].connect_in(consumer);
+            if let Some(link) = links.get_mut(usize::from(from)).and_then(|links| links.get_mut(port)) {
+                link.connect_out(to, producer);
+            }
+            if let Some(link) = links.get_mut(usize::from(to)).and_then(|links| links.get_mut(port)) {
+                link.connect_in(consumer);
+            }
         }
     }
     let place =
