@@ -93,6 +93,9 @@ impl<L: Lane> Core<L> {
             .collect();
         let mut stack = Stack::new(&settings.tcp, Random::new(seed));
         stack.draw_from(place.sources);
+        if let Some(limits) = &place.limits {
+            stack.limit_by(limits);
+        }
         let proxy = Proxy::new(snapshot.current());
         counters.epoch.set(snapshot.current().epoch);
         let mut core = Self {
@@ -174,6 +177,12 @@ impl<L: Lane> Core<L> {
     #[must_use]
     pub fn into_lanes(self) -> Vec<L> {
         self.ports.into_iter().map(Port::into_lane).collect()
+    }
+
+    /// Connections of both legs that live.
+    #[must_use]
+    pub fn connections(&self) -> u32 {
+        self.stack.live()
     }
 
     /// The ports, for tests and harnesses.

@@ -14,6 +14,7 @@ use pmd::{DpdkLane, Eal, EalError, EalOptions, MemoryMode, Offloads, Port, PortO
 use schema::{ApplianceSpec, Configuration};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use tables::TcpSettings;
 
 use crate::cli::{Files, LogLevel};
 use crate::failure::Failure;
@@ -39,7 +40,8 @@ pub(crate) fn run(files: &Files, log: LogLevel) -> Result<(), Failure> {
 
     let eal = start_dpdk(&configuration)?;
     let (ports, lanes) = start_ports(&configuration, &eal)?;
-    let cores = steer(lanes, &ports)?;
+    let settings = core_settings(&configuration);
+    let cores = steer(lanes, &ports, &settings.tcp)?;
     if !polling::leave_cpus(&cpus) {
         tracing::warn!("the polling cores share their CPUs with everything else of this process: there are no others");
     }
@@ -51,7 +53,6 @@ pub(crate) fn run(files: &Files, log: LogLevel) -> Result<(), Failure> {
     })?;
     tracing::info!("admin endpoint: http://{}", control.admin_address());
 
-    let settings = core_settings(&configuration);
     let mut threads = Vec::new();
     // One for all cores: what they share, they date alike.
     let clock = Clock::start();
@@ -160,7 +161,7 @@ fn start_ports(configuration: &Configuration, eal: &Eal) -> Result<(Vec<Port>, V
 type Seated = (Place, Vec<Steered<DpdkLane>>);
 
 /// Seats the cores on the ports.
-fn steer(lanes: Vec<Vec<DpdkLane>>, ports: &[Port]) -> Result<Vec<Seated>, Failure> {
+fn steer(lanes: Vec<Vec<DpdkLane>>, ports: &[Port], tcp: &TcpSettings) -> Result<Vec<Seated>, Failure> {
     let plan = |port: &Port| PortPlan {
         queues: port.queues(),
         rss: port.spreading().and_then(|spreading| Rss::new(&spreading.key, &spreading.table)),
@@ -170,7 +171,7 @@ fn steer(lanes: Vec<Vec<DpdkLane>>, ports: &[Port]) -> Result<Vec<Seated>, Failu
     polling::fill_random(&mut secret).map_err(Failure::new)?;
     let secret = u128::from_ne_bytes(secret);
     let cores = u16::try_from(lanes.len()).unwrap_or(u16::MAX);
-    let places = places(cores, &plans, [secret as u64, (secret >> 64) as u64]);
+    let places = places(cores, &plans, tcp, [secret as u64, (secret >> 64) as u64]);
     let steered = |lanes: Vec<DpdkLane>, links: Vec<_>| {
         lanes.into_iter().zip(links).map(|(lane, link)| Steered::new(lane, link)).collect()
     };

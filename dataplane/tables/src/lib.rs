@@ -10,12 +10,14 @@
 pub mod access;
 pub mod cluster;
 pub mod counters;
+pub mod lease;
 pub mod lifecycle;
 pub mod publish;
 pub mod route;
 pub mod schedule;
 pub mod settings;
 pub mod snapshot;
+mod sync;
 pub mod verdict;
 
 pub use cluster::{Cluster, ClusterId, Endpoint, EndpointId};

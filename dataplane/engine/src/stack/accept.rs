@@ -66,13 +66,13 @@ impl Stack {
             return drop_packet(net.counters, Verdict::SourceRate);
         }
         let cookies = self.settings.syn_cookies;
-        if cookies == SynCookies::Always || self.half_open >= self.settings.half_open {
+        if cookies == SynCookies::Always || !self.leases.half_open.take() {
             if cookies == SynCookies::Never {
                 return drop_packet(net.counters, Verdict::HalfOpenLimit);
             }
             return self.send_cookie(net, index, frame, segment);
         }
-        let Some(path) = path(net, index, segment) else { return };
+        let Some(path) = path(net, index, segment) else { return self.leases.half_open.put() };
         let Some(id) = self.open_client(net, index, path, segment.key, hash) else { return };
         let isn = self.isn.isn(&segment.key, net.now);
         let mut segment = *segment;
@@ -83,7 +83,8 @@ impl Stack {
         self.after_ingress(id);
     }
 
-    /// A half-open connection that listens for its SYN, if there is room for one; what there is none for is dropped.
+    /// A half-open connection that listens for its SYN, if there is room for one; what there is none for is dropped. The caller has taken it
+    /// from the lease of half-open ones.
     fn open_client<L: Lane>(
         &mut self,
         net: &mut Net<'_, L>,
@@ -92,16 +93,23 @@ impl Stack {
         key: FlowKey,
         hash: u64,
     ) -> Option<ConnectionId> {
-        // What is left is for the backend connections of those who are in.
-        let no_memory = self.pool.in_use() >= self.max_sockets - self.max_sockets / 8;
-        let opened = if self.live >= self.settings.max_connections {
+        let opened = if !self.leases.connections.take() {
             Err(Verdict::ConnectionLimit)
-        } else if no_memory {
+        } else if !self.leases.clients.take() {
+            self.leases.connections.put();
             Err(Verdict::NoMemory)
         } else {
-            self.open(key, hash, index, Side::Client, path).ok_or(Verdict::NoMemory)
+            self.open(key, hash, index, Side::Client, path).ok_or_else(|| {
+                self.leases.clients.put();
+                self.leases.connections.put();
+                Verdict::NoMemory
+            })
         };
-        let id = opened.inspect_err(|verdict| drop_packet(net.counters, *verdict)).ok()?;
+        let opened = opened.inspect_err(|verdict| {
+            self.leases.half_open.put();
+            drop_packet(net.counters, *verdict);
+        });
+        let id = opened.ok()?;
         self.half_open += 1;
         let timers = self.timers_of(Side::Client);
         let connection = self.connection_mut(id)?;
@@ -175,6 +183,8 @@ impl Stack {
         offer: Offer,
     ) {
         let Some(path) = path(net, index, segment) else { return };
+        // For a moment: it is complete when the segment is in.
+        self.leases.half_open.take_anyway();
         let Some(id) = self.open_client(net, index, path, segment.key, hash) else { return };
         let Some(Some(connection)) = self.slots.get_mut(id.0 as usize) else { return };
         let mut syn = *segment;

@@ -131,6 +131,7 @@ impl Stack {
                 connection.half_open = false;
                 timers.apply(socket);
                 self.half_open -= 1;
+                self.leases.half_open.put();
             }
         }
         let Some(connection) = self.connection_mut(id) else { return };

@@ -14,6 +14,7 @@ mod guard;
 mod ingress;
 mod interfaces;
 mod isn;
+mod limits;
 mod pool;
 mod sources;
 mod streams;
@@ -33,6 +34,8 @@ use self::cookie::Cookies;
 use self::device::Path;
 use self::interfaces::Interfaces;
 use self::isn::IsnGenerator;
+use self::limits::Leases;
+pub use self::limits::Limits;
 use self::pool::{SocketPool, SocketTimers};
 use self::sources::Sources;
 pub use self::streams::Status;
@@ -108,8 +111,7 @@ pub struct Stack {
     source_ports: SourcePorts,
     half_open: u32,
     live: u32,
-    /// How many sockets' buffers fit into the memory for them.
-    max_sockets: usize,
+    leases: Leases,
     scratch: Vec<u8>,
 }
 
@@ -139,7 +141,7 @@ impl Stack {
             source_ports: SourcePorts::alone(),
             half_open: 0,
             live: 0,
-            max_sockets: max_sockets(settings),
+            leases: Limits::new(settings, 1).lease(),
             scratch: Vec::new(),
             settings: settings.clone(),
         }
@@ -148,6 +150,11 @@ impl Stack {
     /// Has source ports drawn from `sources` from now on.
     pub fn draw_from(&mut self, sources: SourcePorts) {
         self.source_ports = sources;
+    }
+
+    /// Shares `limits` with other cores from now on. To be called before there are connections.
+    pub fn limit_by(&mut self, limits: &Limits) {
+        self.leases = limits.lease();
     }
 
     /// Ports that clients connect to are no source ports from now on.
@@ -166,9 +173,6 @@ impl Stack {
     /// # Errors
     /// See [`ConnectError`].
     pub fn connect<L: Lane>(&mut self, net: &mut Net<'_, L>, remote: SocketAddr) -> Result<ConnectionId, ConnectError> {
-        if self.live >= self.settings.max_connections || self.pool.in_use() >= self.max_sockets {
-            return Err(ConnectError::Limit);
-        }
         // The best way, and the first of several as good.
         let ways = net.ports.iter().enumerate().rev().filter_map(|(i, port)| Some((port.preference(remote.ip())?, i)));
         let (_, index) = ways.max_by_key(|(preference, _)| *preference).ok_or(ConnectError::NoRoute)?;
@@ -178,7 +182,13 @@ impl Stack {
         let (key, hash) = self.free_key(index, local, remote).ok_or(ConnectError::NoPort)?;
 
         let isn = self.isn.isn(&key, net.now);
-        let id = self.open(key, hash, index, Side::Backend, path).ok_or(ConnectError::Limit)?;
+        if !self.leases.connections.take() {
+            return Err(ConnectError::Limit);
+        }
+        let Some(id) = self.open(key, hash, index, Side::Backend, path) else {
+            self.leases.connections.put();
+            return Err(ConnectError::Limit);
+        };
         let Some(connection) = self.connection_mut(id) else { return Err(ConnectError::Limit) };
         let mut interface = isn::interface(isn, path, connection.stack_time(net.now));
         let local = endpoint(key.local());
@@ -262,7 +272,7 @@ impl Stack {
         })
     }
 
-    /// A slot with a closed socket, in the flow table.
+    /// A slot with a closed socket, in the flow table. The caller has taken it from the leases.
     fn open(&mut self, key: FlowKey, hash: u64, port: usize, side: Side, path: Path) -> Option<ConnectionId> {
         let id = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
@@ -313,7 +323,14 @@ impl Stack {
         let Some(connection) = self.slots.get_mut(id.0 as usize).and_then(Option::take) else { return };
         self.wheel.cancel(id.0);
         self.flows.remove(connection.hash, id.0);
-        self.half_open -= u32::from(connection.half_open);
+        if connection.half_open {
+            self.half_open -= 1;
+            self.leases.half_open.put();
+        }
+        if connection.side == Side::Client {
+            self.leases.clients.put();
+        }
+        self.leases.connections.put();
         self.live -= 1;
         self.pool.put(connection.pooled);
         self.free.push(id.0);
@@ -375,12 +392,6 @@ impl Stack {
             self.ready.push_back(id.0);
         }
     }
-}
-
-/// How many sockets the memory for buffers is enough for; one at least.
-fn max_sockets(settings: &TcpSettings) -> usize {
-    let each = u64::from(settings.receive_buffer) + u64::from(settings.send_buffer);
-    usize::try_from(settings.buffer_memory / each.max(1)).unwrap_or(usize::MAX).max(1)
 }
 
 fn ip_address(address: IpAddr) -> IpAddress {

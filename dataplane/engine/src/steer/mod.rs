@@ -32,6 +32,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pmd::Way;
+use tables::TcpSettings;
+
+use crate::stack::Limits;
 
 use lane::Handed;
 pub use lane::{Link, Steered};
@@ -60,20 +63,23 @@ pub struct Place {
     pub sources: SourcePorts,
     /// Agrees on the end.
     pub departure: Departure,
+    /// Limits that the cores share; an only core has those of its settings.
+    pub limits: Option<Limits>,
 }
 
 impl Place {
     /// The place of an only core.
     #[must_use]
     pub fn alone() -> Self {
-        Self { sources: SourcePorts::alone(), departure: Departure::new(1).remove(0) }
+        Self { sources: SourcePorts::alone(), departure: Departure::new(1).remove(0), limits: None }
     }
 }
 
 /// The places of `cores` cores, and for each core its link per port. `secret` keys the hash that spreads flows where the device does not:
 /// nobody outside can then choose addresses and ports that all end at one core.
 #[must_use]
-pub fn places<F>(cores: u16, ports: &[PortPlan], secret: [u64; 2]) -> Vec<(Place, Vec<Link<F>>)> {
+pub fn places<F>(cores: u16, ports: &[PortPlan], tcp: &TcpSettings, secret: [u64; 2]) -> Vec<(Place, Vec<Link<F>>)> {
+    let limits = Limits::new(tcp, cores);
     let departures = Departure::new(cores);
     let rss: Vec<Option<Rss>> = ports.iter().map(|plan| plan.rss.clone().filter(|_| plan.queues == cores)).collect();
     let mut links: Vec<Vec<Link<F>>> =
@@ -90,8 +96,10 @@ pub fn places<F>(cores: u16, ports: &[PortPlan], secret: [u64; 2]) -> Vec<(Place
             }
         }
     }
-    let place =
-        |((core, departure), links)| (Place { sources: SourcePorts::new(core, cores, rss.clone()), departure }, links);
+    let place = |((core, departure), links)| {
+        let sources = SourcePorts::new(core, cores, rss.clone());
+        (Place { sources, departure, limits: Some(limits.clone()) }, links)
+    };
     (0..cores).zip(departures).zip(links).map(place).collect()
 }
 

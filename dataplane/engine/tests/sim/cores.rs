@@ -193,3 +193,29 @@ fn cores_leave_together() {
     assert!(sim.run_until(secs(60), |sim| stages(sim) == [Stage::Stopped; 4]));
     assert_eq!(sim.north.app.done[0].responses.len(), 1);
 }
+
+#[test]
+fn a_limit_is_all_cores_together_however_uneven() {
+    // All clients at one core, or by hash.
+    for device in [Device::Queues, Device::Single] {
+        let tcp = TcpSettings { max_connections: 100, ..options(1).tcp };
+        let plans = (0..600).map(|i| Plan::new([Request::get("get", 20_000, i)]));
+        let options = GatewayOptions { tcp: tcp.clone(), ..options(8) };
+        let clock = Clock::new();
+        let (mid, north, south) = Appliance::new(&clock, 4, device, &options);
+        let clients = Clients::new(plans, 300);
+        let hosts = GatewayOptions { tcp: TcpSettings { max_connections: 4096, ..tcp }, ..options.clone() };
+        let mut sim = surround(clock, (mid, north, south), &hosts, clients);
+        let mut most = 0;
+        sim.run_until(secs(30), |sim| {
+            let live: u64 = sim.mid.cores.iter().map(|core| u64::from(core.connections())).sum();
+            assert!(live <= 100, "{live} connections");
+            most = most.max(live);
+            sim.north.app.is_done()
+        });
+        // Four cores take one unit at a time here: they may hold three unused.
+        assert!(most >= 97, "only {most} connections");
+        assert!(sim.mid.drops(Verdict::ConnectionLimit) > 0);
+        sim.assert_empty();
+    }
+}

@@ -139,7 +139,7 @@ impl Appliance {
         let port = |name: &str, address: &str| PortSettings::untagged(name, vec![address.parse().unwrap()]);
         let access = Arc::new(ArrayQueue::new(1 << 20));
         let (mut all, mut counters, mut lifecycles, mut publishers) = (vec![], vec![], vec![], vec![]);
-        let places = places::<SimFrame>(cores, &plans, [options.seed, 5]);
+        let places = places::<SimFrame>(cores, &plans, &options.tcp, [options.seed, 5]);
         for (index, (lanes, (place, links))) in (0..).zip(lanes.into_iter().zip(places)) {
             let (publisher, snapshot) = slot(Arc::new(snapshot(1, options, &options.endpoints, &series)));
             let (count, lifecycle) = (Arc::new(CoreCounters::new(2)), Arc::new(Lifecycle::default()));

@@ -1,0 +1,84 @@
+//! Every interleaving of two threads on what they share: leases and publication slots.
+//!
+//! `RUSTFLAGS="--cfg loom" cargo test --release -p tables --test model`
+#![cfg(loom)]
+
+use std::sync::Arc;
+
+use loom::thread;
+use tables::lease::{Budget, Rate};
+use tables::publish::{Versioned, slot};
+
+#[test]
+fn two_cores_never_have_more_than_there_is() {
+    loom::model(|| {
+        let budget = Budget::new(3, 2);
+        let mut other = budget.lease();
+        let theirs = thread::spawn(move || {
+            let mut got = u32::from(other.take()) + u32::from(other.take());
+            if got == 2 {
+                other.put();
+                got -= 1;
+            }
+            (got, other)
+        });
+        let mut mine = budget.lease();
+        let got = u32::from(mine.take()) + u32::from(mine.take());
+        let (others, lease) = theirs.join().unwrap();
+        assert!(got + others <= 3);
+        drop((mine, lease));
+        // All came back.
+        let mut last = budget.lease();
+        assert!(last.take() && last.take() && last.take() && !last.take());
+    });
+}
+
+#[test]
+fn two_cores_share_a_rate() {
+    loom::model(|| {
+        let rate = Rate::new(10, 2, 2);
+        let mut other = rate.lease();
+        let now = 10_000_000_000;
+        let theirs = thread::spawn(move || u32::from(other.take(now)) + u32::from(other.take(now)));
+        let mut mine = rate.lease();
+        let got = u32::from(mine.take(now)) + u32::from(mine.take(now));
+        assert_eq!(got + theirs.join().unwrap(), 2);
+    });
+}
+
+#[derive(Debug)]
+struct Table(u64);
+
+impl Versioned for Table {
+    fn epoch(&self) -> u64 {
+        self.0
+    }
+}
+
+#[test]
+fn a_core_gets_the_latest_table_and_frees_none() {
+    loom::model(|| {
+        let first = Arc::new(Table(1));
+        let watch = Arc::downgrade(&first);
+        let (publisher, mut subscriber) = slot(first);
+        let core = thread::spawn(move || {
+            let mut seen = 1;
+            for _ in 0..2 {
+                subscriber.refresh();
+                assert!(subscriber.current().0 >= seen);
+                seen = subscriber.current().0;
+            }
+            subscriber
+        });
+        publisher.publish(Arc::new(Table(2)));
+        let acknowledged = publisher.acknowledged();
+        assert!(acknowledged <= 2 && (acknowledged == 1 || watch.upgrade().is_some()), "control frees the first");
+        publisher.publish(Arc::new(Table(3)));
+        let mut subscriber = core.join().unwrap();
+        subscriber.refresh();
+        assert_eq!((subscriber.current().0, publisher.acknowledged()), (3, 3));
+        assert!(watch.upgrade().is_some(), "nobody but control frees a table");
+        publisher.reclaim();
+        assert!(watch.upgrade().is_none());
+    });
+}
