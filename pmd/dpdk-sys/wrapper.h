@@ -102,6 +102,15 @@ shim_mac(uint16_t port, uint8_t mac[6])
 	return rc;
 }
 
+static inline int
+shim_set_mac(uint16_t port, const uint8_t mac[6])
+{
+	struct rte_ether_addr address;
+
+	memcpy(&address, mac, 6);
+	return rte_eth_dev_default_mac_addr_set(port, &address);
+}
+
 /* Sends DPDK's log lines to `write` instead of the console; returns 0, or -1 where there is no memory. */
 static inline int
 shim_log_to(ssize_t (*write)(void *cookie, const char *text, size_t len))

@@ -13,5 +13,5 @@ pub mod runtime;
 pub mod status;
 mod supervisor;
 
-pub use compile::{Compiled, Compiler, core_settings};
+pub use compile::{Compiled, Compiler, core_settings, exception_settings};
 pub use runtime::{Control, CoreSeat, Drained, Facts, Launch, PortInfo};

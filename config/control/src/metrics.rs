@@ -112,6 +112,15 @@ const PORT_FAMILIES: &[PortFamily] = &[
         "Frames made because several cores want to see the same one.",
         |p| &p.copies,
     ),
+    ("millrace_port_exception_to_host_total", "counter", "Frames handed to the host's kernel.", |p| {
+        &p.exception_to_host
+    }),
+    ("millrace_port_exception_from_host_total", "counter", "Frames sent for the host's kernel.", |p| {
+        &p.exception_from_host
+    }),
+    ("millrace_port_exception_lost_total", "counter", "Frames that the host's interface did not take.", |p| {
+        &p.exception_lost
+    }),
     ("millrace_port_link_up", "gauge", "1 while the link is up.", |p| &p.link_up),
     ("millrace_port_addresses_tentative", "gauge", "IPv6 addresses being checked for duplicates.", |p| {
         &p.addresses_tentative

@@ -4,6 +4,8 @@
 //! Nothing is said about what cannot be judged because the other side is itself wrong: that would
 //! send the reader to the wrong place.
 
+mod exception;
+
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
@@ -26,6 +28,7 @@ pub(crate) fn check(documents: &[Decoded], blind: bool, found: &mut Found) {
             host = Host::of(document, &appliance.spec, found);
         }
     }
+    exception::check(documents, found);
     let mut sockets = Sockets::default();
     for document in documents {
         match &document.resource {

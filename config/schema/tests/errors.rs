@@ -402,6 +402,30 @@ fn the_appliance() {
 15:111 spec.tcp.minMss: 1 is out of range (it can be 64 to 536)"#,
         ),
         (
+            r#"addresses: ["10.9.1.1/24"]"#,
+            r#"addresses: ["10.9.1.1/24"]
+      exception: { interface: a/b, tcp: [0, 22], protocols: [6], addresses: [10.9.1.1], ports: [1] }"#,
+            r#"12:31 spec.ports[0].exception.interface: "a/b" is not an interface's name (1 to 15 characters such as mr-north)
+12:42 spec.ports[0].exception.tcp[0]: 0 is out of range (it can be 1 to 65535)
+12:62 spec.ports[0].exception.protocols[0]: protocol 6 is not the kernel's as a whole (list TCP and UDP by their ports; echo replies and errors about the kernel's packets reach it anyway)
+12:89 spec.ports[0].exception.ports: unknown field (the fields here are interface, tcp, udp, protocols, addresses, packetsPerSecond)"#,
+        ),
+        (
+            r#"addresses: ["10.9.1.1/24"]"#,
+            r#"addresses: ["10.9.1.1/24"]
+      exception: { interface: mr-south, tcp: [80, 8080, 22], addresses: [10.9.2.1] }"#,
+            r#"12:31 spec.ports[0].exception.interface: a second use of "mr-south" (the first is at hello.yaml:14:15)
+12:74 spec.ports[0].exception.addresses[0]: 10.9.2.1 is Millrace's own address (the kernel may have it on its interface without it being listed; list ports instead)
+24:51 spec.listeners[0].port: port 80 is the kernel's by the exception at hello.yaml:12:47 (another port here, or take it out of the exception)
+33:78 spec.rules[0].backendRefs[0].port: port 8080 is the kernel's by the exception at hello.yaml:12:51 (another port here, or take it out of the exception)"#,
+        ),
+        (
+            r#"addresses: ["10.9.1.1/24"]"#,
+            r#"addresses: ["10.9.1.1/24"]
+      exception: { interface: mr0 }"#,
+            r#"12:18 spec.ports[0].exception: lists nothing for the kernel (at least one of tcp, udp, protocols and addresses)"#,
+        ),
+        (
             r#"admin: {"#,
             r#"tcp: { synCookies: sometimes, sourceLimit: { burst: 0, ipv4Prefix: 33, ipv6Prefix: 8, sources: 1 } }
   admin: {"#,

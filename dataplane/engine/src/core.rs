@@ -13,6 +13,7 @@ use tables::publish::Subscriber;
 use tables::{CoreCounters, CoreSettings, Snapshot, Verdict};
 
 use crate::clock::{Clock, Instant};
+use crate::exception::Exception;
 use crate::idle::{Idle, Rest};
 use crate::port::{Ingress, Port};
 use crate::proxy::{Context, Proxy};
@@ -57,11 +58,13 @@ pub struct CoreInput<L: Lane> {
     pub seed: u64,
 }
 
-/// One polling core.
-pub struct Core<L: Lane> {
+/// One polling core. `X` is the lane of exception paths.
+pub struct Core<L: Lane, X: Lane<Frame = <L as Lane>::Frame> = L> {
     index: u16,
     ports: Vec<Port<L>>,
     departure: Departure,
+    /// By port.
+    exceptions: Vec<Option<Exception<X>>>,
     stack: Stack,
     proxy: Proxy,
     snapshot: Subscriber<Snapshot>,
@@ -80,7 +83,7 @@ pub struct Core<L: Lane> {
     walk: u32,
 }
 
-impl<L: Lane> Core<L> {
+impl<L: Lane, X: Lane<Frame = L::Frame>> Core<L, X> {
     /// A core that has not turned yet.
     #[must_use]
     pub fn new(input: CoreInput<L>) -> Self {
@@ -102,6 +105,7 @@ impl<L: Lane> Core<L> {
             index,
             ports,
             departure: place.departure,
+            exceptions: Vec::new(),
             stack,
             proxy,
             snapshot,
@@ -120,6 +124,13 @@ impl<L: Lane> Core<L> {
         };
         core.listen();
         core
+    }
+
+    /// The same core with exception paths beside its ports, in the ports' order.
+    #[must_use]
+    pub fn with_exceptions(mut self, exceptions: Vec<Option<Exception<X>>>) -> Self {
+        self.exceptions = exceptions;
+        self
     }
 
     /// Turns until the core is told to stop and has nothing left.
@@ -159,6 +170,7 @@ impl<L: Lane> Core<L> {
         busy |= self.serve(now, stage);
         let mut net = Net { now, ports: &mut self.ports, counters: &self.counters };
         busy |= self.stack.egress(&mut net);
+        busy |= self.serve_exceptions(now);
         for port in &mut self.ports {
             port.lane_mut().flush();
         }
@@ -176,7 +188,13 @@ impl<L: Lane> Core<L> {
     /// Gives the lanes back.
     #[must_use]
     pub fn into_lanes(self) -> Vec<L> {
-        self.ports.into_iter().map(Port::into_lane).collect()
+        self.into_parts().0
+    }
+
+    /// Gives the lanes and the exception paths back.
+    #[must_use]
+    pub fn into_parts(self) -> (Vec<L>, Vec<Option<Exception<X>>>) {
+        (self.ports.into_iter().map(Port::into_lane).collect(), self.exceptions)
     }
 
     /// Connections of both legs that live.
@@ -205,6 +223,16 @@ impl<L: Lane> Core<L> {
         port.lane_mut().receive(&mut self.burst);
         let any = !self.burst.is_empty() || port.lane().worked();
         for (position, frame) in self.burst.drain(..).enumerate() {
+            let frame = match self.exceptions.get_mut(index) {
+                Some(Some(exception)) => {
+                    let listens = |address| self.snapshot.current().bind(address).is_some();
+                    match exception.divert(now, frame, &self.counters, self.counters.ports.get(index), listens) {
+                        Some(frame) => frame,
+                        None => continue,
+                    }
+                }
+                _ => frame,
+            };
             let Some(port) = self.ports.get_mut(index) else { break };
             let ingress = match port.ingress(now, frame, &self.counters) {
                 Ingress::Segment(frame, segment) if port.lane().passes_on() && !self.stack.knows(now, &segment) => {
@@ -228,6 +256,17 @@ impl<L: Lane> Core<L> {
                 }
                 Ingress::IcmpError(error) => self.stack.icmp_error(&mut net, &error),
                 Ingress::Done => {}
+            }
+        }
+        any
+    }
+
+    /// Lets the kernel's frames out, behind everything else.
+    fn serve_exceptions(&mut self, now: Instant) -> bool {
+        let mut any = false;
+        for ((exception, port), shown) in self.exceptions.iter_mut().zip(&mut self.ports).zip(&self.counters.ports) {
+            if let Some(exception) = exception {
+                any |= exception.serve(now, port.lane_mut(), Some(shown));
             }
         }
         any
@@ -316,6 +355,11 @@ impl<L: Lane> Core<L> {
             shown.link_up.set(u64::from(port.link_up()));
         }
         counters.drops[Verdict::RingFull as usize].set(ring_full);
+        for (exception, shown) in self.exceptions.iter().zip(&counters.ports) {
+            if let Some(exception) = exception {
+                exception.report(shown);
+            }
+        }
         self.lifecycle.beat(self.turns);
     }
 }

@@ -5,6 +5,7 @@
 pub mod balance;
 pub mod clock;
 pub mod core;
+pub mod exception;
 pub mod flow;
 pub mod idle;
 pub mod port;

@@ -7,6 +7,7 @@
 
 mod check;
 mod cli;
+mod exceptions;
 mod failure;
 mod polling;
 mod run;

@@ -12,6 +12,7 @@ use control::CoreSeat;
 use control::runtime::Usher;
 use engine::clock::Clock;
 use engine::core::{Core, CoreInput};
+use engine::exception::Exception;
 use engine::idle::Idle;
 use engine::steer::{Departure, Place, Steered};
 use pmd::{DpdkLane, Eal, Lane};
@@ -35,6 +36,8 @@ pub(crate) struct Polling {
     pub(crate) eal: Eal,
     /// Its lane of each port.
     pub(crate) lanes: Vec<Steered<DpdkLane>>,
+    /// Its end of each port's exception path.
+    pub(crate) exceptions: Vec<Option<Exception<DpdkLane>>>,
     /// Its place among the cores.
     pub(crate) place: Place,
     /// The time that all cores live by.
@@ -85,7 +88,7 @@ impl Drop for StoppedOnDrop {
 }
 
 fn poll(polling: Polling) -> Ended {
-    let Polling { cpu, eal, lanes, place, clock, idle, settings, seat, usher } = polling;
+    let Polling { cpu, eal, lanes, exceptions, place, clock, idle, settings, seat, usher } = polling;
     let mut set = CpuSet::new();
     set.set(usize::from(cpu));
     sched_setaffinity(None, &set).map_err(|error| format!("cannot be pinned to CPU {cpu}: {error}"))?;
@@ -94,7 +97,7 @@ fn poll(polling: Polling) -> Ended {
         // By default the kernel may end a nap 50 µs late, for the sake of fewer wake-ups.
         set_current_timer_slack(NonZeroU64::new(1)).map_err(|error| format!("cannot set its timer slack: {error}"))?;
     }
-    turn(lanes, &settings, Surroundings { seat, place, clock, idle }, &usher)
+    turn(lanes, exceptions, &settings, Surroundings { seat, place, clock, idle }, &usher)
 }
 
 /// What a core is surrounded by, beside its lanes.
@@ -106,7 +109,13 @@ struct Surroundings {
 }
 
 /// Turns a core until it stops; a new one on the same lanes where it panics.
-fn turn<L: Lane>(mut lanes: Vec<L>, settings: &CoreSettings, surroundings: Surroundings, usher: &Usher) -> Ended {
+fn turn<L: Lane, X: Lane<Frame = L::Frame>>(
+    mut lanes: Vec<L>,
+    mut exceptions: Vec<Option<Exception<X>>>,
+    settings: &CoreSettings,
+    surroundings: Surroundings,
+    usher: &Usher,
+) -> Ended {
     let Surroundings { mut seat, place, clock, idle } = surroundings;
     let index = seat.index;
     let mut restarts: Vec<Instant> = Vec::new();
@@ -121,7 +130,8 @@ fn turn<L: Lane>(mut lanes: Vec<L>, settings: &CoreSettings, surroundings: Surro
             access: seat.access,
             place: place.clone(),
             seed: seed()?,
-        });
+        })
+        .with_exceptions(exceptions);
         if std::panic::catch_unwind(AssertUnwindSafe(|| core.run(&clock, idle))).is_ok() {
             return Ok(());
         }
@@ -132,7 +142,7 @@ fn turn<L: Lane>(mut lanes: Vec<L>, settings: &CoreSettings, surroundings: Surro
         if restarts.len() > RESTARTS {
             return Err(format!("panicked {} times within {} s", restarts.len(), RESTART_WINDOW.as_secs()));
         }
-        lanes = std::panic::catch_unwind(AssertUnwindSafe(|| core.into_lanes()))
+        (lanes, exceptions) = std::panic::catch_unwind(AssertUnwindSafe(|| core.into_parts()))
             .map_err(|_| "panicked, and its lanes were lost with it".to_owned())?;
         seat = usher.seat(index).ok_or("has no seat")?;
         tracing::error!(core = index, "a core panicked; its connections are lost, and it starts again");
@@ -265,7 +275,8 @@ spec:
             let place = Place::alone();
             let _stopped = StoppedOnDrop(Arc::clone(&seat.lifecycle), place.departure.clone());
             let surroundings = Surroundings { seat, place, clock: Clock::start(), idle: Idle::Polling };
-            turn(vec![lane], &core_settings(&configuration), surroundings, &control.usher())
+            let no_exceptions = Vec::<Option<Exception<Panicky>>>::new();
+            turn(vec![lane], no_exceptions, &core_settings(&configuration), surroundings, &control.usher())
         });
         (ended, calls.get())
     }

@@ -17,6 +17,7 @@ use signal_hook::iterator::Signals;
 use tables::TcpSettings;
 
 use crate::cli::{Files, LogLevel};
+use crate::exceptions;
 use crate::failure::Failure;
 use crate::polling::{self, Ended, Polling};
 
@@ -40,6 +41,8 @@ pub(crate) fn run(files: &Files, log: LogLevel) -> Result<(), Failure> {
 
     let eal = start_dpdk(&configuration)?;
     let (ports, lanes) = start_ports(&configuration, &eal)?;
+    let count = u16::try_from(cpus.len()).unwrap_or(u16::MAX);
+    let paths = exceptions::start(&configuration, &eal, &ports, count)?;
     let settings = core_settings(&configuration);
     let cores = steer(lanes, &ports, &settings.tcp)?;
     if !polling::leave_cpus(&cpus) {
@@ -60,9 +63,9 @@ pub(crate) fn run(files: &Files, log: LogLevel) -> Result<(), Failure> {
         schema::Idle::Polling => Idle::Polling,
         schema::Idle::Adaptive => Idle::Adaptive,
     };
-    for ((seat, (place, lanes)), cpu) in seats.into_iter().zip(cores).zip(cpus) {
+    for (((seat, (place, lanes)), exceptions), cpu) in seats.into_iter().zip(cores).zip(paths).zip(cpus) {
         let (eal, settings, usher, clock) = (eal.clone(), settings.clone(), control.usher(), clock.clone());
-        let polling = Polling { cpu, eal, lanes, place, clock, idle, settings, seat, usher };
+        let polling = Polling { cpu, eal, lanes, exceptions, place, clock, idle, settings, seat, usher };
         threads.push(polling::start(polling).map_err(|e| Failure::new(format!("no thread for a core: {e}")))?);
     }
     let ended = serve(&control, &mut signals, &mut threads, started, spec.http.timeouts.drain);
@@ -106,7 +109,7 @@ fn start_dpdk(configuration: &Configuration) -> Result<Eal, Failure> {
         },
         // The process at the other end of such a device maps our memory, which has to be few files for that.
         single_file_segments: spec.ports.iter().any(|port| port.device.contains("virtio_user")),
-        devices: spec.ports.iter().map(|port| port.device.to_string()).collect(),
+        devices: spec.ports.iter().map(|port| port.device.to_string()).chain(exceptions::devices(spec)).collect(),
         ..EalOptions::default()
     };
     Eal::start(&options).map_err(|error| {
@@ -284,6 +287,9 @@ fn announce(configuration: &Configuration, compiled: &Compiled, eal: &Eal, ports
             addresses.join(" "),
             if offloads.is_empty() { "none".to_owned() } else { offloads.join(" ") },
         );
+    }
+    for (port, exception) in spec.ports.iter().filter_map(|port| Some((port, port.exception.as_ref()?))) {
+        tracing::info!("port {}: what is the kernel's goes by {}", port.name, exception.interface);
     }
     for bind in compiled.snapshot.binds() {
         let names: Vec<&str> = bind.listeners().iter().map(|listener| &*listener.name).collect();

@@ -3,7 +3,7 @@
 //! A core adds to its own counters with a plain load and store; control reads them whenever it likes
 //! and sees a value that was true a moment ago. Sums that always hold, once a core is at rest:
 //!
-//! - `rx_packets + handed_in = delivered + handed_out + syn_cookies_sent + Σ drops of received packets` (see [`CoreCounters`]); with one core,
+//! - `rx_packets + handed_in = delivered + handed_out + syn_cookies_sent + Σ exception_to_host + Σ drops of received packets` (see [`CoreCounters`]); with one core,
 //!   nothing is handed over
 //! - over all cores, `handed_in = handed_out + copies`
 //! - `connections_opened = connections_closed + connections_open`
@@ -217,6 +217,12 @@ pub struct PortCounters {
     pub strays: Counter,
     /// Frames made because several cores want to see the same one.
     pub copies: Counter,
+    /// Frames received that went to the host's kernel by the exception path.
+    pub exception_to_host: Counter,
+    /// Frames sent for the host's kernel.
+    pub exception_from_host: Counter,
+    /// Frames for the host's kernel that its interface did not take.
+    pub exception_lost: Counter,
     /// 1 while the link is up.
     pub link_up: Counter,
     /// IPv6 addresses of ours that are being checked for duplicates.

@@ -25,8 +25,8 @@ pub use counters::{CoreCounters, Counter, Series, SeriesId};
 pub use route::{HostPattern, PathPattern, RouteTable, RouteTableBuilder};
 pub use schedule::Schedule;
 pub use settings::{
-    CoreSettings, ForwardedFor, HttpSettings, InterfaceSettings, PortSettings, RouteSettings, SourceLimit, SynCookies,
-    TcpSettings,
+    CoreSettings, ExceptionSettings, ForwardedFor, HttpSettings, InterfaceSettings, PortSettings, RouteSettings,
+    SourceLimit, SynCookies, TcpSettings,
 };
 pub use snapshot::{Bind, BindId, Epoch, Listener, Routed, Rule, Snapshot, Target};
 pub use verdict::Verdict;

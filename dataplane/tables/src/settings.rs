@@ -61,6 +61,21 @@ pub struct RouteSettings {
     pub via: Vec<IpAddr>,
 }
 
+/// What of a port's traffic is for the host's kernel. Ports are of either end, because the kernel connects, too.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExceptionSettings {
+    /// TCP ports. Millrace listens on none of them.
+    pub tcp: Vec<u16>,
+    /// UDP ports.
+    pub udp: Vec<u16>,
+    /// IP protocols (RFC 5237) other than TCP, UDP and ICMP.
+    pub protocols: Vec<u8>,
+    /// Addresses that are the kernel's alone.
+    pub addresses: Vec<IpAddr>,
+    /// Packets a second at most in each direction, for a core.
+    pub packets_per_second: u32,
+}
+
 /// When a SYN is answered with a cookie and nothing is kept of it (RFC 4987 §3.6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SynCookies {

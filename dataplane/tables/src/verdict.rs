@@ -94,6 +94,8 @@ verdicts! {
     Draining = "draining",
     /// A SYN for which no memory was left.
     NoMemory = "no_memory",
+    /// A packet for the host's kernel above the rate of the exception path.
+    ExceptionRate = "exception_rate",
     /// A packet of ours whose next hop answered neither ARP nor Neighbor Discovery.
     NeighborUnresolved = "neighbor_unresolved",
     /// A packet of ours beyond those that wait for one neighbor's address.

@@ -36,6 +36,8 @@ pub struct PortOptions {
     pub tx_descriptors: u16,
     /// The largest IP packet in bytes; `None` leaves what the device has.
     pub mtu: Option<u16>,
+    /// The Ethernet address to take; `None` leaves what the device has.
+    pub mac: Option<[u8; 6]>,
     /// Mbufs in each lane's pool. What the rings of the device can hold comes out of these. With the default
     /// data room, each takes 2.4 KiB of hugepages, and 4 KiB of ordinary ones, whose borders it may not cross.
     pub mbufs: u32,
@@ -67,6 +69,7 @@ impl Default for PortOptions {
             rx_descriptors: 1024,
             tx_descriptors: 1024,
             mtu: None,
+            mac: None,
             mbufs: 8192,
             data_room: 2048,
             large_mbufs: 0,
@@ -444,6 +447,10 @@ impl Opened {
         if let Some(mtu) = options.mtu {
             // SAFETY: as above.
             self.step("take the MTU", || unsafe { sys::rte_eth_dev_set_mtu(self.id, mtu) })?;
+        }
+        if let Some(mac) = options.mac {
+            // SAFETY: as above; six bytes are read.
+            self.step("take the Ethernet address", || unsafe { sys::shim_set_mac(self.id, mac.as_ptr()) })?;
         }
         let (mut rx, mut tx) = (options.rx_descriptors, options.tx_descriptors);
         self.step("take the ring sizes", || {

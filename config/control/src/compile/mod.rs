@@ -24,7 +24,7 @@ use tables::{
 
 use crate::status::{GatewayStatus, RouteStatus};
 use conditions::Attachment;
-pub use settings::core_settings;
+pub use settings::{core_settings, exception_settings};
 
 /// Turns configurations into snapshots.
 #[derive(Debug)]

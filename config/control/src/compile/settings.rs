@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use schema::{AccessLogRequests, Appliance, ByteSize, Configuration};
 use tables::access::AccessLevel;
 use tables::{
-    CoreSettings, ForwardedFor, HttpSettings, InterfaceSettings, PortSettings, RouteSettings, SourceLimit, SynCookies,
-    TcpSettings,
+    CoreSettings, ExceptionSettings, ForwardedFor, HttpSettings, InterfaceSettings, PortSettings, RouteSettings,
+    SourceLimit, SynCookies, TcpSettings,
 };
 
 /// What is fixed while a core runs.
@@ -68,6 +68,20 @@ pub fn core_settings(configuration: &Configuration) -> CoreSettings {
 fn default_route(gateway: IpAddr) -> RouteSettings {
     let any: IpAddr = if gateway.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     RouteSettings { destination: IpNet::new_assert(any, 0), via: vec![gateway] }
+}
+
+/// What of each port's traffic is for the kernel, by port.
+#[must_use]
+pub fn exception_settings(configuration: &Configuration) -> Vec<Option<ExceptionSettings>> {
+    let settings = |exception: &schema::Exception| ExceptionSettings {
+        tcp: exception.tcp.iter().map(|port| port.value.get()).collect(),
+        udp: exception.udp.iter().map(|port| port.value.get()).collect(),
+        protocols: exception.protocols.iter().map(|protocol| protocol.value).collect(),
+        addresses: exception.addresses.iter().map(|address| address.value).collect(),
+        packets_per_second: exception.packets_per_second,
+    };
+    let ports = &configuration.appliance.spec.ports;
+    ports.iter().map(|port| port.exception.as_ref().map(|exception| settings(&exception.value))).collect()
 }
 
 /// What a reload may change.

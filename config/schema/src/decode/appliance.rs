@@ -94,9 +94,11 @@ fn port(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<Port> {
     let queues = object.optional(decoder, "queues", |d, at| {
         d.located(at, |d, at| integer(1..=u16::MAX)(d, at).and_then(NonZeroU16::new))
     });
+    let exception =
+        object.optional(decoder, "exception", |decoder, at| decoder.located(at, super::exception::exception));
     object.later(decoder, "vlan");
     object.close(decoder);
-    Some(Port { name: name?, device: device?, addresses, gateway, mtu, queues })
+    Some(Port { name: name?, device: device?, addresses, gateway, mtu, exception, queues })
 }
 
 fn device(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<Arc<str>> {

@@ -6,6 +6,7 @@
 
 mod appliance;
 mod backend;
+mod exception;
 mod gateway;
 mod metadata;
 mod object;

@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::located::Located;
 use crate::name::Name;
 use crate::quantity::{ByteSize, Timeout, serialize_duration};
-use crate::resources::Metadata;
+use crate::resources::{Exception, Metadata};
 
 /// One machine that runs Millrace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -110,6 +110,9 @@ pub struct Port {
     /// Largest IP packet in bytes, 576..=9,216; `None` takes the device's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u16>,
+    /// What of its traffic is for the host's kernel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exception: Option<Located<Exception>>,
     /// Receive (and transmit) queues; not more than `cores`. `None` takes one a core, or as many as the device has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queues: Option<Located<NonZeroU16>>,

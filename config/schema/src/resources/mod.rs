@@ -6,6 +6,7 @@
 
 mod appliance;
 mod backend;
+mod exception;
 mod gateway;
 mod metadata;
 mod route;
@@ -15,6 +16,7 @@ pub use appliance::{
     Hugepages, Idle, Ip, Memory, Port, SourceLimit, SynCookies, Tcp, Upstream,
 };
 pub use backend::{Backend, BackendProtocol, BackendSpec, Endpoint};
+pub use exception::Exception;
 pub use gateway::{Gateway, GatewaySpec, Listener, Protocol, RouteNamespaces};
 pub use metadata::{Metadata, Timestamp};
 pub use route::{

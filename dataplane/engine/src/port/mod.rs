@@ -41,7 +41,7 @@ use crate::clock::Instant;
 use ethernet::{Label, Link};
 use interface::{Departure, Interface};
 use ipv4::ETHERNET;
-use rate::TokenBucket;
+pub(crate) use rate::TokenBucket;
 
 /// One core's end of a port.
 #[derive(Debug)]

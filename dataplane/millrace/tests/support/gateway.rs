@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::client::{Connection, Response};
-use super::sandbox::{Ns, Sandbox, VIP};
+use super::sandbox::{Ns, REPOSITORY, Sandbox, VIP};
 use super::wait_for;
 
 /// The binary under test.
@@ -22,6 +22,8 @@ const START: Duration = Duration::from_secs(20);
 pub struct Config {
     /// Further lines of `Appliance.spec`, indented by two spaces.
     pub appliance: String,
+    /// Further lines of the port towards clients, indented by six spaces.
+    pub north: String,
     /// Documents beside the appliance.
     pub documents: Vec<String>,
     /// `Appliance.spec.cores`.
@@ -43,6 +45,7 @@ spec:
 "#;
         Self {
             appliance: String::new(),
+            north: String::new(),
             documents: vec![gateway.to_owned()],
             cores: format!("[{}]", polling_cpu()),
             device: String::new(),
@@ -59,6 +62,12 @@ spec:
     /// Adds to `Appliance.spec`.
     pub fn appliance(mut self, lines: &str) -> Self {
         self.appliance.push_str(lines);
+        self
+    }
+
+    /// Adds to the port towards clients.
+    pub fn north(mut self, lines: &str) -> Self {
+        self.north.push_str(lines);
         self
     }
 
@@ -115,11 +124,12 @@ spec:
     - name: north
       device: "net_af_packet0,iface=mr-north{device}"
       addresses: ["10.9.1.1/24"]
-    - name: south
+{}    - name: south
       device: "net_af_packet1,iface=mr-south{device}"
       addresses: ["10.9.2.1/24"]
   admin: {{ address: "127.0.0.1:9901" }}
 {}"#,
+            self.north,
             self.appliance,
             cores = self.cores,
             device = self.device,
@@ -138,8 +148,20 @@ pub struct Gateway<'a> {
 impl<'a> Gateway<'a> {
     /// Starts it and waits until it is ready.
     pub fn start(sandbox: &'a Sandbox, config: &Config) -> Self {
+        Self::start_text(sandbox, &config.text())
+    }
+
+    /// The same with one of config/examples, on a CPU that there is.
+    pub fn start_example(sandbox: &'a Sandbox, name: &str) -> Self {
+        let path = format!("{REPOSITORY}/config/examples/{name}");
+        let text = std::fs::read_to_string(path).expect("the example is there");
+        assert!(text.contains("cores: [1]"), "{name} polls CPU 1");
+        Self::start_text(sandbox, &text.replace("cores: [1]", &format!("cores: [{}]", polling_cpu())))
+    }
+
+    fn start_text(sandbox: &'a Sandbox, text: &str) -> Self {
         let path = sandbox.dir().join("millrace.yaml");
-        std::fs::write(&path, config.text()).expect("the sandbox can be written");
+        std::fs::write(&path, text).expect("the sandbox can be written");
         let log = File::options().create(true).append(true).open(sandbox.dir().join("millrace.log"));
         let log = log.expect("the sandbox can be written");
         let mut command = sandbox.command(Ns::Millrace, MILLRACE);
