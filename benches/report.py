@@ -73,7 +73,7 @@ def of(rows, workload, unit):
 def plots(rows, workload):
     """The file of each unit's plot."""
     there = units(rows, workload)
-    name = lambda unit: re.sub(r"[^a-z0-9]+", "-", unit.lower().replace("µ", "u")).strip("-")
+    name = lambda unit: re.sub(r"[^a-z0-9]+", "-", unit.lower().replace("µ", "u").replace("%", "percent")).strip("-")
     return {unit: f"{workload}.svg" if number == 0 else f"{workload}-{name(unit)}.svg" for number, unit in enumerate(there)}
 
 

@@ -105,6 +105,9 @@ pub(crate) struct Arguments {
     /// Bytes under way on a port at most, beside the first segment of each message: what the wire's ring holds.
     #[arg(long, default_value_t = 700_000)]
     pub(crate) in_flight: u64,
+    /// How far the offered window of 64 KiB is shifted: a gateway's kernel may have so much under way on each connection.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(0..=14))]
+    pub(crate) window_scale: u8,
     /// Bytes of a frame, of the workload `raw`.
     #[arg(long, default_value_t = 60)]
     pub(crate) frame: usize,

@@ -27,9 +27,8 @@ use loss::Loss;
 
 pub use app::{App, Do, Gone, Start};
 
-/// The window that is offered always, and how far it is shifted: 1 MiB.
+/// The window that is offered always, before it is shifted by [`HostOptions::window_scale`].
 const WINDOW: u16 = u16::MAX;
-const WINDOW_SCALE: u8 = 4;
 
 /// Bursts taken in one turn, so that the other host has its turn soon.
 const BURSTS_A_TURN: usize = 2;
@@ -93,6 +92,8 @@ pub struct HostOptions {
     pub retries: u8,
     /// Bytes under way above which only first segments of messages are sent.
     pub in_flight: u64,
+    /// How far the window of 64 KiB that is offered is shifted, from 0 to 14: what may be under way to here on a connection.
+    pub window_scale: u8,
     /// The share of TCP frames that vanish, in each direction, from 0 to 1.
     pub loss: f64,
     /// Where ports and sequence numbers begin; nanoseconds of the wall clock keep one run from meeting the last one's connections.

@@ -120,6 +120,7 @@ fn client_host(arguments: &Arguments, connections: u32) -> HostOptions {
         delayed_ack: 10_000_000,
         retries: if arguments.loss > 0.0 { 10 } else { 5 },
         in_flight: arguments.in_flight,
+        window_scale: arguments.window_scale,
         loss: arguments.loss,
         seed: std::time::UNIX_EPOCH.elapsed().map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(0)),
     }

@@ -41,7 +41,9 @@ fn device(arguments: &Arguments, given: &str) -> String {
 pub(crate) fn open(eal: &Eal, arguments: &Arguments, given: &str) -> Result<Wire, String> {
     let device = &*device(arguments, given);
     let large_mbufs = if arguments.large() && !arguments.ordinary_pages { LARGE_MBUFS } else { 0 };
-    let options = PortOptions { mbufs: arguments.mbufs, large_mbufs, ..PortOptions::default() };
+    // AF_XDP has no more, and kernels' bursts need them; the others' rings are as large as they are made.
+    let rx_descriptors = if device.starts_with("net_af_xdp") { 2048 } else { PortOptions::default().rx_descriptors };
+    let options = PortOptions { mbufs: arguments.mbufs, large_mbufs, rx_descriptors, ..PortOptions::default() };
     let mut port = Port::configure(eal, device, &options).map_err(|error| format!("{device}: {error}"))?;
     port.start().map_err(|error| format!("{device}: {error}"))?;
     let lane = port.take_lane(0).map_err(|error| format!("{device}: {error}"))?;

@@ -259,3 +259,23 @@ fn the_core_stays_on_its_cpu() {
     });
     assert_eq!(pinned.count(), 1, "one thread polls on CPU {cpu}");
 }
+
+#[test]
+fn af_xdp_serves_as_af_packet_does() {
+    let sandbox = sandbox_or_skip!();
+    let body = support::pattern(300_000);
+    let reply = [format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes(), &body].concat();
+    let _backend = Backend::canned(&sandbox, Ns::B1, RAW, reply);
+    let config = Config { driver: "net_af_xdp", ..Config::everything_to(&[RAW]) };
+    let mut gateway = Gateway::start(&sandbox, &config);
+    for _ in 0..3 {
+        let response = gateway.get("/");
+        assert_eq!((response.status, response.complete, response.body == body), (200, true, true));
+    }
+    for port in ["north", "south"] {
+        // 300,000 bytes are two hundred frames, three times, with an acknowledgment for at least every tenth. Counters come late.
+        let received = || gateway.metric("millrace_port_rx_packets_total", &[("port", port)]);
+        wait_for("frames have come in", Duration::from_secs(3), || received() >= 60);
+    }
+    gateway.assert_alive();
+}

@@ -4,7 +4,7 @@ use pmd::{Frame, Lane, TxChecksum};
 
 use super::app::{App, Do, Gone};
 use super::connection::{Marks, State, fields, ticks};
-use super::{Endpoint, LARGE_A_STRETCH, NEVER, NONE, SEGMENTS_A_STRETCH, WINDOW_SCALE};
+use super::{Endpoint, LARGE_A_STRETCH, NEVER, NONE, SEGMENTS_A_STRETCH};
 use crate::segment::{Fields, HEADERS, SYN_OPTIONS, Segment, flags};
 
 impl<L: Lane, A: App> Endpoint<L, A> {
@@ -142,7 +142,7 @@ impl<L: Lane, A: App> Endpoint<L, A> {
         c.snd_max = c.end;
         let fields = fields(c, set, c.end.wrapping_sub(1));
         let [high, low] = self.mss.to_be_bytes();
-        self.send(&fields, &[2, 4, high, low, 1, 3, 3, WINDOW_SCALE]);
+        self.send(&fields, &[2, 4, high, low, 1, 3, 3, self.options.window_scale]);
         self.arm(now, id);
     }
 

@@ -125,6 +125,7 @@ impl Scene {
             delayed_ack: 2_000_000,
             retries: 6,
             in_flight: 700_000,
+            window_scale: 4,
             loss,
             seed,
         };

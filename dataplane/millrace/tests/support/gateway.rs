@@ -30,6 +30,8 @@ pub struct Config {
     pub cores: String,
     /// What follows `iface=…` in the ports' devices.
     pub device: String,
+    /// DPDK's driver on the sandbox's interfaces.
+    pub driver: &'static str,
 }
 
 impl Config {
@@ -49,6 +51,7 @@ spec:
             documents: vec![gateway.to_owned()],
             cores: format!("[{}]", polling_cpu()),
             device: String::new(),
+            driver: "net_af_packet",
         }
     }
 
@@ -122,10 +125,10 @@ spec:
   memory: {{ hugepages: off, mebibytes: 512 }}
   ports:
     - name: north
-      device: "net_af_packet0,iface=mr-north{device}"
+      device: "{driver}0,iface=mr-north{device}"
       addresses: ["10.9.1.1/24"]
 {}    - name: south
-      device: "net_af_packet1,iface=mr-south{device}"
+      device: "{driver}1,iface=mr-south{device}"
       addresses: ["10.9.2.1/24"]
   admin: {{ address: "127.0.0.1:9901" }}
 {}"#,
@@ -133,6 +136,7 @@ spec:
             self.appliance,
             cores = self.cores,
             device = self.device,
+            driver = self.driver,
         );
         std::iter::once(&appliance).chain(&self.documents).map(String::as_str).collect::<Vec<_>>().join("---\n")
     }
