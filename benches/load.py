@@ -10,8 +10,8 @@ import time
 from sandbox import ROOT, VIP
 
 
-# Bytes under way on a port, at most: what an AF_XDP ring holds.
-IN_FLIGHT = 200_000
+# Bytes under way on a port, at most, and how far the window of 64 KiB is shifted that each connection offers: what rings hold.
+IN_FLIGHT, WINDOW_SCALE = 200_000, 1
 
 
 class Load:
@@ -58,7 +58,7 @@ def wrk_between(sandbox, proxy, seconds, load):
 def blast_between(sandbox, proxy, programs, words, seconds, warm_up):
     """blast at both far ends, and what the CPUs did while it measured. Wrong replies are in its result."""
     everything = ["taskset", "-c", sandbox.cpus["others"], programs.blast, *words.split(), "--duration", seconds, "--warm-up", warm_up,
-                  "--core", sandbox.cpus["others"], "--ordinary-pages", "--in-flight", IN_FLIGHT, "--json", "-",
+                  "--core", sandbox.cpus["others"], "--ordinary-pages", "--in-flight", IN_FLIGHT, "--window-scale", WINDOW_SCALE, "--json", "-",
                   "--north", f"net_af_xdp0,iface={sandbox.NORTH}", "--south", f"net_af_xdp1,iface={sandbox.SOUTH}"]
     with open(f"{sandbox.dir}/blast.log", "w+") as log:
         running = subprocess.Popen(sandbox.words("client", everything), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.PIPE,

@@ -79,6 +79,10 @@ class Proxy:
                 self.process.wait()
 
 
+# AF_PACKET's ring has 512 frames by default, which bursts of a kernel overflow.
+RINGS = {"net_af_packet": ",framecnt=8192,blocksz=65536"}
+
+
 class Programs:
     """Where the programs are: Millrace's, and Envoy's, which may be missing."""
 
@@ -90,7 +94,10 @@ def millrace(sandbox, programs, driver="net_af_packet", routes="", idle_timeout=
     """Millrace on its two interfaces. `routes`: documents beside the one that takes everything."""
     sandbox.kernel_addresses("off")
     config = (ROOT / "scripts/lib/hello.yaml").read_text().replace("@CPU@", sandbox.cpus["proxy"])
-    config = config.replace("net_af_packet", driver).replace("10.9.2.3, weight: 2", "10.9.2.3")
+    config = config.replace("10.9.2.3, weight: 2", "10.9.2.3")
+    for port in ("mr-north", "mr-south"):
+        config = config.replace(f"iface={port}", f"iface={port}{RINGS.get(driver, '')}")
+    config = config.replace("net_af_packet", driver)
     if idle_timeout:
         config = config.replace("  admin: {", f"  upstream: {{ idleTimeout: {idle_timeout} }}\n  admin: {{", 1)
     path = pathlib.Path(sandbox.dir, "millrace.yaml")

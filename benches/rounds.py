@@ -23,12 +23,11 @@ from sandbox import BothEnds, Sandbox
 # Connections of every keep-alive row, on every wire. Of 64 and 256, it is where the peers are faster.
 CONNECTIONS = 64
 
-# What benches/blast is given; and where wrk takes its place on the veth, what wrk is. Kernels at the far ends take large bodies
-# as fast as they come. blast's ring there loses some of what a kernel sends it, and it has no selective acknowledgments.
+# What benches/blast is given, and for veth-offload wrk.
 WORKLOADS = {
     "keepalive-60B": (f"keepalive -c {CONNECTIONS}", None),
     "keepalive-1KiB": (f"keepalive --body 1KiB -c {CONNECTIONS}", None),
-    "keepalive-64KiB": (f"keepalive --body 64KiB -c {CONNECTIONS}", Load(CONNECTIONS, "/64k")),
+    "keepalive-64KiB": (f"keepalive --body 64KiB -c {CONNECTIONS}", None),
     "close-60B": (f"close -c {CONNECTIONS}", None),
     "bulk-1MiB-down": ("bulk-down -c 8", Load(8, "/1m")),
     "bulk-1MiB-up": ("bulk-up -c 8", Load(8, "/sink", script="upload.lua")),
@@ -88,8 +87,6 @@ def measure(folder, plan, sandbox, programs):
             for system, wire, start in turned(systems, number):
                 attempt(problems, f"round {number}, {system} on {wire}",
                         lambda: on_veth(raw, plan, number, both_ends, programs, system, wire, start))
-                attempt(problems, f"round {number}, {system} on {wire}, large bodies",
-                        lambda: on_veth_with_wrk(raw, plan, number, sandbox, programs, system, wire, start))
                 if wire == "veth":
                     attempt(problems, f"round {number}, {system} on veth-offload",
                             lambda: on_veth_offload(raw, plan, number, sandbox, programs, system, start))
@@ -146,24 +143,11 @@ def attempt(problems, what, run):
 
 
 def on_veth(raw, plan, number, sandbox, programs, system, wire, start):
-    """One system with blast, everything with small replies."""
+    """One system with blast, every workload."""
     proxy = start(sandbox, programs)
     try:
-        for workload, (words, load) in WORKLOADS.items():
-            if not load:
-                by_blast(raw, plan, number, sandbox, programs, proxy, words, workload, system, wire)
-    finally:
-        proxy.stop()
-
-
-def on_veth_with_wrk(raw, plan, number, sandbox, programs, system, wire, start):
-    """One system with wrk, everything with large bodies."""
-    proxy = start(sandbox, programs)
-    try:
-        wrk(sandbox, CONNECTIONS, plan.warm_up)
-        for workload, (_, load) in WORKLOADS.items():
-            if load:
-                by_wrk(raw, number, sandbox, proxy, plan.seconds, load, workload, system, wire)
+        for workload, (words, _) in WORKLOADS.items():
+            by_blast(raw, plan, number, sandbox, programs, proxy, words, workload, system, wire)
     finally:
         proxy.stop()
 
@@ -262,7 +246,7 @@ def on_vhost(raw, plan, number, programs):
 
 
 def many_on_vhost(raw, plan, number, programs):
-    """Many idle connections, and many routes."""
+    """Many idle connections, many routes, and loss, which blast makes itself."""
     each = f"-c {CONNECTIONS} --duration {plan.seconds} --warm-up {plan.warm_up_by_blast}"
     result, = vhost.blast(programs, [f"idle --idle {plan.idle_on_vhost} {each}"])
     for one in vhost.idle(result, number):
@@ -270,6 +254,13 @@ def many_on_vhost(raw, plan, number, programs):
     for count in (10, 10_000):
         result, = vhost.blast(programs, [f"keepalive {each}"], "--routes", str(count))
         keep(raw, vhost.run(result, "routes-10k", number, result["requests_per_second"], "requests/s", f"{count} routes"))
+    lossy = f"--loss {LOSS_PERCENT / 100} --duration {plan.loss_seconds} --warm-up {plan.warm_up_by_blast}"
+    bulk, small = vhost.blast(programs, [f"{WORKLOADS[like][0]} {lossy}" for like in ("bulk-1MiB-down", "keepalive-60B")],
+                              "--small-frames")
+    if bulk:
+        keep(raw, vhost.run(bulk, "loss-1pct", number, bulk[BULK["bulk-1MiB-down"]], "Gbit/s", "bulk"))
+    if small:
+        keep(raw, vhost.run(small, "loss-1pct", number, small["requests_per_second"], "requests/s", "keepalive"))
 
 
 def limit(raw, plan, number, sandbox, wire):
@@ -307,7 +298,7 @@ def settings(plan, sandbox):
             f"the proxy (Millrace's polling core, NGINX's and Envoy's worker, HAProxy's thread) on CPU {proxy}; blast on CPU {others}, by "
             "AF_XDP at the far end of both veth pairs, plays clients and backends; MTU 1500, no checksum or segmentation offloads, "
             "so that a frame is what it would be on a real wire",
-        "bulk, 64 KiB, loss-1pct and idle-100k on the veth":
+        "veth-offload, loss-1pct, and idle-100k on the veth":
             f"the proxy as before; wrk, one thread, and both backends (nginx), on CPU {others}, by the kernel's sockets",
         "veth-offload": "offloads on at every end: the kernels hand each other segments of up to 64 KiB, and nobody "
                         "works out a checksum",
