@@ -23,7 +23,7 @@ from sandbox import BothEnds, Sandbox
 # Connections of every keep-alive row, on every wire. Of 64 and 256, it is where the peers are faster.
 CONNECTIONS = 64
 
-# What benches/blast is given, and for veth-offload wrk.
+# What benches/blast is given; and in bulk, on veths, wrk, with which the peers are faster.
 WORKLOADS = {
     "keepalive-60B": (f"keepalive -c {CONNECTIONS}", None),
     "keepalive-1KiB": (f"keepalive --body 1KiB -c {CONNECTIONS}", None),
@@ -87,9 +87,9 @@ def measure(folder, plan, sandbox, programs):
             for system, wire, start in turned(systems, number):
                 attempt(problems, f"round {number}, {system} on {wire}",
                         lambda: on_veth(raw, plan, number, both_ends, programs, system, wire, start))
-                if wire == "veth":
-                    attempt(problems, f"round {number}, {system} on veth-offload",
-                            lambda: on_veth_offload(raw, plan, number, sandbox, programs, system, start))
+                for label in [wire] + (["veth-offload"] if wire == "veth" else []):
+                    attempt(problems, f"round {number}, {system} on {label}, in bulk",
+                            lambda: bulk_on_veth(raw, plan, number, sandbox, programs, system, label, start))
             attempt(problems, f"round {number}, millrace on vhost", lambda: on_vhost(raw, plan, number, programs))
             lossy = lossy or Sandbox(sandbox.cpus, loss=LOSS_PERCENT)
             for system, wire, start in turned(LINUX_STACK, number):
@@ -143,11 +143,12 @@ def attempt(problems, what, run):
 
 
 def on_veth(raw, plan, number, sandbox, programs, system, wire, start):
-    """One system with blast, every workload."""
+    """One system with blast, everything but bulk."""
     proxy = start(sandbox, programs)
     try:
-        for workload, (words, _) in WORKLOADS.items():
-            by_blast(raw, plan, number, sandbox, programs, proxy, words, workload, system, wire)
+        for workload, (words, load) in WORKLOADS.items():
+            if not load:
+                by_blast(raw, plan, number, sandbox, programs, proxy, words, workload, system, wire)
     finally:
         proxy.stop()
 
@@ -161,15 +162,15 @@ def by_blast(raw, plan, number, sandbox, programs, proxy, words, workload, syste
     keep(raw, {**run, "system": system, "wire": wire, **busy})
 
 
-def on_veth_offload(raw, plan, number, sandbox, programs, system, start):
-    """One peer in bulk, where kernels hand each other segments of 64 KiB. A socket remembers what its interface could when it was
-    made, so that all of them are new."""
-    sandbox.segments("on")
+def bulk_on_veth(raw, plan, number, sandbox, programs, system, wire, start):
+    """One system with wrk, in bulk. On veth-offload, kernels hand each other segments of 64 KiB: a socket remembers what its interface
+    could when it was made, so that all of them are new."""
+    sandbox.segments("on" if wire == "veth-offload" else "off")
     try:
         proxy = start(sandbox, programs)
         try:
             for workload in BULK:
-                by_wrk(raw, number, sandbox, proxy, plan.seconds, WORKLOADS[workload][1], workload, system, "veth-offload")
+                by_wrk(raw, number, sandbox, proxy, plan.seconds, WORKLOADS[workload][1], workload, system, wire)
         finally:
             proxy.stop()
     finally:
@@ -265,7 +266,7 @@ def many_on_vhost(raw, plan, number, programs):
 
 def limit(raw, plan, number, sandbox, wire):
     """What testpmd moves on a wire, by the same CPUs."""
-    for size in limits.SIZES:
+    for size in limits.SIZES[:1] if plan.quick else limits.SIZES:
         result = limits.measure(wire, sandbox.cpus, size, plan.seconds)
         keep(raw, {"workload": f"limit-{size}B", "system": "testpmd", "wire": wire, "part": None, "round": number, "unit": "frames/s",
                    "value": result["frames_per_second"], "errors": 0, "latency_us": {}, "gateway_busy": result["gateway_busy"],
@@ -298,7 +299,7 @@ def settings(plan, sandbox):
             f"the proxy (Millrace's polling core, NGINX's and Envoy's worker, HAProxy's thread) on CPU {proxy}; blast on CPU {others}, by "
             "AF_XDP at the far end of both veth pairs, plays clients and backends; MTU 1500, no checksum or segmentation offloads, "
             "so that a frame is what it would be on a real wire",
-        "veth-offload, loss-1pct, and idle-100k on the veth":
+        "bulk, loss-1pct and idle-100k on the veth, and veth-offload":
             f"the proxy as before; wrk, one thread, and both backends (nginx), on CPU {others}, by the kernel's sockets",
         "veth-offload": "offloads on at every end: the kernels hand each other segments of up to 64 KiB, and nobody "
                         "works out a checksum",
