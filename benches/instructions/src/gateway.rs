@@ -13,7 +13,8 @@ use pmd::Frame;
 use tables::access::AccessQueue;
 use tables::{
     Bind, Cluster, ClusterId, CoreCounters, CoreSettings, Endpoint, EndpointId, HostPattern, HttpSettings, Listener,
-    PathPattern, PortSettings, RouteTableBuilder, Rule, Series, SeriesId, Snapshot, Target, TcpSettings, publish,
+    PathPattern, PortSettings, RouteTableBuilder, Rule, Series, SeriesId, Snapshot, SynCookies, Target, TcpSettings,
+    publish,
 };
 
 use crate::collect_here;
@@ -67,12 +68,17 @@ struct Client {
 impl Gateway {
     /// A gateway whose clients send `request` and whose backends answer `response`.
     pub(crate) fn new(request: &'static [u8], response: &[u8]) -> Self {
+        Self::with(request, response, SynCookies::Overload)
+    }
+
+    /// The same that answers SYNs with cookies, or does not.
+    pub(crate) fn with(request: &'static [u8], response: &[u8], syn_cookies: SynCookies) -> Self {
         let (publisher, snapshot) = publish::slot(Arc::new(snapshot()));
         let counters = Arc::new(CoreCounters::new(2));
         let access: AccessQueue = Arc::new(ArrayQueue::new(16));
         let port = |name: &str, address: &str| PortSettings::untagged(name, address.parse().into_iter().collect());
         // So short that a thousand connections bring it to its steady state.
-        let tcp = TcpSettings { time_wait: Duration::from_millis(20), ..TcpSettings::default() };
+        let tcp = TcpSettings { time_wait: Duration::from_millis(20), syn_cookies, ..TcpSettings::default() };
         let core = Core::new(CoreInput {
             index: 0,
             lanes: vec![MemoryLane::new(NORTH_MAC), MemoryLane::new(SOUTH_MAC)],
@@ -152,6 +158,26 @@ impl Gateway {
             self.turn(n);
         }
         panic!("not closed within {PATIENCE} turns")
+    }
+
+    /// `n` SYNs from as many made-up clients, which get cookies that nobody brings back.
+    pub(crate) fn flood(&mut self, n: usize) {
+        for _ in 0..n {
+            self.next_port = if self.next_port < 60_000 { self.next_port + 1 } else { 10_000 };
+            self.open(self.next_port);
+        }
+        let Self { core, now, .. } = self;
+        *now = *now + PACE * n as u32;
+        let mut turn = || assert!(core.turn(*now));
+        if self.counting {
+            collect_here(&mut turn);
+        } else {
+            turn();
+        }
+        let lane = self.core.ports_mut()[NORTH].lane_mut();
+        let answers = core::iter::from_fn(|| lane.departed()).count();
+        assert_eq!(answers, n);
+        self.clients.clear();
     }
 
     /// Lets the backend of the only connection send `n` full segments, and the client acknowledge them.

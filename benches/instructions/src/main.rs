@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use gateway::Gateway;
 use heads::{ENDLESS, NGINX, WRK, WRK_CLOSE};
+use tables::SynCookies;
 
 /// One operation to be measured.
 struct Case {
@@ -55,7 +56,9 @@ const CASES: &[Case] = &[
     Case { name: "idle-turn", n: 1000, bound: 759, run: idle_turn },
     Case { name: "request", n: 1000, bound: 21_050, run: |n| requests(n, 1) },
     Case { name: "request-burst-32", n: 3200, bound: 19_520, run: |n| requests(n, 32) },
-    Case { name: "connection-burst-16", n: 1600, bound: 35_010, run: connections },
+    Case { name: "connection-burst-16", n: 1600, bound: 35_010, run: |n| visits(n, SynCookies::Never) },
+    Case { name: "connection-cookie-16", n: 1600, bound: 60_000, run: |n| visits(n, SynCookies::Always) },
+    Case { name: "flooded-syn-32", n: 3200, bound: 20_000, run: flooded },
     Case { name: "bulk-segment", n: 3200, bound: 6725, run: bulk },
 ];
 
@@ -161,9 +164,9 @@ fn requests(n: u64, connections: usize) {
 }
 
 /// Connections of one request each, from SYN to TIME-WAIT and its end; their segments arrive together.
-fn connections(n: u64) {
+fn visits(n: u64, cookies: SynCookies) {
     const TOGETHER: usize = 16;
-    let mut gateway = Gateway::new(WRK_CLOSE, NGINX);
+    let mut gateway = Gateway::with(WRK_CLOSE, NGINX, cookies);
     // One by one until all neighbors are known: few packets wait for one that is not.
     gateway.visit(1);
     gateway.visit(1);
@@ -173,6 +176,20 @@ fn connections(n: u64) {
     gateway.count();
     for _ in 0..n / TOGETHER as u64 {
         gateway.visit(TOGETHER);
+    }
+    gateway.check();
+}
+
+/// A SYN of a flood, of which full bursts arrive: looked at, answered with a cookie, forgotten.
+fn flooded(n: u64) {
+    const TOGETHER: usize = 32;
+    let mut gateway = Gateway::with(WRK_CLOSE, NGINX, SynCookies::Always);
+    for _ in 0..16 {
+        gateway.flood(TOGETHER);
+    }
+    gateway.count();
+    for _ in 0..n / TOGETHER as u64 {
+        gateway.flood(TOGETHER);
     }
     gateway.check();
 }
