@@ -42,6 +42,8 @@ pub struct Plan {
     pub rate: u32,
     /// SYNs in all.
     pub count: u64,
+    /// To an Ethernet address that nobody has: the same work for the sender and the wire, and none for the target.
+    pub nobody: bool,
 }
 
 /// What was sent.
@@ -69,7 +71,12 @@ pub fn flood(plan: &Plan, stop: &AtomicBool) -> Result<Sent, String> {
     let mut port = Port::configure(&eal, &device, &options).map_err(|error| error.to_string())?;
     port.start().map_err(|error| error.to_string())?;
     let mut lane = port.take_lane(0).map_err(|error| error.to_string())?;
-    let target = resolve(&mut lane, plan)?;
+    let mut target = resolve(&mut lane, plan)?;
+    if plan.nobody {
+        // A locally administered one beside the target's own.
+        target[5] ^= 0x80;
+        target[0] |= 2;
+    }
     let mut random = Random(0x5eed_f100d);
     let rate = plan.rate.min(FASTEST);
     let count = plan.count.min(MOST);

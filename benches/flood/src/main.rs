@@ -22,16 +22,19 @@ struct Arguments {
     #[arg(long)]
     from: Ipv4Addr,
     /// SYNs a second; 200,000 at most.
-    #[arg(long, default_value_t = 20_000)]
+    #[arg(long, default_value_t = 10_000)]
     rate: u32,
     /// SYNs in all; 20,000,000 at most.
     #[arg(long, default_value_t = 100_000)]
     count: u64,
+    /// Send to an Ethernet address that nobody has: for comparison.
+    #[arg(long)]
+    nobody: bool,
 }
 
 fn main() -> ExitCode {
-    let Arguments { interface, to, from, rate, count } = Arguments::parse();
-    match flood(&Plan { interface, to, from, rate, count }, &AtomicBool::new(false)) {
+    let Arguments { interface, to, from, rate, count, nobody } = Arguments::parse();
+    match flood(&Plan { interface, to, from, rate, count, nobody }, &AtomicBool::new(false)) {
         Ok(sent) => {
             println!("{} SYNs in {:.3} s", sent.syns, sent.took.as_secs_f64());
             ExitCode::SUCCESS
