@@ -84,7 +84,7 @@ pub fn flood(plan: &Plan, stop: &AtomicBool) -> Result<Sent, String> {
     let mut sent = 0;
     while sent < count && !stop.load(Ordering::Relaxed) {
         let due = (start.elapsed().as_secs_f64() * f64::from(rate)) as u64;
-        for _ in sent..due.min(count) {
+        while sent < due.min(count) {
             // An empty pool or a full ring is a SYN less, which the lane counts.
             if let Some(frame) = lane.allocate() {
                 let own = lane.mac();
