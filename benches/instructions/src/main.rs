@@ -11,6 +11,7 @@
 mod callgrind;
 mod frames;
 mod gateway;
+mod handover;
 mod heads;
 mod lane;
 mod parts;
@@ -43,6 +44,7 @@ const CASES: &[Case] = &[
     Case { name: "timer", n: 10_000, bound: 192, run: parts::timer },
     Case { name: "ingress-ack", n: 1000, bound: 687, run: |n| parts::ingress(n, 0) },
     Case { name: "ingress-1460", n: 1000, bound: 1125, run: |n| parts::ingress(n, 1460) },
+    Case { name: "hand-over", n: 3200, bound: 1000, run: parts::hand_over },
     Case { name: "parse-request-wrk", n: 1000, bound: 1260, run: parts::parse_wrk },
     Case { name: "parse-request-browser", n: 1000, bound: 6140, run: parts::parse_browser },
     Case { name: "encode-request-wrk", n: 1000, bound: 345, run: parts::encode_wrk },
@@ -82,6 +84,13 @@ fn main() -> ExitCode {
             }
             _ => usage(),
         },
+        ["time", "hand-over"] => {
+            if handover::time() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
+        }
         ["profile", name, file] => match find(name) {
             Some(case) => report(callgrind::count(name, case.n, Path::new(file)).map(|sum| {
                 println!("{name}: {} instructions an operation, of {} operations", sum / case.n, case.n);
@@ -127,7 +136,7 @@ fn report(outcome: std::io::Result<()>) -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    eprintln!("usage: instructions [profile CASE FILE]; cases:");
+    eprintln!("usage: instructions [profile CASE FILE | time hand-over]; cases:");
     for case in CASES {
         eprintln!("  {}", case.name);
     }

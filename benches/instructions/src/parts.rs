@@ -7,8 +7,9 @@ use std::time::Duration;
 use engine::clock::Instant;
 use engine::flow::{FlowKey, FlowTable};
 use engine::port::{Ingress, Port};
+use engine::steer::{PortPlan, Steered, places};
 use engine::timer::Wheel;
-use pmd::{Burst, Lane, checksum};
+use pmd::{BURST, Burst, Lane, checksum};
 use proto::http1::{self, BodyDecoder, Connection, Decoded, ForwardOptions, Framing, Limits, Method, Version};
 use tables::route::Host;
 use tables::{CoreCounters, HostPattern, PathPattern, PortSettings, RouteTableBuilder, Schedule, TcpSettings};
@@ -91,6 +92,49 @@ pub(crate) fn ingress(n: u64, payload: usize) {
             frame = Some(kept);
         }
     });
+}
+
+/// A packet that arrives at the core with the queue and is received by the one that its flow belongs to.
+pub(crate) fn hand_over(n: u64) {
+    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+    let plans = [PortPlan { queues: 1, rss: None }];
+    let mut cores = places(2, &plans, &TcpSettings::default(), [1, 2]).into_iter();
+    let mut core = || {
+        let (_, links) = cores.next().expect("two");
+        Steered::new(MemoryLane::new(MAC), links.into_iter().next().expect("one"))
+    };
+    let (mut first, mut second) = (core(), core());
+    let mut burst = Burst::new();
+    let mut bytes = Vec::new();
+    // A client whose flow is the second core's.
+    for port in 4000.. {
+        let here = SocketAddrV4::new(Ipv4Addr::new(10, 9, 1, 2), port);
+        let there = SocketAddrV4::new(Ipv4Addr::new(10, 9, 1, 1), 80);
+        Peer { here, there, macs: ([2, 0, 0, 0, 0, 3], MAC), seq: 1, ack: 1 }.segment(ACK, &[], &mut bytes);
+        first.device_mut().arrive(&bytes);
+        first.receive(&mut burst);
+        if burst.is_empty() {
+            break;
+        }
+        burst.clear();
+    }
+    second.receive(&mut burst);
+    burst.clear();
+    let mut turn = |first: &mut Steered<MemoryLane>, second: &mut Steered<MemoryLane>| {
+        first.receive(&mut burst);
+        assert!(burst.is_empty());
+        second.receive(&mut burst);
+        assert_eq!(burst.len(), BURST);
+        burst.clear();
+    };
+    for round in 0..n / BURST as u64 + 2 {
+        (0..BURST).for_each(|_| first.device_mut().arrive(&bytes));
+        if round < 2 {
+            turn(&mut first, &mut second);
+        } else {
+            collect_here(&mut || turn(&mut first, &mut second));
+        }
+    }
 }
 
 pub(crate) fn parse_request(n: u64, head: &[u8]) {

@@ -219,3 +219,32 @@ fn a_limit_is_all_cores_together_however_uneven() {
         sim.assert_empty();
     }
 }
+
+/// Connections that are opened and closed in a debug build; `MILLRACE_SIM_CONNECTIONS` says how many otherwise.
+const CONNECTIONS: u64 = 20_000;
+
+#[test]
+fn a_million_connections_leave_nothing_behind() {
+    let count = std::env::var("MILLRACE_SIM_CONNECTIONS").map_or(CONNECTIONS, |n| n.parse().expect("a number"));
+    let tcp = TcpSettings { max_time_wait: 65_536, time_wait: ms(200), ..options(1).tcp };
+    let options = GatewayOptions { tcp, ..options(5) };
+    let clock = Clock::new();
+    let (mid, north, south) = Appliance::new(&clock, 4, Device::Single, &options);
+    mid.ledger.borrow_mut().off = true;
+    let mut sim = surround(clock, (mid, north, south), &options, Clients::new([], 512));
+    let mut made = 0;
+    let mut done = 0;
+    while made < count {
+        let batch = (count - made).min(10_000);
+        sim.north.app.plans.extend((0..batch).map(|i| Plan::new([Request::any(&format!("/last/{i}"))])));
+        made += batch;
+        sim.finish(secs(600));
+        done += sim.north.app.done.drain(..).count() as u64;
+        sim.south.app.requests.clear();
+        sim.mid.log.clear();
+    }
+    assert_eq!(done, count);
+    assert_eq!(sim.mid.sum(|c| &c.connections_opened), count);
+    assert_eq!(sim.mid.sum(|c| &c.upstream_opened), count, "each answer was its connection's last");
+    sim.assert_empty();
+}
