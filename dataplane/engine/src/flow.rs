@@ -53,17 +53,22 @@ impl FlowKey {
         }
     }
 
-    /// Gives the key to a SipHash. It ends with the length, so that the short form of IPv4 never equals a long one.
-    #[inline]
-    pub(crate) fn hash_into(&self, hasher: &mut SipHasher13) {
+    /// The SipHash-1-3 of the key under `secret`. SipHash ends with the length, so that the short form of IPv4 never equals a long one.
+    ///
+    /// Always inlined: as a call, it would cost a look-up a seventh more instructions.
+    #[inline(always)]
+    pub(crate) fn sip_hash(&self, secret: [u64; 2]) -> u64 {
+        let mut hasher = SipHasher13::new_with_keys(secret[0], secret[1]);
         if is_v4(self.local) && is_v4(self.remote) {
             hasher.write_u64(self.local[1] << 32 | self.remote[1] & 0xffff_ffff);
+            hasher.write_u32(self.ports);
         } else {
             for word in [self.local[0], self.local[1], self.remote[0], self.remote[1]] {
                 hasher.write_u64(word);
             }
+            hasher.write_u32(self.ports);
         }
-        hasher.write_u32(self.ports);
+        hasher.finish()
     }
 
     /// Our end.
@@ -164,9 +169,7 @@ impl FlowTable {
     #[inline]
     #[must_use]
     pub fn hash(&self, key: &FlowKey) -> u64 {
-        let mut hasher = SipHasher13::new_with_keys(self.secret[0], self.secret[1]);
-        key.hash_into(&mut hasher);
-        hasher.finish()
+        key.sip_hash(self.secret)
     }
 
     /// The value under `hash` whose key `is_it` confirms. `is_it` is called for values with an equal 16-bit tag only.

@@ -93,6 +93,65 @@ fn two_cores_have_a_queue_each() {
     assert!(gateway.ended(Duration::from_secs(10)).success(), "{}", gateway.log());
 }
 
+/// testpmd between the veth wires and two vhost sockets, with two queues each: what comes on one side goes to the other, queue by queue.
+fn testpmd(sandbox: &Sandbox) -> Option<std::process::Child> {
+    if std::process::Command::new("dpdk-testpmd").arg("--version").output().is_err() {
+        eprintln!("\n*** NOT RUN: there is no dpdk-testpmd ***\n");
+        return None;
+    }
+    let folder = sandbox.dir().display().to_string();
+    let mut command = sandbox.command(Ns::Millrace, "dpdk-testpmd");
+    command.args(["-l", "0,1", "--no-huge", "-m", "256", "--no-pci", "--no-telemetry"]);
+    command.arg("--file-prefix").arg(format!("testpmd-{}", std::process::id()));
+    for (number, side) in ["north", "south"].iter().enumerate() {
+        command.arg("--vdev").arg(format!("net_af_packet{number},iface=mr-{side},qpairs=2"));
+        command.arg("--vdev").arg(format!("net_vhost{number},iface={folder}/{side}.sock,queues=2"));
+    }
+    command.args(["--", "-i", "--rxq=2", "--txq=2", "--nb-cores=1", "--port-topology=paired", "--auto-start"]);
+    command.arg("--total-num-mbufs=8192");
+    // It ends with its standard input.
+    command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    let child = command.spawn().expect("testpmd starts");
+    sandbox.adopt(child.id());
+    let sockets = ["north", "south"].map(|side| sandbox.dir().join(format!("{side}.sock")));
+    wait_for("testpmd's sockets", Duration::from_secs(20), || sockets.iter().all(|socket| socket.exists()));
+    Some(child)
+}
+
+#[test]
+fn two_cores_use_the_queues_of_virtio_user() {
+    let sandbox = sandbox_or_skip!();
+    let Some(cpus) = cpus() else { return };
+    let Some(mut testpmd) = testpmd(&sandbox) else { return };
+    sandbox.start_nginx();
+    let folder = sandbox.dir().display().to_string();
+    let config = Config::everything_to(&["10.9.2.2:8080", "10.9.2.3:8080"])
+        .cores(&cpus, "")
+        .appliance("  idle: adaptive\n  upstream: { idleTimeout: 1s }\n");
+    let mut text = config.text();
+    for (number, side) in ["north", "south"].iter().enumerate() {
+        let device = format!("net_virtio_user{number},path={folder}/{side}.sock,queues=2,queue_size=256");
+        text = text.replace(&format!("net_af_packet{number},iface=mr-{side}"), &device);
+    }
+    let mut gateway = Gateway::start_text(&sandbox, &text);
+    for _ in 0..10 {
+        assert_eq!(gateway.get("/1k").status, 200);
+    }
+    // Three polling threads on two CPUs: slow, and nothing is lost for it.
+    let output = sandbox.output(Ns::Client, "wrk", &["-t1", "-c16", "-d3s", &format!("http://{VIP}/1k")]);
+    assert!(!output.contains("Non-2xx") && !output.contains("Socket errors"), "{output}");
+    let table = get_cores(&sandbox);
+    eprintln!("{table}{output}");
+    assert_eq!(table.matches(" queues ").count(), 4, "{table}");
+    for core in ["0", "1"] {
+        assert!(gateway.metric("millrace_requests_started_total", &[("core", core)]) > 5, "{table}");
+    }
+    gateway.terminate();
+    assert!(gateway.ended(Duration::from_secs(10)).success(), "{}", gateway.log());
+    drop(testpmd.stdin.take());
+    let _ = testpmd.wait();
+}
+
 #[test]
 fn a_connection_that_is_old_enough_is_closed_with_its_next_response() {
     let sandbox = sandbox_or_skip!();

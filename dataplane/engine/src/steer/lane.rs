@@ -1,10 +1,8 @@
 //! One core's view of a port that several cores share.
 
 use arrayvec::ArrayVec;
-use core::hash::Hasher;
 
 use pmd::{BURST, Burst, Frame, Lane, LaneCounters, PortSet, Steering, TxChecksum, Way};
-use siphasher::sip::SipHasher13;
 use spsc::{Consumer, Producer};
 
 use super::classify::{About, about};
@@ -250,10 +248,8 @@ impl<F: Frame> Link<F> {
     /// The core of a client's flow where the device has too few queues.
     #[inline]
     fn core_by_hash(&self, key: &FlowKey) -> u16 {
-        let mut hasher = SipHasher13::new_with_keys(self.secret[0], self.secret[1]);
-        key.hash_into(&mut hasher);
         // The upper half of a product: as even as a remainder, without a division.
-        ((u128::from(hasher.finish()) * u128::from(self.cores)) >> 64) as u16
+        ((u128::from(key.sip_hash(self.secret)) * u128::from(self.cores)) >> 64) as u16
     }
 
     #[cold]
