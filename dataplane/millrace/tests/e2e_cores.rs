@@ -5,7 +5,7 @@ mod support;
 use std::time::Duration;
 
 use support::gateway::{Config, Gateway, MILLRACE};
-use support::sandbox::{Ns, Sandbox, VIP};
+use support::sandbox::{Ns, REPOSITORY, Sandbox, VIP};
 use support::wait_for;
 
 /// The CPUs that this process may use, two of them.
@@ -150,6 +150,22 @@ fn two_cores_use_the_queues_of_virtio_user() {
     assert!(gateway.ended(Duration::from_secs(10)).success(), "{}", gateway.log());
     drop(testpmd.stdin.take());
     let _ = testpmd.wait();
+}
+
+#[test]
+fn the_example_serves() {
+    let sandbox = sandbox_or_skip!();
+    let Some(cpus) = cpus() else { return };
+    sandbox.start_nginx();
+    let text = std::fs::read_to_string(format!("{REPOSITORY}/config/examples/cores.yaml")).unwrap();
+    assert!(text.contains("cores: [0, 1]"));
+    let text = text.replace("cores: [0, 1]", &format!("cores: {cpus:?}\n  memory: {{ hugepages: off }}"));
+    let gateway = Gateway::start_text(&sandbox, &text);
+    for _ in 0..20 {
+        assert_eq!(gateway.get("/1k").status, 200);
+    }
+    let table = get_cores(&sandbox);
+    assert_eq!((table.matches(" queues ").count(), table.matches(" hash ").count()), (2, 2), "{table}");
 }
 
 #[test]

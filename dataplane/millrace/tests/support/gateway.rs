@@ -163,7 +163,8 @@ impl<'a> Gateway<'a> {
         Self::start_text(sandbox, &text.replace("cores: [1]", &format!("cores: [{}]", polling_cpu())))
     }
 
-    fn start_text(sandbox: &'a Sandbox, text: &str) -> Self {
+    /// The same with a whole configuration.
+    pub fn start_text(sandbox: &'a Sandbox, text: &str) -> Self {
         let path = sandbox.dir().join("millrace.yaml");
         std::fs::write(&path, text).expect("the sandbox can be written");
         let log = File::options().create(true).append(true).open(sandbox.dir().join("millrace.log"));
