@@ -44,7 +44,7 @@ const CASES: &[Case] = &[
     Case { name: "timer", n: 10_000, bound: 192, run: parts::timer },
     Case { name: "ingress-ack", n: 1000, bound: 687, run: |n| parts::ingress(n, 0) },
     Case { name: "ingress-1460", n: 1000, bound: 1125, run: |n| parts::ingress(n, 1460) },
-    Case { name: "hand-over", n: 3200, bound: 536, run: parts::hand_over },
+    Case { name: "hand-over", n: 3200, bound: 481, run: parts::hand_over },
     Case { name: "parse-request-wrk", n: 1000, bound: 1260, run: parts::parse_wrk },
     Case { name: "parse-request-browser", n: 1000, bound: 6140, run: parts::parse_browser },
     Case { name: "encode-request-wrk", n: 1000, bound: 345, run: parts::encode_wrk },
