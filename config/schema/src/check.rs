@@ -9,8 +9,10 @@ mod exception;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU16;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::decode::{Decoded, Kind, Resource, closest, quote};
 use crate::error::Found;
@@ -166,8 +168,8 @@ struct Host {
     list: String,
     /// Ranges of the ports' subnets, in order and disjoint.
     subnets: Vec<(IpAddr, IpAddr)>,
-    /// Whether there is a router for everything else.
-    router: bool,
+    /// Where routes lead.
+    routed: Vec<IpNet>,
 }
 
 impl Host {
@@ -176,7 +178,6 @@ impl Host {
         let mut devices = Unique::default();
         let mut interfaces = Unique::default();
         let mut addresses = HashMap::new();
-        let mut routers = Unique::default();
         for port in &spec.ports {
             names.add(&port.name, &document.place(&port.at, "name"), found, || format!("port named {}", port.name));
             let device_at = document.place(&port.at, "device");
@@ -188,44 +189,59 @@ impl Host {
                         .add(interface, &device_at, found, || format!("port on the interface {}", quote(interface)));
                 }
             }
-            for net in &port.addresses {
+            for net in port.interfaces().flat_map(|(_, interface)| &interface.addresses) {
                 if let Some(first) = addresses.insert(net.addr(), net.at.clone()) {
                     let hint = format!("the first is at {first}");
                     found.hinted(&net.at, format!("a second {}", net.addr()), hint);
                 }
             }
-            if let Some(router) = &port.gateway {
-                routers.add((), &router.at, found, || "gateway: only one port can have one".to_owned());
+        }
+        let mut routed = Vec::new();
+        for (_, interface) in spec.ports.iter().flat_map(|port| port.interfaces()) {
+            let hops = interface.routes.iter().flat_map(|route| &route.via);
+            for router in interface.gateway.iter().chain(hops) {
                 if addresses.contains_key(&router.value) {
                     let problem = format!("{} is the appliance's own address", router.value);
                     found.hinted(&router.at, problem, "give the address of the next router");
                 }
             }
+            routed.extend(interface.routes.iter().map(|route| route.destination));
+            routed.extend(interface.gateway.iter().map(|router| default_route(router.value)));
+            // Whatever an advertisement may say.
+            routed.extend(interface.router_discovery.then(|| default_route(Ipv6Addr::UNSPECIFIED.into())));
         }
         let list: Vec<String> = spec.addresses().take(8).map(|a| a.to_string()).collect();
         Host {
             list: list.join(", "),
             addresses: document.is_sound("spec.ports").then_some(addresses),
             subnets: subnets(spec, found),
-            router: !routers.first.is_empty(),
+            routed,
         }
     }
 
     fn reaches(&self, address: IpAddr) -> bool {
         let after = self.subnets.partition_point(|(start, _)| *start <= address);
         let subnet = after.checked_sub(1).and_then(|index| self.subnets.get(index));
-        self.router || subnet.is_some_and(|(_, end)| address <= *end)
+        subnet.is_some_and(|(_, end)| address <= *end) || self.routed.iter().any(|net| net.contains(&address))
     }
 }
 
-/// The ranges of all subnets. Reports those that two ports share: which port an address is behind
+/// All addresses of a router's family.
+fn default_route(router: IpAddr) -> IpNet {
+    match router {
+        IpAddr::V4(_) => IpNet::V4(Ipv4Net::default()),
+        IpAddr::V6(_) => IpNet::V6(Ipv6Net::default()),
+    }
+}
+
+/// The ranges of all subnets. Reports those that two ports, or VLANs, share: which one an address is behind
 /// would be left to chance.
 fn subnets(spec: &ApplianceSpec, found: &mut Found) -> Vec<(IpAddr, IpAddr)> {
-    let mut all: Vec<_> = spec
-        .ports
-        .iter()
-        .enumerate()
-        .flat_map(|(index, port)| port.addresses.iter().map(move |net| (net, index)))
+    let interfaces = spec.ports.iter().flat_map(|port| port.interfaces()).enumerate();
+    let mut all: Vec<_> = interfaces
+        .flat_map(|(index, (_, interface))| interface.addresses.iter().map(move |net| (net, index)))
+        // Each link has its own of those.
+        .filter(|(net, _)| !is_link_local(net.addr()))
         .collect();
     all.sort_by_key(|(net, index)| (net.network(), net.prefix_len(), *index));
     let mut merged: Vec<(IpAddr, IpAddr)> = Vec::new();
@@ -234,8 +250,8 @@ fn subnets(spec: &ApplianceSpec, found: &mut Found) -> Vec<(IpAddr, IpAddr)> {
         match reach {
             Some((wide, other)) if net.network() <= wide.broadcast() => {
                 if other != index && net.addr() != wide.addr() {
-                    let hint = format!("{} is at {}: give each port subnets of its own", wide.value, wide.at);
-                    let problem = format!("the subnet of {} overlaps with that of another port", net.value);
+                    let hint = format!("{} is at {}: give each subnets of its own", wide.value, wide.at);
+                    let problem = format!("the subnet of {} overlaps with that of another port or VLAN", net.value);
                     found.hinted(&net.at, problem, hint);
                 }
             }
@@ -392,6 +408,10 @@ fn check_route<'a>(document: &Decoded, route: &'a HttpRoute, known: &Known<'a>, 
     }
 }
 
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
 fn check_backend(document: &Decoded, backend: &Backend, host: &Host, found: &mut Found) {
     let mut endpoints = Unique::default();
     for endpoint in &backend.spec.endpoints {
@@ -406,11 +426,14 @@ fn check_backend(document: &Decoded, backend: &Backend, host: &Host, found: &mut
             let problem = format!("{} is the appliance's own address", endpoint.address);
             let hint = format!("it stands at {port}; give the address of the server");
             found.hinted(&at, problem, hint);
+        } else if is_link_local(endpoint.address) {
+            let problem = format!("{} is a link-local address", endpoint.address);
+            found.hinted(&at, problem, "each link has its own of those: give an address that says which link it is on");
         } else if !host.reaches(endpoint.address) {
             found.hinted(
                 &at,
                 format!("no port reaches {}", endpoint.address),
-                "give a port of the Appliance an address in its subnet, or a gateway",
+                "give a port of the Appliance an address in its subnet, a route or a gateway",
             );
         }
     }

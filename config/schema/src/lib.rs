@@ -78,6 +78,7 @@ impl Configuration {
 impl ApplianceSpec {
     /// Every address of every port.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        self.ports.iter().flat_map(|port| port.addresses.iter().map(|net| net.addr()))
+        let interfaces = self.ports.iter().flat_map(|port| port.interfaces());
+        interfaces.flat_map(|(_, interface)| interface.addresses.iter().map(|net| net.addr()))
     }
 }

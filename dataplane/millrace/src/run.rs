@@ -144,7 +144,7 @@ fn start_ports(configuration: &Configuration, eal: &Eal) -> Result<(Vec<Port>, V
             fewer_queues: configured.queues.is_none(),
             lanes: cores,
             rss_key: rss_key.clone(),
-            mtu: configured.mtu,
+            mtu: configured.interface.mtu,
             mbufs: mbufs(spec),
             large_mbufs: large_mbufs(spec, eal),
             ..PortOptions::default()
@@ -219,7 +219,7 @@ fn facts(configuration: &Configuration, eal: &Eal, ports: Vec<Port>, cpus: Vec<u
                 driver: port.driver().to_owned(),
                 mac: port.mac(),
                 mtu: port.mtu(),
-                addresses: configured.addresses.iter().map(|a| a.value.to_string()).collect(),
+                addresses: addresses(configured),
                 offloads: offloads(port.offloads()),
             })
             .collect(),
@@ -264,6 +264,13 @@ fn offloads(offloads: Offloads) -> Vec<String> {
     names.into_iter().filter(|(on, _)| *on).map(|(_, name)| name.to_owned()).collect()
 }
 
+/// A port's addresses, those in VLANs with their identifiers.
+fn addresses(port: &schema::Port) -> Vec<String> {
+    let interfaces = port.interfaces();
+    let named = interfaces.flat_map(|(vlan, interface)| interface.addresses.iter().map(move |net| (vlan, net.value)));
+    named.map(|(vlan, net)| vlan.map_or_else(|| net.to_string(), |vlan| format!("{net}@{vlan}"))).collect()
+}
+
 fn announce(configuration: &Configuration, compiled: &Compiled, eal: &Eal, ports: &[Port]) {
     let spec = &configuration.appliance.spec;
     let cpus: Vec<String> = spec.cores.iter().map(|core| core.value.0.to_string()).collect();
@@ -276,7 +283,6 @@ fn announce(configuration: &Configuration, compiled: &Compiled, eal: &Eal, ports
     );
     for (configured, port) in spec.ports.iter().zip(ports) {
         let [a, b, c, d, e, f] = port.mac();
-        let addresses: Vec<String> = configured.addresses.iter().map(|a| a.value.to_string()).collect();
         let offloads = offloads(port.offloads());
         tracing::info!(
             "port {}: {} by {}, {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}, MTU {}, {}, offloads: {}",
@@ -284,7 +290,7 @@ fn announce(configuration: &Configuration, compiled: &Compiled, eal: &Eal, ports
             configured.device,
             port.driver(),
             port.mtu(),
-            addresses.join(" "),
+            addresses(configured).join(" "),
             if offloads.is_empty() { "none".to_owned() } else { offloads.join(" ") },
         );
     }

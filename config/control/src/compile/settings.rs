@@ -4,7 +4,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::time::Duration;
 
 use ipnet::IpNet;
-use schema::{AccessLogRequests, Appliance, ByteSize, Configuration};
+use schema::{AccessLogRequests, Appliance, ByteSize, Configuration, Interface};
 use tables::access::AccessLevel;
 use tables::{
     CoreSettings, ExceptionSettings, ForwardedFor, HttpSettings, InterfaceSettings, PortSettings, RouteSettings,
@@ -22,12 +22,8 @@ pub fn core_settings(configuration: &Configuration) -> CoreSettings {
             .iter()
             .map(|port| PortSettings {
                 name: port.name.as_str().into(),
-                mtu: port.mtu,
-                interfaces: vec![InterfaceSettings {
-                    addresses: port.addresses.iter().map(|a| a.value).collect(),
-                    routes: port.gateway.iter().map(|gateway| default_route(gateway.value)).collect(),
-                    ..InterfaceSettings::default()
-                }],
+                mtu: port.interface.mtu,
+                interfaces: port.interfaces().map(|(vlan, interface)| interface_settings(vlan, interface)).collect(),
             })
             .collect(),
         tcp: TcpSettings {
@@ -62,6 +58,20 @@ pub fn core_settings(configuration: &Configuration) -> CoreSettings {
             neighbor_queue: spec.ip.neighbor_queue,
             ..TcpSettings::default()
         },
+    }
+}
+
+fn interface_settings(vlan: Option<u16>, interface: &Interface) -> InterfaceSettings {
+    let routes = interface.routes.iter().map(|route| RouteSettings {
+        destination: route.destination,
+        via: route.via.iter().map(|hop| hop.value).collect(),
+    });
+    InterfaceSettings {
+        vlan,
+        addresses: interface.addresses.iter().map(|net| net.value).collect(),
+        routes: routes.chain(interface.gateway.iter().map(|gateway| default_route(gateway.value))).collect(),
+        mtu: interface.mtu,
+        router_discovery: interface.router_discovery,
     }
 }
 

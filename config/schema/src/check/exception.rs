@@ -33,7 +33,7 @@ fn check_appliance(document: &Decoded, spec: &ApplianceSpec, found: &mut Found) 
         let name = &*exception.interface;
         interfaces.add(name, &document.place(&exception.at, "interface"), found, || format!("use of {}", quote(name)));
         for address in &exception.addresses {
-            if spec.ports.iter().flat_map(|port| &port.addresses).any(|net| net.addr() == address.value) {
+            if spec.addresses().any(|own| own == address.value) {
                 let problem = format!("{} is Millrace's own address", address.value);
                 let hint = "the kernel may have it on its interface without it being listed; list ports instead";
                 found.hinted(&address.at, problem, hint);

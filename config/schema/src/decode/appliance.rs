@@ -4,8 +4,9 @@ use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::interface;
 use super::object::Object;
-use super::scalar::{address, choice, duration, integer, name, network, size, socket_address, text, timeout};
+use super::scalar::{choice, duration, integer, name, size, socket_address, text, timeout};
 use super::{At, Decoder, quote};
 use crate::located::Located;
 use crate::quantity::ByteSize;
@@ -77,28 +78,19 @@ fn port(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<Port> {
     let mut object = Object::open(decoder, at)?;
     let name = object.required(decoder, "name", name);
     let device = object.required(decoder, "device", device);
-    let before = decoder.found.len();
-    let addresses = object.required_list(decoder, "addresses", network);
-    let whole = decoder.found.len() == before;
-    let gateway = object.optional(decoder, "gateway", |decoder, at| {
-        let gateway = decoder.located(at, address)?;
-        // Not while some of the subnets are unknown.
-        if whole && !addresses.iter().any(|net| net.contains(&gateway.value)) {
-            let subnets: Vec<String> = addresses.iter().map(|net| net.trunc().to_string()).collect();
-            let problem = format!("{} is not in a subnet of this port", gateway.value);
-            decoder.error(at, problem, format!("an address in {}", subnets.join(" or ")));
-        }
-        Some(gateway)
-    });
-    let mtu = object.optional(decoder, "mtu", integer(576..=9_216));
+    // A port that is in VLANs need not be anything outside of them.
+    let interface = interface::interface(decoder, &mut object, false);
+    let vlans = interface::vlans(decoder, &mut object, interface.mtu);
+    if interface.addresses.is_empty() && vlans.is_empty() {
+        object.needs(decoder, "addresses");
+    }
     let queues = object.optional(decoder, "queues", |d, at| {
         d.located(at, |d, at| integer(1..=u16::MAX)(d, at).and_then(NonZeroU16::new))
     });
     let exception =
         object.optional(decoder, "exception", |decoder, at| decoder.located(at, super::exception::exception));
-    object.later(decoder, "vlan");
     object.close(decoder);
-    Some(Port { name: name?, device: device?, addresses, gateway, mtu, exception, queues })
+    Some(Port { name: name?, device: device?, interface, vlans, exception, queues })
 }
 
 fn device(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<Arc<str>> {

@@ -8,6 +8,7 @@ mod appliance;
 mod backend;
 mod exception;
 mod gateway;
+mod interface;
 mod metadata;
 mod object;
 mod route;

@@ -83,6 +83,23 @@ impl<'a> Object<'a> {
         })
     }
 
+    /// Reports that the list `name` has no item.
+    pub(crate) fn needs(&self, decoder: &mut Decoder<'_>, name: &str) {
+        self.missing(decoder, name);
+        if let Some(entry) = self.entries.iter().find(|entry| *entry.key == *name)
+            && let Value::Sequence(items) = &entry.value.value
+            && items.is_empty()
+        {
+            let place = decoder.place(entry.value.at, &Path::Field(self.at.path, name));
+            decoder.found.hinted(&place, "is empty", "at least one item is needed");
+        }
+    }
+
+    /// The mapping's place.
+    pub(crate) fn at(&self) -> At<'a> {
+        self.at
+    }
+
     /// Reports `name` if it is there: the Gateway API or the design has it, this release has not.
     pub(crate) fn later(&mut self, decoder: &mut Decoder<'_>, name: &'static str) {
         self.optional(decoder, name, |decoder, at| {

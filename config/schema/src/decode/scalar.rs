@@ -139,6 +139,17 @@ pub(crate) fn address(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<IpAddr> {
     unicast(decoder, at, address)
 }
 
+/// Yes or no.
+pub(crate) fn boolean(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<bool> {
+    match &at.node.value {
+        Value::Bool(value) => Some(*value),
+        other => {
+            wrong_type(decoder, at, other, "a boolean");
+            None
+        }
+    }
+}
+
 /// The address of a port with its subnet.
 pub(crate) fn network(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<IpNet> {
     let given = text(decoder, at)?;
@@ -153,11 +164,11 @@ pub(crate) fn network(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<IpNet> {
         return None;
     };
     unicast(decoder, at, network.addr())?;
-    let edge = if network.prefix_len() >= 31 {
+    let edge = if network.max_prefix_len() - network.prefix_len() <= 1 {
         None
     } else if network.addr() == network.network() {
         Some("the address of the network itself")
-    } else if network.addr() == network.broadcast() {
+    } else if network.addr().is_ipv4() && network.addr() == network.broadcast() {
         Some("the broadcast address of its network")
     } else {
         None
@@ -172,10 +183,12 @@ pub(crate) fn network(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<IpNet> {
 
 fn unicast(decoder: &mut Decoder<'_>, at: At<'_>, address: IpAddr) -> Option<IpAddr> {
     let wrong = match address {
-        IpAddr::V6(_) => {
-            decoder.error(at, format!("not supported yet: IPv6 ({address})"), "leave it out; a later release takes it");
-            return None;
-        }
+        IpAddr::V6(v6) if v6.is_loopback() => "a loopback address",
+        IpAddr::V6(v6) if v6.is_multicast() => "a multicast address",
+        IpAddr::V6(v6) if v6.is_unspecified() => "an address of no host",
+        // RFC 4291 §2.5.5: no wire carries those.
+        IpAddr::V6(v6) if v6.to_ipv4().is_some() => "an IPv4 address in disguise",
+        IpAddr::V6(_) => return Some(address),
         IpAddr::V4(v4) if v4.octets().first() == Some(&0) => "an address of no host",
         IpAddr::V4(v4) if v4.is_loopback() => "a loopback address",
         IpAddr::V4(v4) if v4.is_multicast() => "a multicast address",

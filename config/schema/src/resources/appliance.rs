@@ -2,19 +2,16 @@
 //!
 //! The defaults are those of BEHAVIOUR.md's tables; each limit named there is a field here.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::num::NonZeroU16;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::located::Located;
-use crate::name::Name;
 use crate::quantity::{ByteSize, Timeout, serialize_duration};
-use crate::resources::{Exception, Metadata};
+use crate::resources::{Metadata, Port};
 
 /// One machine that runs Millrace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -93,29 +90,6 @@ pub enum Hugepages {
     Required,
     /// Never.
     Off,
-}
-
-/// `Appliance.spec.ports[]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Port {
-    /// What the rest of Millrace calls it.
-    pub name: Name,
-    /// A DPDK vdev with its arguments, `net_af_packet0,iface=eth1`, or a PCI address, `0000:03:00.0`.
-    pub device: Arc<str>,
-    /// Its addresses with their subnets; at least one.
-    pub addresses: Vec<Located<IpNet>>,
-    /// Router for what lies in no port's subnet; in one of this port's subnets. At most one port has one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub gateway: Option<Located<IpAddr>>,
-    /// Largest IP packet in bytes, 576..=9,216; `None` takes the device's own.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mtu: Option<u16>,
-    /// What of its traffic is for the host's kernel.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub exception: Option<Located<Exception>>,
-    /// Receive (and transmit) queues; not more than `cores`. `None` takes one a core, or as many as the device has.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub queues: Option<Located<NonZeroU16>>,
 }
 
 /// `Appliance.spec.admin`.
@@ -349,7 +323,7 @@ pub struct SourceLimit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ip {
-    /// Neighbours (ARP entries) remembered on a port; 16..=65,536, default 1,024.
+    /// Neighbours remembered on a port, in each of its VLANs, next hops of routes not among them; 16..=65,536, default 1,024.
     pub neighbors: u32,
     /// Packets held for a neighbour whose address is being asked for; 1..=64, default 4.
     pub neighbor_queue: u16,

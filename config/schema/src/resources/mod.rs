@@ -9,16 +9,18 @@ mod backend;
 mod exception;
 mod gateway;
 mod metadata;
+mod port;
 mod route;
 
 pub use appliance::{
     AccessLog, AccessLogRequests, Admin, Appliance, ApplianceSpec, Cpu, ForwardedFor, Http, HttpLimits, HttpTimeouts,
-    Hugepages, Idle, Ip, Memory, Port, SourceLimit, SynCookies, Tcp, Upstream,
+    Hugepages, Idle, Ip, Memory, SourceLimit, SynCookies, Tcp, Upstream,
 };
 pub use backend::{Backend, BackendProtocol, BackendSpec, Endpoint};
 pub use exception::Exception;
 pub use gateway::{Gateway, GatewaySpec, Listener, Protocol, RouteNamespaces};
 pub use metadata::{Metadata, Timestamp};
+pub use port::{Interface, Port, Route, Vlan};
 pub use route::{
     HttpBackendRef, HttpPathMatch, HttpRoute, HttpRouteMatch, HttpRouteRule, HttpRouteSpec, HttpRouteTimeouts,
     ParentRef,
