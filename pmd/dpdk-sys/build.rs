@@ -19,6 +19,7 @@ const FUNCTIONS: &[&str] = &[
     "rte_eth_dev_rss_reta_query",
     "rte_eth_dev_rx_offload_name",
     "rte_eth_dev_set_mtu",
+    "rte_eth_allmulticast_enable",
     "rte_eth_dev_socket_id",
     "rte_eth_dev_start",
     "rte_eth_dev_stop",

@@ -44,6 +44,8 @@ sandbox_load() {
     SANDBOX_DIR=$(readlink "$SANDBOXES/$SANDBOX/dir" || true)
     NS_CLIENT=$SANDBOX-client NS_MR=$SANDBOX-mr NS_LAN=$SANDBOX-lan NS_B1=$SANDBOX-b1 NS_B2=$SANDBOX-b2 NS_WAN=$SANDBOX-wan
     SANDBOX_NAMESPACES=("$NS_CLIENT" "$NS_MR" "$NS_LAN" "$NS_B1" "$NS_B2")
+    NS_FAR=$SANDBOX-far
+    if [[ -e /run/netns/$NS_FAR ]]; then SANDBOX_NAMESPACES+=("$NS_FAR"); fi
     if ((${LOSS:-0})) || [[ -e /run/netns/$NS_WAN ]]; then SANDBOX_NAMESPACES+=("$NS_WAN"); fi
 }
 
@@ -150,6 +152,49 @@ link set lo up
 address add $2/24 dev eth0
 link set eth0 up
 route add default via $3
+HOST
+}
+
+# Gives the client and the backends IPv6 addresses: those of IPv4 with fd00:9:1:: and fd00:9:2:: for 10.9.1. and 10.9.2. Millrace's are …::1.
+sandbox_ipv6() {
+    local host ns address router
+    for host in "$NS_CLIENT fd00:9:1::2 fd00:9:1::1" "$NS_B1 fd00:9:2::2 fd00:9:2::1" "$NS_B2 fd00:9:2::3 fd00:9:2::1"; do
+        read -r ns address router <<<"$host"
+        ip netns exec "$ns" sh -c '
+            cd /proc/sys/net/ipv6/conf
+            echo 0 >default/accept_ra && echo 0 >eth0/accept_ra && echo 0 >lo/disable_ipv6 && echo 0 >eth0/disable_ipv6' || return
+        ip -n "$ns" -batch - <<HOST || return
+address add $address/64 dev eth0 nodad
+route add default via $router
+HOST
+    done
+}
+
+# A namespace behind the client, which routes to it: 10.9.9.2 and fd00:9:9::2. The way there carries packets of MTU bytes; the way back,
+# like the host itself, does not know that: sandbox_far MTU
+sandbox_far() {
+    ip netns add "$NS_FAR" || return
+    ip -batch - <<LINK || return
+link add far netns $NS_CLIENT mtu $1 type veth peer name eth0 mtu 1500 netns $NS_FAR
+LINK
+    ip netns exec "$NS_CLIENT" ethtool -K far tx off rx off sg off tso off gso off gro off >/dev/null || return
+    ip netns exec "$NS_FAR" ethtool -K eth0 tx off rx off sg off tso off gso off gro off >/dev/null || return
+    ip netns exec "$NS_CLIENT" sh -c '
+        cd /proc/sys/net
+        echo 1 >ipv4/ip_forward && echo 0 >ipv6/conf/far/disable_ipv6 && echo 1 >ipv6/conf/all/forwarding' || return
+    ip -n "$NS_CLIENT" -batch - <<ROUTER || return
+address add 10.9.9.1/24 dev far
+address add fd00:9:9::1/64 dev far nodad
+link set far up
+ROUTER
+    ip netns exec "$NS_FAR" sh -c 'cd /proc/sys/net/ipv6/conf; echo 0 >eth0/accept_ra && echo 0 >lo/disable_ipv6 && echo 0 >eth0/disable_ipv6' || return
+    ip -n "$NS_FAR" -batch - <<HOST
+link set lo up
+address add 10.9.9.2/24 dev eth0
+address add fd00:9:9::2/64 dev eth0 nodad
+link set eth0 up
+route add default via 10.9.9.1
+route add default via fd00:9:9::1
 HOST
 }
 

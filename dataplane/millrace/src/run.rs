@@ -146,6 +146,8 @@ fn start_ports(configuration: &Configuration, eal: &Eal) -> Result<(Vec<Port>, V
             rss_key: rss_key.clone(),
             mtu: configured.interface.mtu,
             mbufs: mbufs(spec),
+            data_room: configured.interface.mtu.map_or(PortOptions::default().data_room, PortOptions::room_for),
+            groups: configured.interfaces().any(|(_, interface)| interface.speaks_ipv6()),
             large_mbufs: large_mbufs(spec, eal),
             ..PortOptions::default()
         };
@@ -184,8 +186,10 @@ fn steer(lanes: Vec<Vec<DpdkLane>>, ports: &[Port], tcp: &TcpSettings) -> Result
 /// Mbufs per lane: the usual number, or what three quarters of the memory hold where that is less. The rest is for
 /// rings and DPDK itself.
 fn mbufs(spec: &ApplianceSpec) -> u32 {
-    // An mbuf has an ordinary page to itself, see `PortOptions::mbufs`.
-    let pages = u64::from(spec.memory.mebibytes) * 256 * 3 / 4;
+    // An mbuf has ordinary pages to itself, see `PortOptions::mbufs`: one, or what the largest packets need with headroom and the mbuf itself.
+    let room = spec.ports.iter().filter_map(|port| port.interface.mtu).map(PortOptions::room_for).max();
+    let each = u64::from(room.unwrap_or_default()) / 4096 + 1;
+    let pages = u64::from(spec.memory.mebibytes) * 256 * 3 / 4 / each;
     let lanes = (spec.ports.len() * spec.cores.len()) as u64;
     u32::try_from(pages / lanes.max(1)).unwrap_or(u32::MAX).min(PortOptions::default().mbufs)
 }

@@ -43,12 +43,22 @@ pub struct PortOptions {
     pub mbufs: u32,
     /// Bytes of the longest frame that an mbuf holds.
     pub data_room: u16,
+    /// Receive what is sent to any group, as IPv6 needs.
+    pub groups: bool,
     /// Mbufs in each lane's pool of large ones, 64 KiB each, with which the device cuts sent segments and joins received ones where it can.
     /// What a receive ring holds comes on top. 0 leaves segments as long as the MTU allows. They need hugepages.
     pub large_mbufs: u32,
 }
 
 impl PortOptions {
+    /// The least [`PortOptions::data_room`] for IP packets of `mtu` bytes, and never less than the usual one: a multiple of 1,024, because some
+    /// devices count in those.
+    #[must_use]
+    pub fn room_for(mtu: u16) -> u16 {
+        let frame = (u32::from(mtu) + FRAME_OVERHEAD).next_multiple_of(1024);
+        u16::try_from(frame).unwrap_or(u16::MAX).max(Self::default().data_room)
+    }
+
     /// Bytes of memory that a lane with these options takes for large mbufs, at most.
     #[must_use]
     pub fn large_memory(&self) -> u64 {
@@ -72,6 +82,7 @@ impl Default for PortOptions {
             mac: None,
             mbufs: 8192,
             data_room: 2048,
+            groups: false,
             large_mbufs: 0,
         }
     }
@@ -153,6 +164,9 @@ impl Port {
         let offloads = offloads(&info, options, device_string);
         let queues = opened.queues(options, &info)?;
         let pools = opened.configure(options, queues, &info, offloads)?;
+        if options.groups {
+            opened.take_groups()?;
+        }
         let mtu = opened.mtu(interface.as_ref())?;
         if u32::from(options.data_room) < u32::from(mtu) + FRAME_OVERHEAD {
             return Err(PortError::DataRoom { device: opened.device.clone(), mtu, data_room: options.data_room });
@@ -391,6 +405,18 @@ impl Opened {
         // SAFETY: the port exists; six bytes are written.
         self.step("tell its address", || unsafe { sys::shim_mac(self.id, mac.as_mut_ptr()) })?;
         Ok(mac)
+    }
+
+    /// Lets frames to groups through. What has no filter, and so nothing to switch, says that it cannot.
+    fn take_groups(&self) -> Result<(), PortError> {
+        let set = || {
+            // SAFETY: the port exists.
+            match unsafe { sys::rte_eth_allmulticast_enable(self.id) } {
+                error if error == -libc::ENOTSUP => 0,
+                other => other,
+            }
+        };
+        self.step("take frames to groups", set).map(|_| ())
     }
 
     fn mtu(&self, interface: Option<&Interface>) -> Result<u16, PortError> {

@@ -24,35 +24,57 @@ pub struct Config {
     pub appliance: String,
     /// Further lines of the port towards clients, indented by six spaces.
     pub north: String,
+    /// `Appliance.spec.ports`, each line indented by four spaces.
+    pub ports: String,
     /// Documents beside the appliance.
     pub documents: Vec<String>,
     /// `Appliance.spec.cores`.
     pub cores: String,
-    /// What follows `iface=…` in the ports' devices.
+    /// What follows `iface=…` in the ports' devices, in the place of `{device}`.
     pub device: String,
     /// DPDK's driver on the sandbox's interfaces.
     pub driver: &'static str,
 }
 
+/// The ports of most tests.
+const PORTS: &str = r#"    - name: north
+      device: "{driver}0,iface=mr-north{device}"
+      addresses: ["10.9.1.1/24"]
+{north}    - name: south
+      device: "{driver}1,iface=mr-south{device}"
+      addresses: ["10.9.2.1/24"]
+"#;
+
 impl Config {
     /// One listener on port 80, and nothing behind it.
     pub fn new() -> Self {
-        let gateway = r#"apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: { name: web }
-spec:
-  gatewayClassName: millrace
-  addresses: [{ type: IPAddress, value: 10.9.1.1 }]
-  listeners: [{ name: http, protocol: HTTP, port: 80 }]
-"#;
+        Self::listening(&[VIP])
+    }
+
+    /// A listener on port 80 of these addresses, and nothing behind it.
+    pub fn listening(addresses: &[&str]) -> Self {
+        let addresses: Vec<String> =
+            addresses.iter().map(|address| format!("{{ type: IPAddress, value: \"{address}\" }}")).collect();
+        let gateway = format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{ name: web }}\nspec:\n  \
+             gatewayClassName: millrace\n  addresses: [{}]\n  listeners: [{{ name: http, protocol: HTTP, port: 80 }}]\n",
+            addresses.join(", ")
+        );
         Self {
             appliance: String::new(),
             north: String::new(),
-            documents: vec![gateway.to_owned()],
+            ports: PORTS.to_owned(),
+            documents: vec![gateway],
             cores: format!("[{}]", polling_cpu()),
             device: String::new(),
             driver: "net_af_packet",
         }
+    }
+
+    /// Other ports.
+    pub fn ports(mut self, lines: &str) -> Self {
+        lines.clone_into(&mut self.ports);
+        self
     }
 
     /// Polls on these CPUs instead of one, with devices that have further arguments.
@@ -80,12 +102,13 @@ spec:
         self
     }
 
-    /// A backend with these endpoints: `address:port` or `address:port*weight`.
+    /// A backend with these endpoints: `address:port` or `address:port*weight`; an IPv6 address in brackets.
     pub fn backend(self, name: &str, endpoints: &[&str]) -> Self {
         let list = endpoints.iter().map(|endpoint| {
             let (address, weight) = endpoint.split_once('*').unwrap_or((endpoint, "1"));
-            let (address, port) = address.split_once(':').expect("address:port");
-            format!("{{ address: {address}, port: {port}, weight: {weight} }}")
+            let (address, port) = address.rsplit_once(':').expect("address:port");
+            let address = address.trim_matches(['[', ']']);
+            format!("{{ address: \"{address}\", port: {port}, weight: {weight} }}")
         });
         let list = list.collect::<Vec<_>>().join(", ");
         self.document(&format!(
@@ -114,6 +137,12 @@ spec:
         Self::new().backend("all", endpoints).route("all", &[], ("PathPrefix", "/"), &["all"])
     }
 
+    fn filled_ports(&self) -> String {
+        [("{driver}", self.driver), ("{device}", &self.device), ("{north}", &self.north)]
+            .iter()
+            .fold(self.ports.clone(), |ports, (place, value)| ports.replace(place, value))
+    }
+
     /// The YAML.
     pub fn text(&self) -> String {
         let appliance = format!(
@@ -124,19 +153,11 @@ spec:
   cores: {cores}
   memory: {{ hugepages: off, mebibytes: 512 }}
   ports:
-    - name: north
-      device: "{driver}0,iface=mr-north{device}"
-      addresses: ["10.9.1.1/24"]
-{}    - name: south
-      device: "{driver}1,iface=mr-south{device}"
-      addresses: ["10.9.2.1/24"]
-  admin: {{ address: "127.0.0.1:9901" }}
+{ports}  admin: {{ address: "127.0.0.1:9901" }}
 {}"#,
-            self.north,
             self.appliance,
+            ports = self.filled_ports(),
             cores = self.cores,
-            device = self.device,
-            driver = self.driver,
         );
         std::iter::once(&appliance).chain(&self.documents).map(String::as_str).collect::<Vec<_>>().join("---\n")
     }

@@ -22,6 +22,8 @@ pub enum Ns {
     Millrace,
     B1,
     B2,
+    /// Behind a router on the client's wire, where a test makes it.
+    Far,
 }
 
 /// A sandbox that disappears, with every process in it, when it is dropped. Only one exists at a time on a machine: a
@@ -59,6 +61,7 @@ impl Sandbox {
             Ns::Millrace => "mr",
             Ns::B1 => "b1",
             Ns::B2 => "b2",
+            Ns::Far => "far",
         };
         format!("{}-{suffix}", self.id)
     }
@@ -68,6 +71,18 @@ impl Sandbox {
         self.run_script(&format!("nginx_backend $NS_B1 b1 {B1}; nginx_backend $NS_B2 b2 {B2}"));
         for (ns, address) in [(Ns::B1, B1), (Ns::B2, B2)] {
             super::wait_for("nginx listens", std::time::Duration::from_secs(10), || {
+                self.inside(ns, || std::net::TcpStream::connect((address, 8080)).is_ok())
+            });
+        }
+    }
+
+    /// Gives everybody IPv6 addresses beside their IPv4 ones, and starts nginx on those of the backends, too.
+    pub fn start_ipv6(&self) {
+        self.run_script(
+            "sandbox_ipv6; nginx_backend $NS_B1 b1-v6 \"[fd00:9:2::2]\"; nginx_backend $NS_B2 b2-v6 \"[fd00:9:2::3]\"",
+        );
+        for (ns, address) in [(Ns::B1, "fd00:9:2::2"), (Ns::B2, "fd00:9:2::3")] {
+            super::wait_for("nginx listens on IPv6", std::time::Duration::from_secs(10), || {
                 self.inside(ns, || std::net::TcpStream::connect((address, 8080)).is_ok())
             });
         }
