@@ -117,7 +117,7 @@ fn route(decoder: &mut Decoder<'_>, at: At<'_>, subnets: Option<&[Located<IpNet>
 
 /// One router, or a list of them.
 fn hops(decoder: &mut Decoder<'_>, at: At<'_>, subnets: Option<&[Located<IpNet>]>) -> Option<Vec<Located<IpAddr>>> {
-    let mut hop = |decoder: &mut Decoder<'_>, at: At<'_>| {
+    let hop = |decoder: &mut Decoder<'_>, at: At<'_>| {
         let hop = address(decoder, at)?;
         let local = matches!(hop, IpAddr::V6(hop) if hop.is_unicast_link_local());
         if let Some(subnets) = subnets
@@ -132,7 +132,7 @@ fn hops(decoder: &mut Decoder<'_>, at: At<'_>, subnets: Option<&[Located<IpNet>]
     };
     match &at.node.value {
         Value::Sequence(_) => list(decoder, at, hop),
-        _ => Some(vec![decoder.located(at, &mut hop)?]),
+        _ => Some(vec![decoder.located(at, hop)?]),
     }
 }
 
