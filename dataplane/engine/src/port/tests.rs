@@ -1,5 +1,6 @@
 //! A port against a scripted peer: frames in, verdicts and frames out.
 
+mod interfaces;
 mod ipv6_host;
 mod ipv6_packets;
 mod neighbors;
