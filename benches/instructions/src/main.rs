@@ -59,8 +59,8 @@ const CASES: &[Case] = &[
     Case { name: "request", n: 1000, bound: 21_050, run: |n| requests(n, 1) },
     Case { name: "request-burst-32", n: 3200, bound: 19_520, run: |n| requests(n, 32) },
     Case { name: "connection-burst-16", n: 1600, bound: 35_010, run: |n| visits(n, SynCookies::Never) },
-    Case { name: "connection-cookie-16", n: 1600, bound: 60_000, run: |n| visits(n, SynCookies::Always) },
-    Case { name: "flooded-syn-32", n: 3200, bound: 20_000, run: flooded },
+    Case { name: "connection-cookie-16", n: 1600, bound: 36_600, run: |n| visits(n, SynCookies::Always) },
+    Case { name: "flooded-syn-32", n: 3200, bound: 3080, run: flooded },
     Case { name: "bulk-segment", n: 3200, bound: 6725, run: bulk },
 ];
 
