@@ -151,8 +151,12 @@ core_counters! {
     Counter retransmissions "millrace_tcp_retransmissions_total",
     /// RST segments sent.
     Counter resets_sent "millrace_tcp_resets_sent_total",
+    /// RST segments not sent, because too many were sent lately.
+    Counter resets_withheld "millrace_tcp_resets_withheld_total",
     /// Challenge ACKs sent (RFC 5961).
     Counter challenge_acks "millrace_tcp_challenge_acks_total",
+    /// Challenge ACKs not sent, because the connection had sent too many lately (RFC 5961 §7).
+    Counter challenge_acks_withheld "millrace_tcp_challenge_acks_withheld_total",
     /// Connections that the peer reset.
     Counter resets_received "millrace_tcp_resets_received_total",
     /// Connections ended because the peer fell silent, kept its window shut, or did not close in time.
@@ -181,6 +185,8 @@ core_counters! {
     Counter nd_advertisements "millrace_nd_advertisements_total",
     /// ICMP echo replies sent.
     Counter icmp_echo_replies "millrace_icmp_echo_replies_total",
+    /// ICMP errors not sent, because the port had sent too many ICMP messages lately.
+    Counter icmp_errors_withheld "millrace_icmp_errors_withheld_total",
     /// ICMP errors sent.
     Counter icmp_errors "millrace_icmp_errors_total",
     /// Access log records lost because the log did not keep up.

@@ -54,6 +54,7 @@ pub fn core_settings(configuration: &Configuration) -> CoreSettings {
             resets_per_second: tcp.resets_per_second,
             challenges_per_second: tcp.challenges_per_second,
             icmp_per_second: spec.ip.icmp_per_second,
+            arp_per_second: spec.ip.arp_per_second,
             neighbors: spec.ip.neighbors,
             neighbor_queue: spec.ip.neighbor_queue,
             ..TcpSettings::default()

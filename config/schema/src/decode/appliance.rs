@@ -254,6 +254,7 @@ fn ip(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<Ip> {
         neighbors: object.or(decoder, "neighbors", default.neighbors, integer(16..=65_536)),
         neighbor_queue: object.or(decoder, "neighborQueue", default.neighbor_queue, integer(1..=64)),
         icmp_per_second: object.or(decoder, "icmpPerSecond", default.icmp_per_second, integer(0..=1_000_000)),
+        arp_per_second: object.or(decoder, "arpPerSecond", default.arp_per_second, integer(1..=1_000_000)),
         mtu_floor: object.or(decoder, "mtuFloor", default.mtu_floor, integer(68..=1_280)),
     };
     object.close(decoder);

@@ -329,13 +329,15 @@ pub struct Ip {
     pub neighbor_queue: u16,
     /// ICMP messages sent a second for a core; default 1,000.
     pub icmp_per_second: u32,
+    /// ARP and Neighbor Discovery messages that were not asked for, taken a second by a port on each core; 1..=1,000,000, default 1,000.
+    pub arp_per_second: u32,
     /// Smallest path MTU that an ICMP message can bring about; 68..=1,280, default 552.
     pub mtu_floor: u16,
 }
 
 impl Default for Ip {
     fn default() -> Self {
-        Ip { neighbors: 1_024, neighbor_queue: 4, icmp_per_second: 1_000, mtu_floor: 552 }
+        Ip { neighbors: 1_024, neighbor_queue: 4, icmp_per_second: 1_000, arp_per_second: 1_000, mtu_floor: 552 }
     }
 }
 

@@ -288,7 +288,7 @@ impl<L: Lane> Port<L> {
     ) {
         let len = icmp::unreachable_len(ip);
         if !self.icmp_rate.take(now) {
-            return;
+            return counters.icmp_errors_withheld.add(1);
         }
         let (Some(mut reply), Some(refused)) = (self.packet(len), frame.get(ETHERNET..)) else {
             return;
@@ -316,8 +316,11 @@ impl<L: Lane> Port<L> {
         let even_to_group = matches!(complaint, Complaint::Parameter(Problem { even_to_group: true, .. }));
         let source = if to_group { source_towards(interface, ip.source) } else { Some(ip.destination) };
         let Some(source) = source else { return };
-        if !ipv6::is_unicast(ip.source) || (to_group && !even_to_group) || !self.icmp_rate.take(now) {
+        if !ipv6::is_unicast(ip.source) || (to_group && !even_to_group) {
             return;
+        }
+        if !self.icmp_rate.take(now) {
+            return counters.icmp_errors_withheld.add(1);
         }
         let (Some(mut reply), Some(refused)) = (self.packet(icmpv6::error_len(ip.total)), frame.get(ETHERNET..)) else {
             return;

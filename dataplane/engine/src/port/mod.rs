@@ -273,12 +273,12 @@ impl<L: Lane> Port<L> {
     /// Answers a segment of no connection with a RST (RFC 9293 §3.10.7.1), unless it is a RST itself or too many were sent
     /// lately. Counts in `resets_sent` and `segments_sent`; the verdict on the segment is the caller's.
     pub fn reset_for(&mut self, now: Instant, segment: &Segment, counters: &CoreCounters) {
-        if let Some(reply) = Reply::reset(segment)
-            && self.reset_rate.take(now)
-        {
-            counters.resets_sent.add(1);
-            self.reply_by(now, segment.interface.into(), &reply, counters);
+        let Some(reply) = Reply::reset(segment) else { return };
+        if !self.reset_rate.take(now) {
+            return counters.resets_withheld.add(1);
         }
+        counters.resets_sent.add(1);
+        self.reply_by(now, segment.interface.into(), &reply, counters);
     }
 
     /// Looks at the link, checks and announces our addresses, asks neighbors again, gives up those that stay silent and forgets those that

@@ -215,8 +215,11 @@ fn challenge<L: Lane>(net: &mut Net<'_, L>, connection: &mut Connection, positio
         connection.challenge_second = net.now;
         connection.challenges = 0;
     }
-    if connection.challenges >= limit || position.phase == Phase::SynSent {
+    if position.phase == Phase::SynSent {
         return;
+    }
+    if connection.challenges >= limit {
+        return net.counters.challenge_acks_withheld.add(1);
     }
     connection.challenges += 1;
     net.counters.challenge_acks.add(1);

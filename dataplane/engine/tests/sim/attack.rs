@@ -168,6 +168,7 @@ fn challenges_are_limited() {
         bench.settle();
         assert_eq!(bench.world.north.inbox.drain(..).count(), 10);
         assert_eq!(bench.world.mid.counters.challenge_acks.read(), 10 * second);
+        assert_eq!(bench.world.mid.counters.challenge_acks_withheld.read(), 490 * second);
         bench.world.run(secs(1));
     }
     bench.goes_on(id);

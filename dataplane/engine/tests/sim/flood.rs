@@ -8,14 +8,14 @@ use engine::clock::Instant;
 use engine::port::Flags;
 use engine::random::Random;
 use engine::stack::{ConnectionId, Net, Stack, Status};
-use pmd::sim::SimLane;
+use pmd::sim::{Clock, SimLane, WireOptions, wire};
 use pmd::{Frame, Lane, TxChecksum};
 use tables::{SourceLimit, SynCookies, TcpSettings, Verdict};
 
 use crate::end_to_end::{faulty, plan};
 use crate::support::client::{Clients, Plan, Request};
 use crate::support::gateway::{CLIENT_MAC, Gateway, GatewayOptions, NORTH_MAC, small_tcp, world};
-use crate::support::host::{App, Host};
+use crate::support::host::{App, Host, Manual};
 use crate::support::script::{ACK, FIN, RST, SYN, Seg};
 use crate::support::server::Server;
 use crate::support::{World, for_seeds, ms, secs, us};
@@ -230,6 +230,37 @@ fn a_source_may_open_only_so_many_connections() {
         bench.world.north.inbox.clear();
         assert_eq!(from(&mut bench, 2, 2000..2020), 1);
     }
+}
+
+/// The other family: longer headers, another default for the MSS, another checksum.
+#[test]
+fn cookies_over_ipv6() {
+    let clock = Clock::new();
+    let mut options = WireOptions { clock: clock.clone(), ..WireOptions::default() };
+    options.left.mac = NORTH_MAC;
+    options.right.mac = CLIENT_MAC;
+    let (left, right) = wire(options, 1);
+    let mid = Host::new(left, &["2001:db8::1/64"], &always(), 7, Manual::default());
+    let north = Host::new(right, &["2001:db8::2/64"], &small_tcp(), 8, Manual::default());
+    let mut world = World { clock, mid, north, south: () };
+    // Addresses are checked first (RFC 4862 §5.4).
+    world.run(secs(5));
+    let now = world.now();
+    let client = world.north.connect(now, "[2001:db8::1]:80".parse().unwrap());
+    world.run(ms(50));
+    assert_eq!(world.north.stack.status(client), Status::Open);
+    let counters = &world.mid.counters;
+    assert_eq!((counters.syn_cookies_sent.read(), counters.syn_cookies_accepted.read()), (1, 1));
+    let server = ConnectionId(*world.mid.app.ids.first().expect("a connection"));
+    let bytes: Vec<u8> = (0..20_000u32).map(|n| n as u8).collect();
+    world.mid.stack.send(server, &bytes);
+    let mut got = Vec::new();
+    for _ in 0..100 {
+        world.run(ms(5));
+        got.extend(world.north.read(client));
+    }
+    assert!(got == bytes, "{} bytes", got.len());
+    assert_eq!(world.mid.counters.retransmissions.read(), 0);
 }
 
 /// Honest clients, and SYNs from all over the network in between.

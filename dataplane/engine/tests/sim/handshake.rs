@@ -243,6 +243,8 @@ fn resets_to_nobody_are_limited() {
     bench.settle();
     assert_eq!(bench.world.north.inbox.len(), 10, "a quarter of a second's worth");
     assert_eq!(bench.drops(Verdict::TcpNoConnection), 501);
+    let counters = &bench.world.mid.counters;
+    assert_eq!(counters.resets_sent.read() + counters.resets_withheld.read(), 501);
 }
 
 /// RFC 6298 at ten times real time.
