@@ -24,6 +24,9 @@ use crate::polling::{self, Ended, Polling};
 /// How often the main thread looks at signals and cores.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// How far apart cores that leave together may end.
+const TOGETHER: Duration = Duration::from_secs(1);
+
 /// How long the start may take before the log says what it waits for.
 const SLOW_START: Duration = Duration::from_secs(5);
 
@@ -323,6 +326,7 @@ fn serve(
     drain: Duration,
 ) -> Result<(), Failure> {
     let (mut ready, mut slow) = (false, false);
+    let mut alone_since = None;
     loop {
         for signal in signals.pending() {
             if signal == SIGHUP {
@@ -333,12 +337,20 @@ fn serve(
             }
             return shut_down(control, signals, threads, drain);
         }
-        if threads.iter().any(JoinHandle::is_finished) {
+        let ended = threads.iter().filter(|thread| thread.is_finished()).count();
+        if ended == threads.len() {
             let result = join(threads);
             if result.is_ok() {
                 tracing::info!("drained, bye");
             }
             return result;
+        }
+        // Cores leave together. One that is gone for good leaves flows without a core; whoever watches over us starts us again.
+        if ended == 0 {
+            alone_since = None;
+        } else if alone_since.get_or_insert_with(Instant::now).elapsed() > TOGETHER {
+            tracing::error!("a core has ended for good: the others finish what they have");
+            return shut_down(control, signals, threads, drain);
         }
         if !ready {
             let reasons = control.unready();

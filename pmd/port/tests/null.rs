@@ -3,7 +3,7 @@
 mod common;
 
 use common::{in_own_process, open, options};
-use pmd::{BURST, Burst, Eal, Frame, Lane, PortOptions, RxChecksum, TxChecksum};
+use pmd::{BURST, Burst, Eal, Frame, Lane, Port, PortError, PortOptions, RxChecksum, TxChecksum};
 
 #[test]
 fn bursts_are_forwarded_without_a_leak() {
@@ -51,5 +51,54 @@ fn receiving_stops_without_mbufs_and_goes_on_with_them() {
             drop(held);
             assert_eq!(lane.frames_in_use(), 0);
         }
+    });
+}
+
+#[test]
+fn a_device_with_fewer_queues_than_cores_gives_the_others_buffers() {
+    in_own_process("a_device_with_fewer_queues_than_cores_gives_the_others_buffers", || {
+        let eal = Eal::start(&options(&["net_null0", "net_null1"])).unwrap();
+        let key: Vec<u8> = (1..=64).collect();
+        let small = PortOptions { mbufs: 1000, rss_key: key, ..PortOptions::default() };
+        let one = PortOptions { queues: 1, lanes: 2, ..small.clone() };
+        let mut port = Port::configure(&eal, "net_null0", &one).unwrap();
+        port.start().unwrap();
+        assert_eq!((port.queues(), port.spreading()), (1, None));
+        let mut lanes = port.lanes().unwrap();
+        let mut bare = lanes.pop().unwrap();
+        assert_eq!((lanes[0].queue(), bare.queue()), (Some(0), None));
+        let mut burst = Burst::new();
+        bare.receive(&mut burst);
+        assert!(burst.is_empty());
+        let frame = bare.allocate().unwrap();
+        bare.transmit(frame, TxChecksum::Complete);
+        bare.flush();
+        assert_eq!((bare.counters().tx_full, bare.counters().tx_packets, bare.frames_in_use()), (1, 0, 0));
+        // What one lane allocated, another one sends.
+        let frame = bare.allocate().unwrap();
+        lanes[0].transmit(frame, TxChecksum::Complete);
+        lanes[0].flush();
+        assert_eq!((lanes[0].counters().tx_packets, bare.frames_in_use()), (1, 0));
+
+        let many = PortOptions { queues: 2000, fewer_queues: true, mbufs: 64, ..small.clone() };
+        let too_many = PortOptions { fewer_queues: false, ..many };
+        assert!(matches!(Port::configure(&eal, "net_null1", &too_many), Err(PortError::Queues { .. })));
+    });
+}
+
+#[test]
+fn the_hash_that_spreads_flows_is_told() {
+    in_own_process("the_hash_that_spreads_flows_is_told", || {
+        let eal = Eal::start(&options(&["net_null0"])).unwrap();
+        let key: Vec<u8> = (1..=64).collect();
+        let two = PortOptions { queues: 2, lanes: 2, mbufs: 1000, rss_key: key, ..PortOptions::default() };
+        let mut port = Port::configure(&eal, "net_null0", &two).unwrap();
+        port.start().unwrap();
+        assert!(port.capabilities().rss);
+        let told = port.spreading().expect("net_null tells");
+        // It takes no other than Microsoft's.
+        assert_eq!((told.key.len(), &told.key[..4]), (40, &[0x6d, 0x5a, 0x56, 0xda][..]));
+        assert_eq!(told.table.len(), 128);
+        assert!(told.table.iter().all(|&queue| queue < 2));
     });
 }
