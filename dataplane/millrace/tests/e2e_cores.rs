@@ -153,6 +153,25 @@ fn two_cores_use_the_queues_of_virtio_user() {
 }
 
 #[test]
+fn idle_cores_leave_their_cpus_to_others() {
+    let sandbox = sandbox_or_skip!();
+    let Some(gateway) = start(&sandbox, "", "") else { return };
+    // User and system time of all its threads, in hundredths of a second (proc(5)).
+    let time = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", gateway.id())).expect("it runs");
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    let (before, start) = (time(), std::time::Instant::now());
+    std::thread::sleep(Duration::from_secs(3));
+    let (used, passed) = (time() - before, start.elapsed().as_millis() as u64 / 10);
+    eprintln!("{used} of 2 x {passed} hundredths of a second");
+    assert!(used < passed, "{used} of 2 x {passed} hundredths of a second");
+    // It is still there at once.
+    assert_eq!(gateway.get("/1k").status, 200);
+}
+
+#[test]
 fn the_example_serves() {
     let sandbox = sandbox_or_skip!();
     let Some(cpus) = cpus() else { return };
