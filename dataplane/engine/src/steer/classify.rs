@@ -17,7 +17,8 @@ pub(super) enum About {
         /// It is an ICMP error.
         error: bool,
     },
-    /// News of a neighbor that every core wants to hear: an ARP reply or announcement, a neighbor or router advertisement.
+    /// News of a neighbor that every core wants to hear: an ARP reply or announcement, a neighbor or router advertisement, a redirect, a probe
+    /// for duplicate addresses.
     Neighbor,
     /// Anything else; any core will do.
     Other,
@@ -99,6 +100,8 @@ fn ipv6(packet: &[u8]) -> Option<About> {
             1..=4 => quoted(payload),
             // RFC 4861 §4.2, §4.4, §4.5.
             134 | 136 | 137 => Some(About::Neighbor),
+            // Somebody is about to take the address that he asks for (RFC 4862 §5.4.3): all who are about to take it have to know.
+            135 if header[8..24] == [0; 16] => Some(About::Neighbor),
             // Somebody is about to take an address (RFC 4862 §5.4.2), perhaps one that is being checked here.
             135 if header[8..24] == [0; 16] => Some(About::Neighbor),
             _ => None,
@@ -260,6 +263,8 @@ mod tests {
         let (us, them) = ("fd00::1".parse().unwrap(), "fd00::2".parse().unwrap());
         let nd = |kind: u8| about(&frame(&[], IPV6, &ipv6(ICMP6, them, us, &[kind, 0, 0, 0, 0, 0, 0, 0])));
         assert_eq!((nd(136), nd(134), nd(135)), (About::Neighbor, About::Neighbor, About::Other));
+        let probe = ipv6(ICMP6, Ipv6Addr::UNSPECIFIED, us, &[135, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(about(&frame(&[], IPV6, &probe)), About::Neighbor);
         let taken = ipv6(ICMP6, Ipv6Addr::UNSPECIFIED, us, &[135, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(about(&frame(&[], IPV6, &taken)), About::Neighbor);
     }

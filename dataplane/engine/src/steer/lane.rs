@@ -10,8 +10,9 @@ use super::sources::{self, contains, core_of};
 use super::{FIRST_PORT, PortPlan, Rss, way};
 use crate::flow::FlowKey;
 
-/// Frames taken from one ring in one turn at most: a burst, as from a queue.
-const RING_SHARE: usize = BURST;
+/// Frames taken from one ring in one turn at most. More than a burst, since a core that has no queue to look after turns faster than the one
+/// that sends for it.
+const RING_SHARE: usize = 4 * BURST;
 
 /// Received frames from rings in one turn at most where the core has a queue of its own: neither starves the other.
 const RINGS_SHARE: usize = BURST / 2;
