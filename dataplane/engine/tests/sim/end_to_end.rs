@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use engine::random::Random;
+use pmd::Lane;
 use pmd::sim::PathOptions;
 
 use crate::support::client::{Clients, Plan, Request};
-use crate::support::gateway::{Gateway, GatewayOptions, world};
+use crate::support::gateway::{Gateway, GatewayOptions, Segmentation, world};
 use crate::support::host::Host;
 use crate::support::server::Server;
 use crate::support::{World, for_seeds, ms, secs, us};
@@ -98,10 +99,15 @@ pub fn plan(random: &mut Random) -> Plan {
 }
 
 fn mixed_traffic(seed: u64, loss: f64, connections: usize) -> Sim {
+    mixed_traffic_cut_by(Segmentation::Stack, seed, loss, connections)
+}
+
+fn mixed_traffic_cut_by(segmentation: Segmentation, seed: u64, loss: f64, connections: usize) -> Sim {
     let mut random = Random::new(seed ^ 0xfeed);
     let options = GatewayOptions {
         seed,
         endpoints: ["10.9.2.2:8080", "10.9.2.3:8080", "10.9.2.4:8080"].map(|e| e.parse().unwrap()).into(),
+        segmentation,
         ..GatewayOptions::default()
     };
     // Everybody meets everybody first: an ARP request that is lost three times is an error that clients are told of.
@@ -143,6 +149,35 @@ fn every_byte_arrives_once_at_1_percent_loss() {
 #[test]
 fn every_byte_arrives_once_at_5_percent_loss() {
     for_seeds(2000..2040, |seed| mixed_traffic(seed, 0.05, 48).assert_empty());
+}
+
+#[test]
+fn every_byte_arrives_once_in_segments_that_a_device_cuts() {
+    for_seeds(3000..3020, |seed| mixed_traffic_cut_by(Segmentation::Device, seed, 0.0, 48).assert_empty());
+    for_seeds(3020..3040, |seed| mixed_traffic_cut_by(Segmentation::Device, seed, 0.01, 48).assert_empty());
+}
+
+#[test]
+fn every_byte_arrives_once_in_segments_that_nobody_cuts() {
+    for_seeds(4000..4020, |seed| mixed_traffic_cut_by(Segmentation::Nobody, seed, 0.0, 48).assert_empty());
+    for_seeds(4020..4040, |seed| mixed_traffic_cut_by(Segmentation::Nobody, seed, 0.01, 48).assert_empty());
+}
+
+#[test]
+fn large_bodies_go_in_few_packets_where_somebody_else_cuts_them() {
+    let packets = |segmentation| {
+        let options = GatewayOptions { segmentation, ..GatewayOptions::default() };
+        let mut sim = sim(&options, Clients::new([Plan::new([Request::get("get", 4 << 20, 5)])], 1));
+        sim.finish(secs(60));
+        sim.assert_good();
+        (sim.mid.counters.segments_sent.read(), sim.south.port[0].lane().counters().tx_packets)
+    };
+    let (stack, device, nobody) =
+        (packets(Segmentation::Stack), packets(Segmentation::Device), packets(Segmentation::Nobody));
+    // 4 MiB in segments of 1,460 bytes.
+    assert!(stack.0 > 2800 && device.0 < stack.0 / 4, "{stack:?}, {device:?}");
+    assert!(device.1 > 2800, "a device that cuts: {device:?}");
+    assert!(nobody.0 < stack.0 / 4 && nobody.1 < 700, "{nobody:?}");
 }
 
 #[test]

@@ -78,6 +78,20 @@ pub struct GatewayOptions {
     pub pool: usize,
     /// Of the gateway's lanes.
     pub tx_ring: usize,
+    /// At both ends of both wires.
+    pub segmentation: Segmentation,
+}
+
+/// Who cuts TCP packets into segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Segmentation {
+    /// The stack.
+    #[default]
+    Stack,
+    /// The device that sends (TSO).
+    Device,
+    /// Nobody, as between two ends on one machine (TSO and LRO).
+    Nobody,
 }
 
 impl Default for GatewayOptions {
@@ -90,6 +104,7 @@ impl Default for GatewayOptions {
             path: PathOptions::default(),
             pool: 65_536,
             tx_ring: 1024,
+            segmentation: Segmentation::default(),
         }
     }
 }
@@ -115,10 +130,15 @@ pub struct Gateway {
 impl Gateway {
     /// A gateway, and the other ends of its two wires: the clients' and the backends'.
     pub fn new(clock: &Clock, options: &GatewayOptions) -> (Self, SimLane, SimLane) {
-        let end = |mac| EndOptions { pool: options.pool, tx_ring: options.tx_ring, ..EndOptions::new(mac) };
+        let cuts = |mac| EndOptions {
+            tso: options.segmentation != Segmentation::Stack,
+            lro: options.segmentation == Segmentation::Nobody,
+            ..EndOptions::new(mac)
+        };
+        let end = |mac| EndOptions { pool: options.pool, tx_ring: options.tx_ring, ..cuts(mac) };
         let link = |ours, theirs, seed| {
             let symmetric = WireOptions::symmetric(clock, options.path.clone());
-            wire(WireOptions { left: end(ours), right: EndOptions::new(theirs), ..symmetric }, seed)
+            wire(WireOptions { left: end(ours), right: cuts(theirs), ..symmetric }, seed)
         };
         let (north, clients) = link(NORTH_MAC, CLIENT_MAC, options.seed);
         let (south, backends) = link(SOUTH_MAC, BACKEND_MAC, options.seed ^ 0x5555);
