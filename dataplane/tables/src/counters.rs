@@ -149,6 +149,10 @@ core_counters! {
     Counter segments_sent "millrace_tcp_segments_sent_total",
     /// TCP segments sent again.
     Counter retransmissions "millrace_tcp_retransmissions_total",
+    /// Losses noticed by duplicate or partial acknowledgments (RFC 6582).
+    Counter losses "millrace_tcp_losses_total",
+    /// Segments sent again because nobody answered for two round trips (RFC 8985 §7).
+    Counter loss_probes "millrace_tcp_loss_probes_total",
     /// RST segments sent.
     Counter resets_sent "millrace_tcp_resets_sent_total",
     /// RST segments not sent, because too many were sent lately.

@@ -160,6 +160,8 @@ pub struct Options {
     pub window_scale: Option<u8>,
     /// Selective acknowledgments may be sent.
     pub sack_permitted: bool,
+    /// It tells of data behind a gap (RFC 2018 §3).
+    pub sack: bool,
     /// Timestamp value and echo reply.
     pub timestamps: Option<(u32, u32)>,
 }
@@ -264,7 +266,7 @@ fn options(bytes: &[u8]) -> Result<Options, Verdict> {
             (8, [a, b, c, d, e, f, g, h]) => {
                 options.timestamps = Some((u32::from_be_bytes([*a, *b, *c, *d]), u32::from_be_bytes([*e, *f, *g, *h])));
             }
-            (5, blocks) if !blocks.is_empty() && blocks.len() % 8 == 0 => {}
+            (5, blocks) if !blocks.is_empty() && blocks.len() % 8 == 0 => options.sack = true,
             (2..=5 | 8, _) => return Err(Verdict::TcpOption),
             _ => {}
         }
@@ -338,13 +340,16 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// Bytes of the longest: IPv6 and TCP without options.
+    pub(crate) const LONGEST: usize = ipv6::HEADER + HEADER;
+
     /// Bytes of the IP header.
     pub(super) fn ip_header(&self) -> usize {
         if self.key.remote_addr().is_ipv4() { ipv4::HEADER } else { ipv6::HEADER }
     }
 
     /// Bytes of the IP packet.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.ip_header() + HEADER
     }
 
@@ -360,7 +365,7 @@ impl Reply {
     }
 
     /// Writes the packet, whose TCP checksum is still to be filled. `None` where it has no room.
-    pub(super) fn write(&self, packet: &mut [u8]) -> Option<IpAddr> {
+    pub(crate) fn write(&self, packet: &mut [u8]) -> Option<IpAddr> {
         let packet = packet.get_mut(..self.len())?;
         let remote = self.key.remote_addr();
         let written = match (self.key.local_addr(), remote) {

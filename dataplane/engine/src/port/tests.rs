@@ -332,7 +332,8 @@ fn a_segment_says_where_everything_is() {
     assert_eq!((segment.ip_offset, segment.tcp_offset, segment.payload_offset), (14, 34, 74));
     assert_eq!((segment.payload_len, segment.end, segment.len()), (5, 79, 6));
     assert_eq!((segment.seq, segment.ack, segment.flags, segment.window), (256, 512, Flags::SYN, 4096));
-    let expected = Options { mss: Some(1460), window_scale: Some(7), sack_permitted: true, timestamps: Some((7, 9)) };
+    let expected =
+        Options { mss: Some(1460), window_scale: Some(7), sack_permitted: true, sack: false, timestamps: Some((7, 9)) };
     assert_eq!(segment.options, expected);
 
     // Ethernet pads small frames to 60 bytes, with anything.

@@ -9,6 +9,7 @@ use tables::CoreCounters;
 
 use super::guard::{Phase, Position};
 use super::pool::Pooled;
+use super::recovery::Recovery;
 use crate::clock::Instant;
 use crate::flow::FlowKey;
 use crate::port::{Hop, Segment};
@@ -199,12 +200,14 @@ pub(super) struct Track {
     window_from: (u32, u32),
     /// The first packet of ours is still to come.
     fresh: bool,
+    /// What is lost on its way.
+    pub(super) recovery: Recovery,
 }
 
 impl Track {
-    /// A connection of which nothing was seen yet.
+    /// A connection of which nothing was seen yet, on a path with that MTU.
     #[must_use]
-    pub(super) fn new(remote: IpAddr) -> Self {
+    pub(super) fn new(remote: IpAddr, mtu: u16) -> Self {
         Self {
             remote,
             snd_una: 0,
@@ -219,6 +222,7 @@ impl Track {
             window: 0,
             window_from: (0, 0),
             fresh: true,
+            recovery: Recovery::new(mtu),
         }
     }
 
@@ -263,7 +267,7 @@ impl Track {
 
     /// Notes an IP packet that the stack made, and puts its sequence number right.
     #[inline]
-    pub(super) fn sent(&mut self, packet: &mut [u8], counters: &CoreCounters) {
+    pub(super) fn sent(&mut self, now: Instant, packet: &mut [u8], counters: &CoreCounters) {
         let header = if packet.first().is_some_and(|first| first >> 4 == 6) { 40 } else { 20 };
         let Some(tcp) = packet.get_mut(header..) else { return };
         let (Some(&[a, b, c, d]), Some(&[offset, flags])) = (tcp.get(4..8), tcp.get(12..14)) else { return };
@@ -300,8 +304,10 @@ impl Track {
             self.snd_nxt = end;
         }
         // A keep-alive is one old byte below SND.UNA, which is nothing sent again.
-        if len > 0 && i64::from(ahead) < i64::from(len) && (seq.wrapping_sub(self.snd_una) as i32) >= 0 {
-            counters.retransmissions.add(1);
+        if len > 0 && (seq.wrapping_sub(self.snd_una) as i32) >= 0 {
+            let again = i64::from(ahead) < i64::from(len);
+            counters.retransmissions.add(u64::from(again));
+            self.recovery.sent(now, end, !again, self.snd_nxt.wrapping_sub(self.snd_una));
         }
     }
 }

@@ -146,7 +146,7 @@ impl<L: Lane> TxToken for Sending<'_, L> {
         };
         let (_, packet) = frame.bytes_mut().split_at_mut(ETHERNET_HEADER);
         let result = f(packet);
-        out.track.sent(packet, out.counters);
+        out.track.sent(out.now, packet, out.counters);
         let ipv6 = packet.first().is_some_and(|first| first >> 4 == 6);
         let (l2_len, l3_len) = (ETHERNET_HEADER as u8, if ipv6 { 40 } else { 20 });
         let checksum = match mss {

@@ -5,6 +5,7 @@ use smoltcp::iface::PollResult;
 use smoltcp::socket::tcp::State;
 
 use super::device::{ConnectionDevice, Out};
+use super::ingress::ask_again;
 use super::{ConnectionId, Ended, IN_TIME_WAIT, Net, Stack};
 use crate::clock::Instant;
 
@@ -69,6 +70,14 @@ impl Stack {
             connection.pooled.socket_mut().abort();
         }
         let Some(interface) = self.interfaces.get_mut(connection.interface) else { return };
+        if net.now >= connection.track.recovery.due() {
+            let track = &mut connection.track;
+            // A peer whose window is shut is asked by smoltcp, in its own time.
+            if track.recovery.probe(net.now, track.snd_nxt, track.window_shut) {
+                net.counters.loss_probes.add(1);
+                ask_again(interface, net, connection, &mut self.scratch);
+            }
+        }
         let mut sent = 0;
         let queued = connection.pooled.socket().send_queue();
         // Half of all visits have nothing to send, and finding that out is cheaper than trying.
@@ -128,6 +137,7 @@ impl Stack {
             && !connection.orphan
             && connection.everything_sent()
             && connection.armed <= now + connection.least_rto()
+            && connection.armed <= connection.track.recovery.due()
         {
             return;
         }
@@ -141,6 +151,7 @@ impl Stack {
             None => Instant::NEVER,
         };
         at = at.min(connection.zero_window_since + self.settings.zero_window_timeout);
+        at = at.min(connection.track.recovery.due());
         if connection.orphan {
             if state == State::FinWait2 {
                 connection.orphan_until = connection.orphan_until.min(now + connection.linger);

@@ -8,11 +8,14 @@ use smoltcp::iface::Interface;
 use smoltcp::socket::tcp::State;
 use tables::{CoreCounters, Verdict};
 
-use super::connection::Connection;
+use super::connection::{Connection, Track};
 use super::device::{ConnectionDevice, Out, Path};
 use super::guard::{self, Judgement, Phase};
+use super::recovery::Heard;
 use super::time_wait::Answer;
 use super::{Admission, ConnectionId, Ended, IN_TIME_WAIT, Net, Side, Stack};
+use crate::clock::Instant;
+use crate::flow::FlowKey;
 use crate::port::{Flags, IcmpError, IcmpErrorKind, Reply, Segment};
 
 /// A client that has not completed its handshake by then is forgotten.
@@ -103,7 +106,12 @@ impl Stack {
         }
         let was_open = connection.pooled.socket().state() != State::Closed;
         let Some(interface) = self.interfaces.get_mut(connection.interface) else { return };
+        let before = (connection.track.snd_una, connection.track.window);
         ingress(interface, net, connection, &frame, segment, &mut self.scratch);
+        if position.phase == Phase::Synchronized && was_lost(net.now, &mut connection.track, before, segment) {
+            net.counters.losses.add(1);
+            ask_again(interface, net, connection, &mut self.scratch);
+        }
         if segment.flags.rst()
             && was_open
             && matches!(connection.pooled.socket().state(), State::Closed | State::Listen)
@@ -190,11 +198,22 @@ pub(super) fn ingress<L: Lane>(
     segment: &Segment,
     scratch: &mut Vec<u8>,
 ) {
-    let time = connection.stack_time(net.now);
-    let packet = frame.bytes().get(segment.ip_offset..segment.end);
-    let Some(port) = net.ports.get_mut(usize::from(connection.port)) else { return };
     connection.track.received(segment);
     net.counters.segments_received.add(1);
+    feed(interface, net, connection, frame.bytes().get(segment.ip_offset..segment.end), scratch);
+}
+
+/// Lets `interface` take an IP packet.
+#[inline]
+fn feed<L: Lane>(
+    interface: &mut Interface,
+    net: &mut Net<'_, L>,
+    connection: &mut Connection,
+    packet: Option<&[u8]>,
+    scratch: &mut Vec<u8>,
+) {
+    let time = connection.stack_time(net.now);
+    let Some(port) = net.ports.get_mut(usize::from(connection.port)) else { return };
     let out = Out {
         port,
         now: net.now,
@@ -207,6 +226,46 @@ pub(super) fn ingress<L: Lane>(
     };
     let mut device = ConnectionDevice { packet, out };
     interface.poll_ingress_single(time, &mut device, &mut connection.pooled.sockets);
+}
+
+/// Whether what `segment`, which the stack has seen, says of our segments on their way is that the oldest is lost. `before`: SND.UNA and the
+/// window until then.
+#[inline]
+fn was_lost(now: Instant, track: &mut Track, before: (u32, u16), segment: &Segment) -> bool {
+    if !segment.flags.ack() || segment.flags.syn() || segment.flags.rst() {
+        return false;
+    }
+    let bare = segment.len() == 0 && segment.ack == track.snd_una;
+    let duplicate = bare && (segment.window == before.1 || segment.options.sack);
+    let heard = Heard { una: (before.0, track.snd_una), nxt: track.snd_nxt, duplicate };
+    track.recovery.heard(now, &heard) && !track.window_shut
+}
+
+/// Makes smoltcp send the oldest segment on its way again: by duplicate ACKs, as if the peer had sent them. Two with changing windows come
+/// first, since smoltcp counts duplicates from the last change on, and acts at the third only.
+#[cold]
+pub(super) fn ask_again<L: Lane>(
+    interface: &mut Interface,
+    net: &mut Net<'_, L>,
+    connection: &mut Connection,
+    scratch: &mut Vec<u8>,
+) {
+    // A FIN alone is not sent again for duplicates; smoltcp would only forget its retransmission timer.
+    if connection.pooled.socket().send_queue() == 0 {
+        return;
+    }
+    let position = connection.position();
+    let window = connection.track.window;
+    let other = if window > 1 { window - 1 } else { window + 1 };
+    // From them to us.
+    let key = FlowKey::new(connection.key.remote(), connection.key.local());
+    for window in [other, window, window, window, window] {
+        let ack = Reply { key, seq: position.rcv_nxt, ack: Some(connection.track.snd_una), flags: Flags::ACK, window };
+        let mut packet = [0; Reply::LONGEST];
+        if ack.write(&mut packet).is_some() {
+            feed(interface, net, connection, packet.get(..ack.len()), scratch);
+        }
+    }
 }
 
 /// Sends an ACK of where `connection` stands (RFC 5961 §3.2, §4.2, §5.2), unless it has sent enough of them this second (§7).

@@ -16,6 +16,7 @@ mod interfaces;
 mod isn;
 mod limits;
 mod pool;
+mod recovery;
 mod sources;
 mod streams;
 mod time_wait;
@@ -294,7 +295,7 @@ impl Stack {
             mtu,
             interface,
             pooled: self.pool.take(&timers),
-            track: Track::new(key.remote().ip()),
+            track: Track::new(key.remote().ip(), mtu),
             hop: Hop::default(),
             spill: Vec::new(),
             closing: false,

@@ -1,7 +1,7 @@
 //! Data: what comes out of order, what is lost, and what does not fit the window.
 
 use engine::random::Random;
-use engine::stack::{Ended, Status};
+use engine::stack::{ConnectionId, Ended, Status};
 use tables::Verdict;
 
 use crate::support::gateway::small_tcp;
@@ -382,4 +382,90 @@ fn gaps_are_bounded() {
     }
     assert!(read == bytes);
     assert_eq!(bench.drops(Verdict::TcpFlags), 0);
+}
+
+/// Bytes of a full segment.
+const FULL: usize = 1460;
+
+/// Sends `count` full segments into an open congestion window; the first sequence number, and the segments as they came.
+fn burst(bench: &mut Bench, id: ConnectionId, count: usize) -> (u32, Vec<Seg>) {
+    let start = bench.ack;
+    bench.write(id, &[0; 40_000]);
+    while bench.ack.wrapping_sub(start) < 40_000 {
+        bench.expect(ACK);
+        bench.tx(ACK, b"");
+    }
+    bench.settle();
+    bench.world.north.inbox.clear();
+    let first = bench.ack;
+    bench.write(id, &pattern(1, count * FULL));
+    bench.settle();
+    let burst: Vec<_> = bench.world.north.inbox.drain(..).collect();
+    assert_eq!(burst.len(), count);
+    (first, burst)
+}
+
+/// RFC 6582 §3.2: an ACK that ends in the middle of what was on its way tells of the next hole, without a wait.
+#[test]
+fn a_second_hole_is_filled_at_the_partial_ack() {
+    let (mut bench, id) = Bench::open();
+    let (first, _) = burst(&mut bench, id, 8);
+    for _ in 0..5 {
+        bench.tx(ACK, b"");
+    }
+    bench.settle();
+    assert_eq!(bench.world.north.inbox.pop_front().expect("the first hole").seq, first);
+    bench.world.north.inbox.clear();
+    let second = first.wrapping_add(4 * FULL as u32);
+    bench.ack = second;
+    bench.tx(ACK, b"");
+    bench.settle();
+    assert_eq!(bench.world.north.inbox.pop_front().expect("the second hole").seq, second);
+    bench.world.north.inbox.clear();
+    bench.ack = first.wrapping_add(8 * FULL as u32);
+    bench.tx(ACK, b"");
+    bench.quiet(secs(3));
+    assert_eq!(bench.world.mid.counters.losses.read(), 2);
+}
+
+/// RFC 8985 §7: nobody tells of a tail that is lost, and its retransmission timer is 200 ms.
+#[test]
+fn a_lost_tail_is_probed_for_after_two_round_trips() {
+    let (mut bench, id) = Bench::open();
+    let (first, burst) = burst(&mut bench, id, 3);
+    let again = bench.rx();
+    assert_eq!((again.seq, &again.payload), (first, &burst[0].payload));
+    let waited = again.at - burst[2].at;
+    assert!((ms(10)..ms(14)).contains(&waited), "{waited:?}");
+    // It is lost again.
+    let again = bench.rx();
+    assert_eq!(again.seq, first);
+    assert!((ms(20)..ms(30)).contains(&(again.at - burst[2].at - waited)));
+    // The rest follows hole by hole.
+    for segments in 1..3 {
+        bench.ack = first.wrapping_add(segments * FULL as u32);
+        bench.tx(ACK, b"");
+        bench.settle();
+        assert_eq!(bench.world.north.inbox.pop_front().expect("the next one").seq, bench.ack);
+        bench.world.north.inbox.clear();
+    }
+    bench.ack = first.wrapping_add(3 * FULL as u32);
+    bench.tx(ACK, b"");
+    bench.quiet(secs(3));
+}
+
+/// A peer that tells of gaps by SACK may open its window at the same time.
+#[test]
+fn duplicates_with_sack_count_whatever_the_window() {
+    let (mut bench, id) = Bench::open();
+    let (first, _) = burst(&mut bench, id, 8);
+    for n in 1..=3u32 {
+        let mut segment = bench.segment(ACK, b"");
+        segment.window -= n as u16;
+        let (from, to) = (first.wrapping_add(FULL as u32), first.wrapping_add((n + 1) * FULL as u32));
+        segment.options = [&[1, 1, 5, 10][..], &from.to_be_bytes(), &to.to_be_bytes()].concat();
+        bench.send(&segment);
+    }
+    bench.settle();
+    assert_eq!(bench.world.north.inbox.pop_front().expect("at the third").seq, first);
 }
