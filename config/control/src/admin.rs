@@ -10,7 +10,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -124,8 +124,15 @@ fn verdict(reasons: &[String]) -> (StatusCode, String) {
     }
 }
 
-async fn prometheus(State(supervisor): State<Arc<Supervisor>>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], supervisor.metrics())
+async fn prometheus(State(supervisor): State<Arc<Supervisor>>, RawQuery(query): RawQuery) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], supervisor.metrics(&names(query.as_deref())))
+}
+
+/// The values of `name[]` in a query, as Prometheus' client libraries have it: the only metrics that are wanted. Their names need no escapes.
+fn names(query: Option<&str>) -> Vec<String> {
+    let pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+    let named = pairs.filter(|(key, _)| ["name[]", "name%5B%5D", "name%5b%5d"].contains(key));
+    named.map(|(_, name)| name.to_owned()).collect()
 }
 
 fn json(value: &impl Serialize) -> Response {

@@ -27,6 +27,8 @@ pub struct Sources<'a> {
     pub devices: &'a [(Arc<str>, String, u64)],
     /// Access log records that could not be written.
     pub access_log_lost: u64,
+    /// The families that are wanted, by name; all of them where it is empty. With many routes, all of them are megabytes.
+    pub names: &'a [String],
 }
 
 /// Content type of [`render`]'s text.
@@ -35,23 +37,25 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// All numbers now.
 #[must_use]
 pub fn render(sources: &Sources<'_>) -> String {
-    let mut text = Exposition::default();
-    text.family("millrace_build_info", "gauge", "Version of Millrace.");
-    text.sample("millrace_build_info", &[("version", &sources.version)], 1);
+    let mut text = Exposition { text: String::new(), names: sources.names };
+    if text.family("millrace_build_info", "gauge", "Version of Millrace.") {
+        text.sample("millrace_build_info", &[("version", &sources.version)], 1);
+    }
     cores(&mut text, sources);
     ports(&mut text, sources);
     series(&mut text, sources);
     if !sources.devices.is_empty() {
         let name = "millrace_device_statistic_total";
-        text.family(name, "counter", "Counters that the port's device keeps, by their DPDK name.");
-        for (port, counter, value) in sources.devices {
-            text.sample(name, &[("port", port), ("name", counter)], value);
+        if text.family(name, "counter", "Counters that the port's device keeps, by their DPDK name.") {
+            for (port, counter, value) in sources.devices {
+                text.sample(name, &[("port", port), ("name", counter)], value);
+            }
         }
     }
-    text.0
+    text.text
 }
 
-fn cores(text: &mut Exposition, sources: &Sources<'_>) {
+fn cores(text: &mut Exposition<'_>, sources: &Sources<'_>) {
     let Some(first) = sources.cores.first() else {
         return;
     };
@@ -60,7 +64,9 @@ fn cores(text: &mut Exposition, sources: &Sources<'_>) {
             ScalarKind::Counter => "counter",
             ScalarKind::Gauge => "gauge",
         };
-        text.family(scalar.metric, kind, scalar.help);
+        if !text.family(scalar.metric, kind, scalar.help) {
+            continue;
+        }
         for (index, core) in sources.cores.iter().enumerate() {
             if let Some(own) = core.scalars().nth(position) {
                 text.sample(scalar.metric, &[("core", &index)], own.value.read());
@@ -72,10 +78,11 @@ fn cores(text: &mut Exposition, sources: &Sources<'_>) {
         }
     }
     let drops = "millrace_packets_dropped_total";
-    text.family(drops, "counter", "Packets that went no further, by reason.");
-    for (index, core) in sources.cores.iter().enumerate() {
-        for (verdict, counter) in Verdict::ALL.iter().zip(&core.drops) {
-            text.sample(drops, &[("core", &index), ("reason", &verdict.token())], counter.read());
+    if text.family(drops, "counter", "Packets that went no further, by reason.") {
+        for (index, core) in sources.cores.iter().enumerate() {
+            for (verdict, counter) in Verdict::ALL.iter().zip(&core.drops) {
+                text.sample(drops, &[("core", &index), ("reason", &verdict.token())], counter.read());
+            }
         }
     }
 }
@@ -130,17 +137,20 @@ const PORT_FAMILIES: &[PortFamily] = &[
     }),
 ];
 
-fn ports(text: &mut Exposition, sources: &Sources<'_>) {
+fn ports(text: &mut Exposition<'_>, sources: &Sources<'_>) {
     const STEERING: &str = "millrace_port_steering";
-    text.family(STEERING, "gauge", "1 for the way in which received frames find their core.");
-    for (index, core) in sources.cores.iter().enumerate() {
-        for (port, counters) in sources.ports.iter().zip(&core.ports) {
-            let way = usize::try_from(counters.way.read()).ok().and_then(|way| WAYS.get(way)).unwrap_or(&"");
-            text.sample(STEERING, &[("core", &index), ("port", port), ("way", way)], 1);
+    if text.family(STEERING, "gauge", "1 for the way in which received frames find their core.") {
+        for (index, core) in sources.cores.iter().enumerate() {
+            for (port, counters) in sources.ports.iter().zip(&core.ports) {
+                let way = usize::try_from(counters.way.read()).ok().and_then(|way| WAYS.get(way)).unwrap_or(&"");
+                text.sample(STEERING, &[("core", &index), ("port", port), ("way", way)], 1);
+            }
         }
     }
     for (name, kind, help, read) in PORT_FAMILIES {
-        text.family(name, kind, help);
+        if !text.family(name, kind, help) {
+            continue;
+        }
         for (index, core) in sources.cores.iter().enumerate() {
             for (port, counters) in sources.ports.iter().zip(&core.ports) {
                 text.sample(name, &[("core", &index), ("port", port)], read(counters).read());
@@ -149,56 +159,72 @@ fn ports(text: &mut Exposition, sources: &Sources<'_>) {
     }
 }
 
-fn series(text: &mut Exposition, sources: &Sources<'_>) {
+fn series(text: &mut Exposition<'_>, sources: &Sources<'_>) {
+    // Looking through all series for nothing takes longer than all the rest.
+    if !sources.names.is_empty() && !sources.names.iter().any(|name| name.starts_with("millrace_request")) {
+        return;
+    }
     let shown: Vec<(&Series, bool)> = (0u32..)
         .zip(sources.series)
         .map(|(id, series)| (series.as_ref(), sources.in_use.contains(&SeriesId(id))))
         .filter(|(series, in_use)| (*in_use && !series.backend.is_empty()) || finished(series) > 0)
         .collect();
-    let sum = |series: &Series, read: &dyn Fn(&SeriesCore) -> u64| -> u64 { series.cores.iter().map(read).sum() };
-
-    let name = "millrace_requests_total";
-    text.family(name, "counter", "Finished requests; code 000 for those that got no response.");
-    for (series, in_use) in &shown {
-        let slots = series.cores.first().map_or(0, |core| core.by_status.len());
-        for slot in 0..slots {
-            let count = sum(series, &|core| core.by_status.get(slot).map_or(0, Counter::read));
-            let code = status_label(slot);
-            // Routes that have served nothing yet show a 0, so that rates have something to start from.
-            if count > 0 || (code == "200" && *in_use) {
-                text.sample(name, &[&labels(series)[..], &[("code", &code)]].concat(), count);
-            }
+    if text.family("millrace_requests_total", "counter", "Finished requests; code 000 for those that got no response.")
+    {
+        for (series, in_use) in &shown {
+            requests(text, series, *in_use);
         }
     }
-
-    let name = "millrace_request_duration_seconds";
-    text.family(name, "histogram", "From the first byte of a request to the last of its response.");
-    for (series, _) in &shown {
-        let mut cumulative = 0;
-        for bucket in 0..=LATENCY_BOUNDS_US.len() {
-            cumulative += sum(series, &|core| core.latency.get(bucket).map_or(0, Counter::read));
-            let bound = match LATENCY_BOUNDS_US.get(bucket) {
-                Some(&microseconds) => (microseconds as f64 / 1e6).to_string(),
-                None => "+Inf".to_owned(),
-            };
-            let labels = [&labels(series)[..], &[("le", &bound)]].concat();
-            text.sample("millrace_request_duration_seconds_bucket", &labels, cumulative);
+    let help = "From the first byte of a request to the last of its response.";
+    if text.family("millrace_request_duration_seconds", "histogram", help) {
+        for (series, _) in &shown {
+            durations(text, series);
         }
-        let nanoseconds = sum(series, &|core| core.latency_sum_ns.read());
-        text.sample("millrace_request_duration_seconds_sum", &labels(series), nanoseconds as f64 / 1e9);
-        text.sample("millrace_request_duration_seconds_count", &labels(series), cumulative);
     }
-
     let name = "millrace_request_bytes_total";
-    text.family(name, "counter", "Bytes of requests, heads and bodies.");
-    for (series, _) in &shown {
-        text.sample(name, &labels(series), sum(series, &|core| core.request_bytes.read()));
+    if text.family(name, "counter", "Bytes of requests, heads and bodies.") {
+        for (series, _) in &shown {
+            text.sample(name, &labels(series), sum(series, &|core| core.request_bytes.read()));
+        }
     }
     let name = "millrace_response_bytes_total";
-    text.family(name, "counter", "Bytes of responses, heads and bodies.");
-    for (series, _) in &shown {
-        text.sample(name, &labels(series), sum(series, &|core| core.response_bytes.read()));
+    if text.family(name, "counter", "Bytes of responses, heads and bodies.") {
+        for (series, _) in &shown {
+            text.sample(name, &labels(series), sum(series, &|core| core.response_bytes.read()));
+        }
     }
+}
+
+fn requests(text: &mut Exposition<'_>, series: &Series, in_use: bool) {
+    let slots = series.cores.first().map_or(0, |core| core.by_status.len());
+    for slot in 0..slots {
+        let count = sum(series, &|core| core.by_status.get(slot).map_or(0, Counter::read));
+        let code = status_label(slot);
+        // Routes that have served nothing yet show a 0, so that rates have something to start from.
+        if count > 0 || (code == "200" && in_use) {
+            text.sample("millrace_requests_total", &[&labels(series)[..], &[("code", &code)]].concat(), count);
+        }
+    }
+}
+
+fn durations(text: &mut Exposition<'_>, series: &Series) {
+    let mut cumulative = 0;
+    for bucket in 0..=LATENCY_BOUNDS_US.len() {
+        cumulative += sum(series, &|core| core.latency.get(bucket).map_or(0, Counter::read));
+        let bound = match LATENCY_BOUNDS_US.get(bucket) {
+            Some(&microseconds) => (microseconds as f64 / 1e6).to_string(),
+            None => "+Inf".to_owned(),
+        };
+        let labels = [&labels(series)[..], &[("le", &bound)]].concat();
+        text.sample("millrace_request_duration_seconds_bucket", &labels, cumulative);
+    }
+    let nanoseconds = sum(series, &|core| core.latency_sum_ns.read());
+    text.sample("millrace_request_duration_seconds_sum", &labels(series), nanoseconds as f64 / 1e9);
+    text.sample("millrace_request_duration_seconds_count", &labels(series), cumulative);
+}
+
+fn sum(series: &Series, read: &dyn Fn(&SeriesCore) -> u64) -> u64 {
+    series.cores.iter().map(read).sum()
 }
 
 fn finished(series: &Series) -> u64 {
@@ -212,27 +238,35 @@ fn labels(series: &Series) -> [Label<'_>; 3] {
 }
 
 /// Text in the making.
-#[derive(Default)]
-struct Exposition(String);
+struct Exposition<'a> {
+    text: String,
+    names: &'a [String],
+}
 
-impl Exposition {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
-        // Writing to a String cannot fail, here and below.
-        let _ = writeln!(self.0, "# HELP {name} {}", Escaped { text: help, quotes: false });
-        let _ = writeln!(self.0, "# TYPE {name} {kind}");
+impl Exposition<'_> {
+    /// Begins a family, if it is wanted.
+    #[must_use]
+    fn family(&mut self, name: &str, kind: &str, help: &str) -> bool {
+        let wanted = self.names.is_empty() || self.names.iter().any(|wanted| wanted == name);
+        if wanted {
+            // Writing to a String cannot fail, here and below.
+            let _ = writeln!(self.text, "# HELP {name} {}", Escaped { text: help, quotes: false });
+            let _ = writeln!(self.text, "# TYPE {name} {kind}");
+        }
+        wanted
     }
 
     fn sample(&mut self, name: &str, labels: &[Label<'_>], value: impl Display) {
-        self.0.push_str(name);
+        self.text.push_str(name);
         for (position, (label, text)) in labels.iter().enumerate() {
             let text = text.to_string();
             let before = if position == 0 { '{' } else { ',' };
-            let _ = write!(self.0, "{before}{label}=\"{}\"", Escaped { text: &text, quotes: true });
+            let _ = write!(self.text, "{before}{label}=\"{}\"", Escaped { text: &text, quotes: true });
         }
         if !labels.is_empty() {
-            self.0.push('}');
+            self.text.push('}');
         }
-        let _ = writeln!(self.0, " {value}");
+        let _ = writeln!(self.text, " {value}");
     }
 }
 

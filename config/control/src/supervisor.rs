@@ -264,7 +264,8 @@ impl Supervisor {
         self.cores.iter().all(|core| core.counters.ports.get(port).is_some_and(|p| p.link_up.read() == 1))
     }
 
-    pub(crate) fn metrics(&self) -> String {
+    /// The metrics of these names; of all, where there are none.
+    pub(crate) fn metrics(&self, names: &[String]) -> String {
         let compiled = self.compiled();
         let counters: Vec<_> = self.cores.iter().map(|core| Arc::clone(&core.counters)).collect();
         metrics::render(&metrics::Sources {
@@ -275,6 +276,7 @@ impl Supervisor {
             in_use: &compiled.series_in_use,
             devices: &(self.facts.device_statistics)(),
             access_log_lost: lock(&self.access_log).as_ref().map_or(0, AccessLog::lost),
+            names,
         })
     }
 

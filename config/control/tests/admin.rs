@@ -128,6 +128,9 @@ fn paths_and_methods() {
     assert_eq!(running.get("/nope").0, 404);
     assert_eq!(request(address, "POST /livez").0, 405);
     assert_eq!(running.get("/drain").0, 405);
+    let (code, turns) =
+        running.get("/metrics?name[]=millrace_core_turns_total&x=y&name%5B%5D=millrace_core_nanoseconds_total");
+    assert_eq!((code, turns.matches("# TYPE").count()), (200, 2), "{turns}");
     let (code, metrics) = running.get("/metrics");
     assert!(code == 200 && metrics.contains("millrace_build_info{version=\"9.9.9\"} 1\n"), "{metrics}");
     let status: Status = serde_json::from_str(&running.get("/status").1).unwrap();

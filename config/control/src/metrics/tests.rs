@@ -3,6 +3,10 @@ use std::collections::HashMap;
 use super::*;
 
 fn sources_text(labels: [&str; 3]) -> String {
+    named(labels, &[])
+}
+
+fn named(labels: [&str; 3], names: &[String]) -> String {
     let cores = [Arc::new(CoreCounters::new(2)), Arc::new(CoreCounters::new(2))];
     cores[0].turns.add(7);
     cores[1].turns.add(9);
@@ -23,6 +27,7 @@ fn sources_text(labels: [&str; 3]) -> String {
         in_use: &HashSet::from([SeriesId(1)]),
         devices: &[("north".into(), "rx_missed_errors".into(), 4)],
         access_log_lost: 5,
+        names,
     })
 }
 
@@ -127,4 +132,16 @@ fn labels_are_escaped() {
     let text = sources_text(["a\"b", "c\\d", "e\nf"]);
     parse(&text);
     assert!(text.contains(r#"listener="a\"b",route="c\\d",backend="e\nf""#), "{text}");
+}
+
+#[test]
+fn only_what_is_asked_for_by_name() {
+    let names = ["millrace_core_turns_total", "millrace_request_duration_seconds"].map(str::to_owned);
+    let text = named(["l", "r", "b"], &names);
+    let families: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    assert_eq!(families, ["millrace_core_turns_total counter", "millrace_request_duration_seconds histogram"]);
+    let parsed = parse(&text);
+    let all = parse(&sources_text(["l", "r", "b"]));
+    assert!(parsed.len() > 2 && parsed.iter().all(|(sample, value)| all.get(sample) == Some(value)), "{parsed:?}");
+    assert_eq!(named(["l", "r", "b"], &["millrace_nothing".to_owned()]), "");
 }
