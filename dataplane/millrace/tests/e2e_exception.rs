@@ -120,6 +120,35 @@ fn the_kernel_has_its_ports_and_millrace_the_others() {
     assert_eq!(kernels_resets(&sandbox), resets + 1);
 }
 
+/// Each core has a queue of the TAP's; the devices have one queue, so that one core receives and the other is handed its frames.
+#[test]
+fn several_cores_have_exception_paths_side_by_side() {
+    let sandbox = sandbox_or_skip!();
+    let set = rustix::thread::sched_getaffinity(None).unwrap();
+    let cpus: Vec<usize> = (0..rustix::thread::CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).take(2).collect();
+    if cpus.len() < 2 {
+        eprintln!("\n*** NOT RUN: two cores need two CPUs ***\n");
+        return;
+    }
+    let _backend = Backend::echo(&sandbox, Ns::B1, RAW);
+    let config = Config::everything_to(&[RAW])
+        .appliance("  idle: adaptive\n")
+        .cores(&cpus, "")
+        .north("      exception: { interface: mr0, tcp: [22] }\n");
+    let gateway = Gateway::start(&sandbox, &config);
+    sandbox.output(Ns::Millrace, "ip", &["address", "add", "10.9.1.1/24", "dev", "mr0"]);
+    let ssh = sandbox.inside(Ns::Millrace, || TcpListener::bind("10.9.1.1:22").unwrap());
+    for _ in 0..8 {
+        std::thread::scope(|scope| {
+            scope.spawn(|| echo(&ssh));
+            exchange(sandbox.inside(Ns::Client, || TcpStream::connect("10.9.1.1:22").unwrap()));
+        });
+        assert_eq!(gateway.get("/").status, 200);
+    }
+    assert!(to_host(&gateway) > 100);
+    assert_eq!(gateway.drops("exception_rate"), 0);
+}
+
 /// An interface that was there before is used, and stays with all that it has.
 #[test]
 fn the_example_runs_on_an_interface_that_outlives_it() {
