@@ -42,6 +42,8 @@ pub struct Plan {
     pub rate: u32,
     /// SYNs in all.
     pub count: u64,
+    /// The target's Ethernet address; `None` asks by ARP, whose answer does not come where somebody else takes the interface's frames by AF_XDP.
+    pub mac: Option<[u8; 6]>,
     /// To an Ethernet address that nobody has: the same work for the sender and the wire, and none for the target.
     pub nobody: bool,
 }
@@ -71,7 +73,10 @@ pub fn flood(plan: &Plan, stop: &AtomicBool) -> Result<Sent, String> {
     let mut port = Port::configure(&eal, &device, &options).map_err(|error| error.to_string())?;
     port.start().map_err(|error| error.to_string())?;
     let mut lane = port.take_lane(0).map_err(|error| error.to_string())?;
-    let mut target = resolve(&mut lane, plan)?;
+    let mut target = match plan.mac {
+        Some(mac) => mac,
+        None => resolve(&mut lane, plan)?,
+    };
     if plan.nobody {
         // A locally administered one beside the target's own.
         target[5] ^= 0x80;
@@ -96,7 +101,8 @@ pub fn flood(plan: &Plan, stop: &AtomicBool) -> Result<Sent, String> {
         std::thread::sleep(STEP);
     }
     let took = start.elapsed();
-    Ok(Sent { syns: lane.counters().tx_packets.saturating_sub(1), took })
+    let asked = u64::from(plan.mac.is_none());
+    Ok(Sent { syns: lane.counters().tx_packets.saturating_sub(asked), took })
 }
 
 fn transmit(lane: &mut DpdkLane, mut frame: pmd::Mbuf, bytes: &[u8]) {

@@ -27,14 +27,22 @@ struct Arguments {
     /// SYNs in all; 20,000,000 at most.
     #[arg(long, default_value_t = 100_000)]
     count: u64,
+    /// The target's Ethernet address; asked for by ARP where it is left out.
+    #[arg(long, value_parser = mac)]
+    mac: Option<[u8; 6]>,
     /// Send to an Ethernet address that nobody has: for comparison.
     #[arg(long)]
     nobody: bool,
 }
 
+fn mac(text: &str) -> Result<[u8; 6], String> {
+    let parts: Result<Vec<u8>, _> = text.split(':').map(|part| u8::from_str_radix(part, 16)).collect();
+    parts.ok().and_then(|parts| parts.try_into().ok()).ok_or_else(|| "six bytes such as 02:00:00:00:00:01".to_owned())
+}
+
 fn main() -> ExitCode {
-    let Arguments { interface, to, from, rate, count, nobody } = Arguments::parse();
-    match flood(&Plan { interface, to, from, rate, count, nobody }, &AtomicBool::new(false)) {
+    let Arguments { interface, to, from, rate, count, mac, nobody } = Arguments::parse();
+    match flood(&Plan { interface, to, from, rate, count, mac, nobody }, &AtomicBool::new(false)) {
         Ok(sent) => {
             println!("{} SYNs in {:.3} s", sent.syns, sent.took.as_secs_f64());
             ExitCode::SUCCESS

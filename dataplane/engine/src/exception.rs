@@ -22,9 +22,14 @@ pub struct Exception<X: Lane> {
     rules: ExceptionSettings,
     mac: [u8; 6],
     to_host: TokenBucket,
+    /// Copies of neighbors' answers: apart, so that a flood of them takes nothing from what is the kernel's alone.
+    copies: TokenBucket,
     from_host: TokenBucket,
     burst: Burst<X::Frame>,
 }
+
+/// One copy at most for so many packets that are the kernel's alone.
+const COPIES: u32 = 10;
 
 /// Whose a frame is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +45,8 @@ impl<X: Lane> Exception<X> {
     #[must_use]
     pub fn new(lane: X, mac: [u8; 6], rules: ExceptionSettings) -> Self {
         let bucket = || TokenBucket::new(rules.packets_per_second);
-        Self { lane, mac, to_host: bucket(), from_host: bucket(), burst: Burst::new(), rules }
+        let copies = TokenBucket::new((rules.packets_per_second / COPIES).max(1));
+        Self { lane, mac, to_host: bucket(), copies, from_host: bucket(), burst: Burst::new(), rules }
     }
 
     /// Takes a frame that the port received. Gives it back where it is not the kernel's alone. `listens` says whether Millrace listens at an address.
@@ -56,7 +62,7 @@ impl<X: Lane> Exception<X> {
         match claim {
             Claim::Millrace => return Some(frame),
             Claim::Both => {
-                if self.to_host.take(now) {
+                if self.copies.take(now) {
                     self.copy(frame.bytes());
                 }
                 return Some(frame);

@@ -16,7 +16,7 @@ const HALF_OPEN: u64 = 256;
 
 fn plan(rate: u32, count: u64) -> Plan {
     let (to, from) = ("10.9.1.1:80".parse().unwrap(), "10.9.1.128".parse().unwrap());
-    Plan { interface: "eth0".to_owned(), to, from, rate, count, nobody: false }
+    Plan { interface: "eth0".to_owned(), to, from, rate, count, mac: None, nobody: false }
 }
 
 /// Short connections by wrk for so many seconds: how many, and what went wrong.
