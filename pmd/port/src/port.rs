@@ -163,11 +163,20 @@ impl Port {
         let info = opened.info()?;
         let offloads = offloads(&info, options, device_string);
         let queues = opened.queues(options, &info)?;
-        let pools = opened.configure(options, queues, &info, offloads)?;
+        let jumbo = options.mtu.filter(|mtu| (ORDINARY_MTU + 1..=ring_room(&info, device_string)).contains(mtu));
+        // What the driver would refuse it is not asked for.
+        let asked = PortOptions { mtu: options.mtu.filter(|_| jumbo.is_none()), ..options.clone() };
+        let pools = opened.configure(&asked, queues, &info, offloads)?;
         if options.groups {
             opened.take_groups()?;
         }
-        let mtu = opened.mtu(interface.as_ref())?;
+        let mtu = match (jumbo, &interface) {
+            (Some(mtu), Some(interface)) => {
+                interface.set_mtu(mtu);
+                interface.mtu().map_or(mtu, |below| mtu.min(below))
+            }
+            _ => opened.mtu(interface.as_ref())?,
+        };
         if u32::from(options.data_room) < u32::from(mtu) + FRAME_OVERHEAD {
             return Err(PortError::DataRoom { device: opened.device.clone(), mtu, data_room: options.data_room });
         }
@@ -358,6 +367,19 @@ pub(crate) fn find(name: &str) -> Option<u16> {
     let mut id = 0;
     // SAFETY: the name is a C string; the id is written to before the call returns.
     check(unsafe { sys::rte_eth_dev_get_port_by_name(name.as_ptr(), &raw mut id) }).ok().map(|_| id)
+}
+
+/// The MTU that DPDK lets af_packet have at most.
+const ORDINARY_MTU: u16 = 1500;
+
+/// The largest IP packet that the rings of an af_packet device hold, where its arguments say how large their frames are; else 0. The driver of
+/// DPDK 22.11 says that it takes no frames above 1,518 bytes (`max_rx_pktlen`), and passes whatever its rings hold.
+fn ring_room(info: &sys::rte_eth_dev_info, device: &str) -> u16 {
+    // Before the frame stand a header of the kernel's and an address, aligned (linux/if_packet.h, TPACKET2_HDRLEN), in front of the rest.
+    const BESIDE: u32 = 128 + FRAME_OVERHEAD;
+    let said = device.split(',').find_map(|argument| argument.strip_prefix("framesz=")).and_then(|n| n.parse().ok());
+    let room = said.unwrap_or(0u32).saturating_sub(BESIDE);
+    if text(info.driver_name) == "net_af_packet" { u16::try_from(room).unwrap_or(u16::MAX) } else { 0 }
 }
 
 /// Bytes of a frame beside the IP packet: Ethernet header, two VLAN tags.

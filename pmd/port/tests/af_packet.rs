@@ -5,7 +5,7 @@ mod common;
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
-use common::{exchange, in_own_process, open, options, run, veth, with_roles};
+use common::{exchange, in_own_process, number, numbered, open, options, run, veth, with_roles};
 use pmd::{
     Burst, Eal, EalError, EalOptions, Frame, Hugepages, Lane, MemoryMode, Offloads, Port, PortError, PortOptions,
     RxChecksum, TxChecksum,
@@ -114,6 +114,37 @@ fn an_mtu_that_the_driver_cannot_carry_is_refused() {
         let error = Port::configure(&eal, "net_af_packet0", &jumbo).unwrap_err();
         let words = matches!(&error, PortError::Refused { log, .. } if log.iter().any(|line| line.contains("1518")));
         assert!(words, "the driver's limit is quoted: {error:?}");
+    });
+}
+
+#[test]
+fn jumbo_frames_pass_where_the_rings_hold_them() {
+    in_own_process("jumbo_frames_pass_where_the_rings_hold_them", || {
+        veth("mrp-a", "mrp-b");
+        let rings = "framesz=9216,blocksz=36864,framecnt=64";
+        let devices = [(0, "a"), (1, "b")].map(|(n, end)| format!("net_af_packet{n},iface=mrp-{end},{rings}"));
+        let eal = Eal::start(&options(&[&devices[0], &devices[1]])).unwrap();
+        let jumbo = PortOptions {
+            mbufs: 1024,
+            mtu: Some(9000),
+            data_room: PortOptions::room_for(9000),
+            ..PortOptions::default()
+        };
+        let (_a_port, mut a) = open(&eal, &devices[0], &jumbo);
+        let (_b_port, mut b) = open(&eal, &devices[1], &jumbo);
+        assert_eq!((a.mtu(), b.mtu()), (9000, 9000));
+        let mut frame = a.allocate().unwrap();
+        numbered(&mut frame, 7, 9014);
+        a.transmit(frame, TxChecksum::Complete);
+        a.flush();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let mut burst = Burst::new();
+        while burst.is_empty() {
+            assert!(Instant::now() < deadline);
+            b.receive(&mut burst);
+            burst.retain(|frame| frame.bytes().len() == 9014);
+        }
+        assert_eq!(number(&burst[0], |_| 9014), Some(7));
     });
 }
 

@@ -18,4 +18,5 @@ mod failures;
 mod flood;
 mod handshake;
 mod http;
+mod ipv6;
 mod tcp;

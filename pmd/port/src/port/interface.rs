@@ -42,6 +42,16 @@ impl Interface {
         Some(u16::try_from(mtu).unwrap_or(u16::MAX))
     }
 
+    /// Gives the interface an MTU, as DPDK does where it lets a driver have that one. Where the kernel refuses, it keeps its own.
+    pub(super) fn set_mtu(&self, mtu: u16) {
+        // SAFETY: an all-zero ifreq is valid.
+        let mut wanted: libc::ifreq = unsafe { mem::zeroed() };
+        wanted.ifr_name = self.name;
+        wanted.ifr_ifru.ifru_mtu = mtu.into();
+        // SAFETY: the request reads one ifreq.
+        unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::SIOCSIFMTU, &raw mut wanted) };
+    }
+
     fn ask(&self, request: libc::Ioctl) -> Option<libc::ifreq> {
         // SAFETY: an all-zero ifreq is valid.
         let mut answer: libc::ifreq = unsafe { mem::zeroed() };
