@@ -220,6 +220,36 @@ fn a_limit_is_all_cores_together_however_uneven() {
     }
 }
 
+#[test]
+fn a_core_that_starts_again_takes_its_place_and_its_share() {
+    let tcp = TcpSettings { max_connections: 100, ..options(1).tcp };
+    let options = GatewayOptions { tcp, ..options(4) };
+    let clock = Clock::new();
+    let made = Appliance::new(&clock, 2, Device::Single, &options);
+    let hosts = GatewayOptions { tcp: TcpSettings { max_connections: 4096, ..options.tcp.clone() }, ..options.clone() };
+    let plans = (0..16).map(|i| Plan::new((0..2000).map(move |j| Request::get("get", 100, i * 100 + j))));
+    let mut sim = surround(clock, made, &hosts, Clients::new(plans, 16));
+    for index in [1, 0] {
+        sim.run(ms(20));
+        assert!(sim.mid.cores[index].connections() > 0, "it has something to lose");
+        sim.mid.restart(index);
+    }
+    sim.run_until(secs(30), |sim| sim.north.app.is_done());
+    let (whole, lost): (Vec<_>, Vec<_>) = sim.north.app.done.drain(..).partition(|outcome| outcome.good);
+    assert!(!lost.is_empty() && whole.len() + lost.len() == 16, "{} and {}", whole.len(), lost.len());
+    // What they had of the limit was not lost with them.
+    sim.run(secs(130));
+    assert_eq!(sim.mid.cores.iter().map(|core| core.connections()).sum::<u32>(), 0);
+    sim.north.app.plans.extend((0..400).map(|i| Plan::new([Request::get("get", 20_000, i)])));
+    sim.north.app.at_once = 200;
+    let mut most = 0;
+    sim.run_until(secs(30), |sim| {
+        most = most.max(sim.mid.cores.iter().map(|core| core.connections()).sum());
+        sim.north.app.is_done()
+    });
+    assert!((95..=100).contains(&most), "{most} connections at a time");
+}
+
 /// Connections that are opened and closed in a debug build; `MILLRACE_SIM_CONNECTIONS` says how many otherwise.
 const CONNECTIONS: u64 = 20_000;
 

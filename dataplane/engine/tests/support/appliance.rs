@@ -9,7 +9,7 @@ use std::time::Duration;
 use crossbeam_queue::ArrayQueue;
 use engine::clock::Instant;
 use engine::core::{Core, CoreInput};
-use engine::steer::{PortPlan, Rss, Steered, places};
+use engine::steer::{Place, PortPlan, Rss, Steered, places};
 use pmd::sim::{Clock, EndOptions, SimFrame, SimLane, SimQueue, Spread, WireOptions, nic, wire};
 use pmd::{Burst, Frame, Lane, LaneCounters, PortSet, Steering, TxChecksum, Way};
 use tables::access::AccessRecord;
@@ -59,7 +59,10 @@ pub struct Appliance {
     pub ledger: Shared<Ledger>,
     pub log: Vec<AccessRecord>,
     access: Arc<ArrayQueue<AccessRecord>>,
-    _publishers: Vec<Publisher<Snapshot>>,
+    publishers: Vec<Publisher<Snapshot>>,
+    places: Vec<Place>,
+    options: GatewayOptions,
+    series: Vec<Arc<Series>>,
     /// The core that turns first.
     first: usize,
 }
@@ -67,6 +70,11 @@ pub struct Appliance {
 /// What tells one flow from another, and a frame's hash; `None` where it is no TCP over IPv4.
 fn flow(frame: &[u8]) -> Option<(Vec<u8>, u64)> {
     (frame.get(12..14)? == [8, 0] && *frame.get(23)? == 6).then(|| (frame[26..38].to_vec(), fnv(0, frame)))
+}
+
+fn settings(options: &GatewayOptions) -> CoreSettings {
+    let port = |name: &str, address: &str| PortSettings::untagged(name, vec![address.parse().unwrap()]);
+    CoreSettings { ports: vec![port("north", "10.9.1.1/24"), port("south", "10.9.2.1/24")], tcp: options.tcp.clone() }
 }
 
 fn key() -> Vec<u8> {
@@ -138,11 +146,12 @@ impl Appliance {
         }
         let series: Vec<_> =
             (0..4).map(|_| Arc::new(Series::new("l".into(), "r".into(), "b".into(), cores.into()))).collect();
-        let port = |name: &str, address: &str| PortSettings::untagged(name, vec![address.parse().unwrap()]);
         let access = Arc::new(ArrayQueue::new(1 << 20));
         let (mut all, mut counters, mut lifecycles, mut publishers) = (vec![], vec![], vec![], vec![]);
         let places = places::<SimFrame>(cores, &plans, &options.tcp, [options.seed, 5]);
+        let mut kept = Vec::new();
         for (index, (lanes, (place, links))) in (0..).zip(lanes.into_iter().zip(places)) {
+            kept.push(place.clone());
             let (publisher, snapshot) = slot(Arc::new(snapshot(1, options, &options.endpoints, &series)));
             let (count, lifecycle) = (Arc::new(CoreCounters::new(2)), Arc::new(Lifecycle::default()));
             let watched = lanes.into_iter().zip(links).map(|(lane, link)| Watched {
@@ -153,10 +162,7 @@ impl Appliance {
             all.push(Core::new(CoreInput {
                 index,
                 lanes: watched.collect(),
-                settings: CoreSettings {
-                    ports: vec![port("north", "10.9.1.1/24"), port("south", "10.9.2.1/24")],
-                    tcp: options.tcp.clone(),
-                },
+                settings: settings(options),
                 snapshot,
                 counters: Arc::clone(&count),
                 lifecycle: Arc::clone(&lifecycle),
@@ -175,10 +181,32 @@ impl Appliance {
             ledger: Rc::clone(ledger),
             log: Vec::new(),
             access,
-            _publishers: publishers,
+            publishers: publishers,
+            places: kept,
+            options: options.clone(),
+            series,
             first: 0,
         };
         (appliance, clients, backends)
+    }
+
+    /// Puts a new core in the place of one that is lost with its connections, as the binary does after a panic.
+    pub fn restart(&mut self, index: usize) {
+        let old = self.cores.remove(index);
+        let (publisher, snapshot) = slot(Arc::new(snapshot(1, &self.options, &self.options.endpoints, &self.series)));
+        let core = Core::new(CoreInput {
+            index: index as u16,
+            lanes: old.into_lanes(),
+            settings: settings(&self.options),
+            snapshot,
+            counters: Arc::clone(&self.counters[index]),
+            lifecycle: Arc::clone(&self.lifecycles[index]),
+            access: Arc::clone(&self.access),
+            place: self.places[index].clone(),
+            seed: self.options.seed ^ 0x7777,
+        });
+        self.cores.insert(index, core);
+        self.publishers.push(publisher);
     }
 
     pub fn sum(&self, counter: impl Fn(&CoreCounters) -> &Counter) -> u64 {
