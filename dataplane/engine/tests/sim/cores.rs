@@ -226,7 +226,7 @@ fn a_core_that_starts_again_takes_its_place_and_its_share() {
     let options = GatewayOptions { tcp, ..options(4) };
     let clock = Clock::new();
     let made = Appliance::new(&clock, 2, Device::Single, &options);
-    let hosts = GatewayOptions { tcp: TcpSettings { max_connections: 4096, ..options.tcp.clone() }, ..options.clone() };
+    let hosts = GatewayOptions { tcp: TcpSettings { max_connections: 4096, ..options.tcp.clone() }, ..options };
     let plans = (0..16).map(|i| Plan::new((0..2000).map(move |j| Request::get("get", 100, i * 100 + j))));
     let mut sim = surround(clock, made, &hosts, Clients::new(plans, 16));
     for index in [1, 0] {

@@ -181,7 +181,7 @@ impl Appliance {
             ledger: Rc::clone(ledger),
             log: Vec::new(),
             access,
-            publishers: publishers,
+            publishers,
             places: kept,
             options: options.clone(),
             series,
