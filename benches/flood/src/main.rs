@@ -1,4 +1,4 @@
-//! The command line of [`flood`].
+//! The command line: see the library.
 
 #![forbid(unsafe_code)]
 
