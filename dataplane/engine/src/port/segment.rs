@@ -168,8 +168,9 @@ pub struct Options {
 
 /// Reads the segment in `frame`, whose IPv4 header is valid and `ip`.
 #[inline]
-pub(super) fn parse_v4(frame: &[u8], ip: &ipv4::Header, seen: RxChecksum) -> Result<Segment, Verdict> {
+pub(super) fn parse_v4(frame: &[u8], ip: &ipv4::Header, seen: RxChecksum, interface: u8) -> Result<Segment, Verdict> {
     let place = Place {
+        interface,
         ip_offset: ipv4::ETHERNET,
         tcp_offset: ipv4::ETHERNET + ip.len,
         end: ipv4::ETHERNET + ip.total,
@@ -185,8 +186,10 @@ pub(super) fn parse_v6(
     ip: &ipv6::Header,
     ip_offset: usize,
     seen: RxChecksum,
+    interface: u8,
 ) -> Result<Segment, Verdict> {
     let place = Place {
+        interface,
         ip_offset,
         tcp_offset: ip_offset + ipv6::HEADER,
         end: ipv4::ETHERNET + ip.total,
@@ -197,6 +200,7 @@ pub(super) fn parse_v6(
 
 /// Where a segment lies in its frame.
 struct Place {
+    interface: u8,
     ip_offset: usize,
     tcp_offset: usize,
     end: usize,
@@ -211,7 +215,7 @@ fn parse(
     seen: RxChecksum,
     key: impl FnOnce(u16, u16) -> FlowKey,
 ) -> Result<Segment, Verdict> {
-    let Place { ip_offset, tcp_offset, end, addresses } = place;
+    let Place { interface, ip_offset, tcp_offset, end, addresses } = place;
     let tcp = frame.get(tcp_offset..end).ok_or(Verdict::Truncated)?;
     let header = tcp.first_chunk::<HEADER>().ok_or(Verdict::TcpHeader)?;
     let len = usize::from(header[12] >> 4) * 4;
@@ -238,7 +242,7 @@ fn parse(
     }
     Ok(Segment {
         key: key(destination_port, source_port),
-        interface: 0,
+        interface,
         ip_offset,
         tcp_offset,
         payload_offset: tcp_offset + len,
