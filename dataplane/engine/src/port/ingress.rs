@@ -26,7 +26,8 @@ impl<L: Lane> Port<L> {
     ) -> Result<Ingress<L::Frame>, Verdict> {
         let header = frame.bytes().first_chunk::<ETHERNET>().ok_or(Verdict::Truncated)?;
         let to_us = header[..6] == self.link.mac;
-        if !to_us && header[..6] != BROADCAST && header[..2] != [0x33, 0x33] {
+        let to_group = header[..2] == [0x33, 0x33];
+        if !to_us && !to_group && header[..6] != BROADCAST {
             return Err(Verdict::NotOurMac);
         }
         let mut ethertype = u16::from_be_bytes([header[12], header[13]]);
@@ -35,12 +36,9 @@ impl<L: Lane> Port<L> {
             (index, ethertype) = self.interface_for(&mut frame)?;
         }
         match ethertype {
-            ethernet::IPV4 => self.ipv4(now, index, frame, to_us, counters),
+            ethernet::IPV4 if !to_group => self.ipv4(now, index, frame, to_us, counters),
             ethernet::IPV6 => self.ipv6(now, index, frame, to_us, counters),
-            ethernet::ARP => {
-                if frame.bytes().starts_with(&[0x33, 0x33]) {
-                    return Err(Verdict::NotOurMac);
-                }
+            ethernet::ARP if !to_group => {
                 let packet = arp::Packet::parse(frame.bytes().get(ETHERNET..).unwrap_or_default())?;
                 drop(frame);
                 let interface = self.interfaces.get_mut(index).ok_or(Verdict::Vlan)?;
@@ -50,6 +48,7 @@ impl<L: Lane> Port<L> {
                 self.consumed += 1;
                 Ok(Ingress::Done)
             }
+            ethernet::IPV4 | ethernet::ARP => Err(Verdict::NotOurMac),
             0x88a8 | 0x9100 => Err(Verdict::Vlan),
             _ => Err(Verdict::EtherType),
         }
@@ -73,7 +72,7 @@ impl<L: Lane> Port<L> {
         }
     }
 
-    #[inline(always)]
+    #[inline]
     fn ipv4(
         &mut self,
         now: Instant,
@@ -88,8 +87,9 @@ impl<L: Lane> Port<L> {
         self.admit_v4(index, &ip, to_us)?;
         match ip.protocol {
             ipv4::TCP => {
+                let mut segment = segment::parse_v4(bytes, &ip, seen)?;
                 // Ports have fewer interfaces than that.
-                let segment = segment::parse_v4(bytes, &ip, seen, index as u8)?;
+                segment.interface = index as u8;
                 Ok(Ingress::Segment(frame, segment))
             }
             ipv4::ICMP => self.icmp(now, index, frame, &ip, counters),
@@ -143,7 +143,8 @@ impl<L: Lane> Port<L> {
             ipv4::TCP => {
                 let seen = frame.rx_checksum();
                 let at = ipv6::collapse(frame.bytes_mut(), &ip);
-                let segment = segment::parse_v6(frame.bytes(), &ip, at, seen, index as u8)?;
+                let mut segment = segment::parse_v6(frame.bytes(), &ip, at, seen)?;
+                segment.interface = index as u8;
                 Ok(Ingress::Segment(frame, segment))
             }
             ipv6::ICMP => self.icmpv6(now, index, frame, &ip, to_group, counters),

@@ -168,9 +168,8 @@ pub struct Options {
 
 /// Reads the segment in `frame`, whose IPv4 header is valid and `ip`.
 #[inline]
-pub(super) fn parse_v4(frame: &[u8], ip: &ipv4::Header, seen: RxChecksum, interface: u8) -> Result<Segment, Verdict> {
+pub(super) fn parse_v4(frame: &[u8], ip: &ipv4::Header, seen: RxChecksum) -> Result<Segment, Verdict> {
     let place = Place {
-        interface,
         ip_offset: ipv4::ETHERNET,
         tcp_offset: ipv4::ETHERNET + ip.len,
         end: ipv4::ETHERNET + ip.total,
@@ -186,10 +185,8 @@ pub(super) fn parse_v6(
     ip: &ipv6::Header,
     ip_offset: usize,
     seen: RxChecksum,
-    interface: u8,
 ) -> Result<Segment, Verdict> {
     let place = Place {
-        interface,
         ip_offset,
         tcp_offset: ip_offset + ipv6::HEADER,
         end: ipv4::ETHERNET + ip.total,
@@ -200,7 +197,6 @@ pub(super) fn parse_v6(
 
 /// Where a segment lies in its frame.
 struct Place {
-    interface: u8,
     ip_offset: usize,
     tcp_offset: usize,
     end: usize,
@@ -215,7 +211,7 @@ fn parse(
     seen: RxChecksum,
     key: impl FnOnce(u16, u16) -> FlowKey,
 ) -> Result<Segment, Verdict> {
-    let Place { interface, ip_offset, tcp_offset, end, addresses } = place;
+    let Place { ip_offset, tcp_offset, end, addresses } = place;
     let tcp = frame.get(tcp_offset..end).ok_or(Verdict::Truncated)?;
     let header = tcp.first_chunk::<HEADER>().ok_or(Verdict::TcpHeader)?;
     let len = usize::from(header[12] >> 4) * 4;
@@ -242,7 +238,7 @@ fn parse(
     }
     Ok(Segment {
         key: key(destination_port, source_port),
-        interface,
+        interface: 0,
         ip_offset,
         tcp_offset,
         payload_offset: tcp_offset + len,

@@ -370,7 +370,7 @@ fn resets_answer_by_the_book_and_not_without_end() {
         assert_eq!((&reset[..6], reset.len()), (&PEER[..], 54));
         // The answer is a valid segment to somebody who owns the peer's address.
         let ip = ipv4::parse(&reset[14..], RxChecksum::Unchecked).unwrap();
-        let reset = segment::parse_v4(reset, &ip, RxChecksum::Unchecked, 0).unwrap();
+        let reset = segment::parse_v4(reset, &ip, RxChecksum::Unchecked).unwrap();
         assert_eq!(reset.key, FlowKey::new((PEER_IP, 4000).into(), (OUR_IP, 80).into()));
         assert_eq!((reset.seq, reset.ack, reset.flags.0, reset.window), (seq, ack, flags, 0));
     }

@@ -77,7 +77,7 @@ fn each_vlan_has_its_addresses_and_no_others() {
 /// The segment in `frame`, as it came in by VLAN 7.
 fn segment_of(frame: &[u8]) -> Segment {
     let ip = ipv4::parse(&frame[ETHERNET..], RxChecksum::Unchecked).unwrap();
-    Segment { interface: 1, ..segment::parse_v4(frame, &ip, RxChecksum::Unchecked, 0).unwrap() }
+    Segment { interface: 1, ..segment::parse_v4(frame, &ip, RxChecksum::Unchecked).unwrap() }
 }
 
 #[test]

@@ -239,7 +239,7 @@ fn a_reset_goes_back_by_ipv6() {
     let sent = bench.sent();
     let [reset] = sent.as_slice() else { panic!("{sent:?}") };
     let ip = ipv6::parse(&reset[ETHERNET..]).unwrap();
-    let reset = segment::parse_v6(reset, &ip, ETHERNET, RxChecksum::Unchecked, 0).unwrap();
+    let reset = segment::parse_v6(reset, &ip, ETHERNET, RxChecksum::Unchecked).unwrap();
     assert_eq!((reset.flags, reset.seq), (Flags::RST, 512));
     assert_eq!((reset.key.local(), reset.key.remote()), (segment.key.remote(), segment.key.local()));
 }
