@@ -29,12 +29,17 @@ pub fn sum(seed: u16, bytes: &[u8]) -> u16 {
     // Both halves fit: a frame has fewer than 2^64 words.
     let (wide, carry) = (total as u64, (total >> 64) as u64);
     let (folded, over) = wide.overflowing_add(carry);
-    let folded = (folded >> 32) + (folded & 0xffff_ffff) + u64::from(over);
-    let folded = (folded >> 16) + (folded & 0xffff);
-    let folded = (folded >> 16) + (folded & 0xffff);
-    let folded = (folded >> 16) + (folded & 0xffff);
+    add(seed, fold((folded >> 32) + (folded & 0xffff_ffff) + u64::from(over)))
+}
+
+/// The big-endian sum of a sum of at most 34 bits in the machine's order.
+#[inline]
+fn fold(sum: u64) -> u16 {
+    let sum = (sum >> 16) + (sum & 0xffff);
+    let sum = (sum >> 16) + (sum & 0xffff);
+    let sum = (sum >> 16) + (sum & 0xffff);
     // Truncation is the point: the value fits 16 bits after three folds.
-    add(seed, u16::from_be(folded as u16))
+    u16::from_be(sum as u16)
 }
 
 /// The first eight bytes, in the machine's order.
@@ -54,7 +59,12 @@ pub fn add(a: u16, b: u16) -> u16 {
 /// destination as they stand in the IP header, `len` the length of L4 header and payload in bytes.
 #[must_use]
 pub fn pseudo_header(addresses: &[u8], protocol: u8, len: u16) -> u16 {
-    add(add(sum(0, addresses), u16::from(protocol)), len)
+    let of_addresses = match addresses.try_into().map(u64::from_ne_bytes) {
+        // IPv4, once for each packet.
+        Ok(both) => fold((both >> 32) + (both & 0xffff_ffff)),
+        Err(_) => sum(0, addresses),
+    };
+    add(add(of_addresses, u16::from(protocol)), len)
 }
 
 /// Fills the TCP checksum, and the header checksum of IPv4, of the packet that begins `l2_len` bytes into
