@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use schema::{Configuration, HttpRoute, ParentRef};
 
-use super::{ListenerInput, allows, hosts_of};
+use super::routes::hosts_of;
+use super::{ListenerInput, allows};
 use crate::status::{
     Condition, ConditionKind, ConditionStatus, GatewayStatus, ListenerStatus, ParentStatus, RouteStatus,
 };

@@ -4,7 +4,9 @@
 //! numbers the epochs. It is pure otherwise: the same configurations in the same order give the same snapshots. It never
 //! refuses one, because `schema` lets no wrong one through; what could not be attached shows in the conditions.
 
+mod clusters;
 mod conditions;
+mod routes;
 mod settings;
 
 use std::cmp::Ordering;
@@ -13,14 +15,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use schema::{
-    Configuration, Gateway, Hostname, HttpPathMatch, HttpRoute, HttpRouteRule, Metadata, ObjectName, RouteNamespaces,
-};
+use schema::{Configuration, Gateway, Hostname, HttpRoute, Metadata, ObjectName, RouteNamespaces};
 use tables::snapshot::Listener as ListenerTable;
-use tables::{
-    Bind, Cluster, ClusterId, Endpoint, EndpointId, Epoch, HostPattern, PathPattern, RouteTable, RouteTableBuilder,
-    Rule, Series, SeriesId, Snapshot, Target,
-};
+use tables::{Bind, Cluster, ClusterId, EndpointId, Epoch, HostPattern, RouteTable, Rule, Series, SeriesId, Snapshot};
 
 use crate::status::{GatewayStatus, RouteStatus};
 use conditions::Attachment;
@@ -129,75 +126,6 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// The routes that a listener serves. Where two match equally well, the first inserted wins: the older route, then the
-    /// first by name, then the first rule.
-    fn routes_of(&mut self, index: usize, listener: &ListenerInput<'_>, attachments: &[Attachment<'_>]) -> RouteTable {
-        let mut routes: Vec<&HttpRoute> = attachments
-            .iter()
-            .filter(|a| a.parents.iter().any(|p| p.listeners.contains(&index)))
-            .map(|a| a.route)
-            .collect();
-        routes.sort_by(|a, b| by_age(&a.metadata, &b.metadata));
-        let mut table = RouteTableBuilder::default();
-        for route in routes {
-            let hosts = hosts_of(route, listener.listener.hostname.as_deref());
-            for (number, rule) in (0u32..).zip(&route.spec.rules) {
-                let index = self.rule(listener, route, number, rule);
-                for matched in &rule.matches {
-                    let path = match &matched.path {
-                        HttpPathMatch::Exact(path) => PathPattern::Exact(path.as_bytes().into()),
-                        HttpPathMatch::PathPrefix(path) => PathPattern::Prefix(path.as_bytes().into()),
-                    };
-                    for host in &hosts {
-                        table.insert(host.clone(), &path, index);
-                    }
-                }
-            }
-        }
-        table.build()
-    }
-
-    fn rule(&mut self, listener: &ListenerInput<'_>, route: &HttpRoute, number: u32, rule: &HttpRouteRule) -> u32 {
-        let route_name: Arc<str> = route.metadata.object.to_string().into();
-        let mut targets = Vec::new();
-        for reference in &rule.backend_refs {
-            let cluster = self.cluster(&reference.backend, reference.port);
-            let backend = reference.backend.to_string().into();
-            let series = self.series([Arc::clone(&listener.name), Arc::clone(&route_name), backend]);
-            targets.push(Target { cluster, weight: reference.weight, series });
-        }
-        let unserved = self.series([Arc::clone(&listener.name), Arc::clone(&route_name), "".into()]);
-        let mut compiled = Rule::new(route_name, number, targets, unserved);
-        compiled.request_timeout = settings::rule_timeout(rule.timeouts.request);
-        compiled.backend_timeout = rule.timeouts.backend_request.and_then(schema::Timeout::limit);
-        self.rules.push(compiled);
-        // A rule is hundreds of bytes: memory ends long before 32 bits do.
-        self.rules.len() as u32 - 1
-    }
-
-    fn cluster(&mut self, backend: &ObjectName, port: Option<NonZeroU16>) -> ClusterId {
-        if let Some(&id) = self.cluster_ids.get(&(backend.clone(), port)) {
-            return id;
-        }
-        let name = match port {
-            Some(port) => format!("{backend}:{port}"),
-            None => backend.to_string(),
-        };
-        // `schema` lets no reference dangle, and no endpoint be without a port; a cluster without endpoints answers 503.
-        let endpoints = self.configuration.backend(backend).map(|b| b.spec.endpoints.as_slice()).unwrap_or_default();
-        let endpoints = endpoints
-            .iter()
-            .filter_map(|endpoint| {
-                let address = SocketAddr::new(endpoint.address, endpoint.port.or(port)?.get());
-                Some(Endpoint { id: self.compiler.endpoint_id(address), address, weight: endpoint.weight })
-            })
-            .collect();
-        let id = ClusterId(self.clusters.len() as u32);
-        self.clusters.push(Cluster::new(name.into(), endpoints));
-        self.cluster_ids.insert((backend.clone(), port), id);
-        id
-    }
-
     fn binds(
         &mut self,
         listeners: &[ListenerInput<'_>],
@@ -296,16 +224,6 @@ fn allows(listener: &ListenerInput<'_>, route: &HttpRoute) -> bool {
         RouteNamespaces::All => true,
         RouteNamespaces::Same => route.metadata.namespace() == listener.gateway.metadata.namespace(),
     }
-}
-
-/// The hosts under which a route stands in a listener's table: its own, where they meet the listener's. They need not be
-/// narrowed to the listener's, because no other host gets that far; and its own ones decide the precedence among routes.
-fn hosts_of(route: &HttpRoute, listener: Option<&Hostname>) -> Vec<HostPattern> {
-    if route.spec.hostnames.is_empty() {
-        return vec![HostPattern::Any];
-    }
-    let meets = |host: &&schema::Located<Hostname>| listener.is_none_or(|l| l.intersects(host));
-    route.spec.hostnames.iter().filter(meets).map(|h| pattern(h)).collect()
 }
 
 fn pattern(hostname: &Hostname) -> HostPattern {

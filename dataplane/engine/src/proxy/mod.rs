@@ -5,6 +5,7 @@
 //! snapshot that the core runs, and holds no more of any body than the two connections' buffers do.
 
 mod client;
+mod dispatch;
 mod log;
 mod reply;
 mod request;

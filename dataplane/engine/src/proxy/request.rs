@@ -1,4 +1,4 @@
-//! A request's head: read, refused or routed, and sent to an endpoint.
+//! A request's head: read, refused or routed, and encoded for a backend.
 
 use pmd::Lane;
 use proto::http1::{
@@ -9,10 +9,9 @@ use tables::{ForwardedFor, HttpSettings, Routed};
 
 use super::client::{Choice, Client, Phase};
 use super::reply::Refusal;
-use super::upstream::Upstream;
-use super::{Context, Proxy, Role, Step};
+use super::{Context, Proxy, Step};
 use crate::clock::Instant;
-use crate::stack::{ConnectError, ConnectionId, Status};
+use crate::stack::Status;
 
 impl Proxy {
     /// Reads the head of the next request, as far as it is there.
@@ -154,7 +153,7 @@ impl Proxy {
         Ok(())
     }
 
-    fn encode(&mut self, http: &HttpSettings, client: &Client, head: &RequestHead<'_>) {
+    pub(super) fn encode(&mut self, http: &HttpSettings, client: &Client, head: &RequestHead<'_>) {
         let options = ForwardOptions {
             client: client.remote.ip(),
             scheme: "http",
@@ -176,92 +175,6 @@ impl Proxy {
         client.phase = Phase::Exchange;
         self.active += 1;
         cx.net.counters.requests_started.add(1);
-    }
-
-    /// Finds an endpoint and a connection to it. `encoded` says that the head lies in `self.out`.
-    pub(super) fn dispatch<L: Lane>(&mut self, cx: &mut Context<'_, L>, client: &mut Client, encoded: bool) -> Step {
-        let Some(choice) = client.exchange.choice.filter(|choice| choice.epoch == cx.snapshot.epoch) else {
-            // The tables changed between two tries.
-            return self.refuse(cx, client, Refusal::new(503, Flag::NoEndpoint, "configuration_changed"));
-        };
-        let target = cx.snapshot.rules.get(choice.rule as usize).and_then(|r| r.targets.get(choice.target as usize));
-        let Some((id, cluster)) = target.and_then(|t| Some((t.cluster, cx.snapshot.cluster(t.cluster)?))) else {
-            return self.refuse(cx, client, Refusal::new(500, Flag::NoBackend, "no_backend"));
-        };
-        let failed = client.exchange.endpoint.map(|(id, _)| id);
-        let Some((endpoint, address)) = self.balance.endpoint(id, cluster, failed) else {
-            return self.refuse(cx, client, Refusal::new(503, Flag::NoEndpoint, "no_endpoint"));
-        };
-        client.exchange.endpoint = Some((endpoint, address));
-        // A replay goes out on a connection of its own: the idle ones may all have died together.
-        let pooled = if client.exchange.attempt == 0 { self.pools.take(endpoint) } else { None };
-        if let Some(upstream) = pooled {
-            if let Some(Role::Upstream(role)) = self.roles.get_mut(upstream.0 as usize) {
-                role.client = Some(client.id);
-            }
-            client.exchange.upstream = Some(upstream);
-            client.exchange.reused = true;
-            cx.net.counters.upstream_reused.add(1);
-            if encoded {
-                self.send_head(cx, client, upstream);
-            }
-            return Step::Again;
-        }
-        if !self.pools.admit(endpoint, cx.snapshot.http.max_per_endpoint) {
-            return self.refuse(cx, client, Refusal::new(503, Flag::Overloaded, "endpoint_connection_limit"));
-        }
-        match cx.stack.connect(&mut cx.net, address) {
-            Ok(upstream) => {
-                let role = Upstream {
-                    endpoint,
-                    client: Some(client.id),
-                    established: false,
-                    served: 0,
-                    idle_since: cx.net.now,
-                    armed: false,
-                };
-                self.set_role(upstream, Role::Upstream(role));
-                client.exchange.upstream = Some(upstream);
-                client.exchange.reused = false;
-                client.exchange.connecting_since = cx.net.now;
-                Step::Again
-            }
-            Err(error) => {
-                self.pools.discharge(endpoint);
-                cx.net.counters.upstream_failed.add(1);
-                let refusal = match error {
-                    ConnectError::NoRoute => Refusal::new(502, Flag::ConnectFailed, "no_route_to_endpoint"),
-                    ConnectError::NoPort => Refusal::new(503, Flag::Overloaded, "no_source_port"),
-                    ConnectError::Limit => Refusal::new(503, Flag::Overloaded, "connection_limit"),
-                };
-                self.refuse(cx, client, refusal)
-            }
-        }
-    }
-
-    /// Sends the head that lies in `self.out`.
-    fn send_head<L: Lane>(&mut self, cx: &mut Context<'_, L>, client: &mut Client, upstream: ConnectionId) {
-        cx.stack.send(upstream, &self.out);
-        let exchange = &mut client.exchange;
-        exchange.head_sent = true;
-        exchange.sent_at = cx.net.now;
-        exchange.progress = cx.net.now;
-        // A request that may be replayed stays where it is until its response begins (RFC 9110 §9.2.2).
-        if !(exchange.request_done && exchange.method.is_idempotent()) {
-            cx.stack.consume(client.id, exchange.head_held);
-            exchange.head_held = 0;
-        }
-    }
-
-    /// Sends the head once more, or at last: the connection it needs is there now.
-    pub(super) fn send_held_head<L: Lane>(&mut self, cx: &mut Context<'_, L>, client: &mut Client, up: ConnectionId) {
-        cx.stack.copy_front(client.id, &mut self.input);
-        let input = core::mem::take(&mut self.input);
-        if let Ok(Some(head)) = parse_request(&input, &limits(&cx.snapshot.http)) {
-            self.encode(&cx.snapshot.http, client, &head);
-            self.send_head(cx, client, up);
-        }
-        self.input = input;
     }
 }
 

@@ -1,0 +1,72 @@
+//! Routes and their rules.
+
+use std::sync::Arc;
+
+use schema::{Hostname, HttpPathMatch, HttpRoute, HttpRouteRule};
+use tables::{HostPattern, PathPattern, RouteTable, RouteTableBuilder, Rule, Target};
+
+use super::conditions::Attachment;
+use super::{ListenerInput, Run, by_age, pattern, settings};
+
+impl Run<'_> {
+    /// The routes that a listener serves. Where two match equally well, the first inserted wins: the older route, then the
+    /// first by name, then the first rule.
+    pub(super) fn routes_of(
+        &mut self,
+        index: usize,
+        listener: &ListenerInput<'_>,
+        attachments: &[Attachment<'_>],
+    ) -> RouteTable {
+        let mut routes: Vec<&HttpRoute> = attachments
+            .iter()
+            .filter(|a| a.parents.iter().any(|p| p.listeners.contains(&index)))
+            .map(|a| a.route)
+            .collect();
+        routes.sort_by(|a, b| by_age(&a.metadata, &b.metadata));
+        let mut table = RouteTableBuilder::default();
+        for route in routes {
+            let hosts = hosts_of(route, listener.listener.hostname.as_deref());
+            for (number, rule) in (0u32..).zip(&route.spec.rules) {
+                let index = self.rule(listener, route, number, rule);
+                for matched in &rule.matches {
+                    let path = match &matched.path {
+                        HttpPathMatch::Exact(path) => PathPattern::Exact(path.as_bytes().into()),
+                        HttpPathMatch::PathPrefix(path) => PathPattern::Prefix(path.as_bytes().into()),
+                    };
+                    for host in &hosts {
+                        table.insert(host.clone(), &path, index);
+                    }
+                }
+            }
+        }
+        table.build()
+    }
+
+    fn rule(&mut self, listener: &ListenerInput<'_>, route: &HttpRoute, number: u32, rule: &HttpRouteRule) -> u32 {
+        let route_name: Arc<str> = route.metadata.object.to_string().into();
+        let mut targets = Vec::new();
+        for reference in &rule.backend_refs {
+            let cluster = self.cluster(&reference.backend, reference.port);
+            let backend = reference.backend.to_string().into();
+            let series = self.series([Arc::clone(&listener.name), Arc::clone(&route_name), backend]);
+            targets.push(Target { cluster, weight: reference.weight, series });
+        }
+        let unserved = self.series([Arc::clone(&listener.name), Arc::clone(&route_name), "".into()]);
+        let mut compiled = Rule::new(route_name, number, targets, unserved);
+        compiled.request_timeout = settings::rule_timeout(rule.timeouts.request);
+        compiled.backend_timeout = rule.timeouts.backend_request.and_then(schema::Timeout::limit);
+        self.rules.push(compiled);
+        // A rule is hundreds of bytes: memory ends long before 32 bits do.
+        self.rules.len() as u32 - 1
+    }
+}
+
+/// The hosts under which a route stands in a listener's table: its own, where they meet the listener's. They need not be
+/// narrowed to the listener's, because no other host gets that far; and its own ones decide the precedence among routes.
+pub(super) fn hosts_of(route: &HttpRoute, listener: Option<&Hostname>) -> Vec<HostPattern> {
+    if route.spec.hostnames.is_empty() {
+        return vec![HostPattern::Any];
+    }
+    let meets = |host: &&schema::Located<Hostname>| listener.is_none_or(|l| l.intersects(host));
+    route.spec.hostnames.iter().filter(meets).map(|h| pattern(h)).collect()
+}
