@@ -5,6 +5,7 @@
 //! send the reader to the wrong place.
 
 mod exception;
+mod policy;
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -39,9 +40,11 @@ pub(crate) fn check(documents: &[Decoded], blind: bool, found: &mut Found) {
             }
             Some(Resource::Route(route)) => check_route(document, route, &known, found),
             Some(Resource::Backend(backend)) => check_backend(document, backend, &host, found),
-            Some(Resource::Appliance(_)) | None => {}
+            Some(Resource::RoutePolicy(policy)) => policy::check_route_policy(document, policy, &known, found),
+            Some(Resource::Appliance(_) | Resource::SecurityPolicy(_)) | None => {}
         }
     }
+    policy::check_security_policies(documents, &known, found);
 }
 
 /// The names that there are, and those that there may be.

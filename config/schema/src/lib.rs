@@ -48,6 +48,10 @@ pub struct Configuration {
     pub routes: Vec<Located<HttpRoute>>,
     /// All Backends.
     pub backends: Vec<Located<Backend>>,
+    /// All RoutePolicies.
+    pub route_policies: Vec<Located<RoutePolicy>>,
+    /// All SecurityPolicies.
+    pub security_policies: Vec<Located<SecurityPolicy>>,
 }
 
 impl Configuration {

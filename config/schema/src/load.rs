@@ -198,17 +198,22 @@ impl Loader {
         let (mut errors, more) = self.found.into_errors();
         let mut appliance = None;
         let (mut gateways, mut routes, mut backends) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut route_policies, mut security_policies) = (Vec::new(), Vec::new());
         for document in self.documents {
             match document.resource {
                 Some(Resource::Appliance(found)) => appliance = Some(*found),
                 Some(Resource::Gateway(found)) => gateways.push(found),
                 Some(Resource::Route(found)) => routes.push(found),
                 Some(Resource::Backend(found)) => backends.push(found),
+                Some(Resource::RoutePolicy(found)) => route_policies.push(found),
+                Some(Resource::SecurityPolicy(found)) => security_policies.push(found),
                 None => {}
             }
         }
         match appliance {
-            Some(appliance) if errors.is_empty() => Ok(Configuration { appliance, gateways, routes, backends }),
+            Some(appliance) if errors.is_empty() => {
+                Ok(Configuration { appliance, gateways, routes, backends, route_policies, security_policies })
+            }
             _ => {
                 errors.sort();
                 errors.dedup();

@@ -80,7 +80,7 @@ fn check_ports(documents: &[Decoded], spec: &ApplianceSpec, found: &mut Found) {
                     }
                 }
             }
-            Some(Resource::Appliance(_)) | None => {}
+            _ => {}
         }
     }
 }

@@ -11,6 +11,7 @@ mod gateway;
 mod interface;
 mod metadata;
 mod object;
+mod policy;
 mod route;
 mod scalar;
 
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use crate::error::{Found, printable};
 use crate::located::{Located, Location};
 use crate::name::ObjectName;
-use crate::resources::{Appliance, Backend, Gateway, HttpRoute};
+use crate::resources::{Appliance, Backend, Gateway, HttpRoute, RoutePolicy, SecurityPolicy};
 use crate::yaml::{Mark, Node};
 use crate::{GATEWAY_GROUP, MILLRACE_GROUP};
 use object::Object;
@@ -68,6 +69,8 @@ pub(crate) enum Resource {
     Gateway(Located<Gateway>),
     Route(Located<HttpRoute>),
     Backend(Located<Backend>),
+    RoutePolicy(Located<RoutePolicy>),
+    SecurityPolicy(Located<SecurityPolicy>),
 }
 
 /// The kinds of resources.
@@ -77,10 +80,13 @@ pub(crate) enum Kind {
     Gateway,
     HttpRoute,
     Backend,
+    RoutePolicy,
+    SecurityPolicy,
 }
 
 impl Kind {
-    const ALL: [Kind; 4] = [Kind::Appliance, Kind::Backend, Kind::Gateway, Kind::HttpRoute];
+    const ALL: [Kind; 6] =
+        [Kind::Appliance, Kind::Backend, Kind::Gateway, Kind::HttpRoute, Kind::RoutePolicy, Kind::SecurityPolicy];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -88,28 +94,30 @@ impl Kind {
             Kind::Gateway => "Gateway",
             Kind::HttpRoute => "HTTPRoute",
             Kind::Backend => "Backend",
+            Kind::RoutePolicy => "RoutePolicy",
+            Kind::SecurityPolicy => "SecurityPolicy",
         }
     }
 
     fn api_version(self) -> String {
         match self {
-            Kind::Appliance | Kind::Backend => format!("{MILLRACE_GROUP}/v1alpha1"),
+            Kind::Appliance | Kind::Backend | Kind::RoutePolicy | Kind::SecurityPolicy => {
+                format!("{MILLRACE_GROUP}/v1alpha1")
+            }
             Kind::Gateway | Kind::HttpRoute => format!("{GATEWAY_GROUP}/v1"),
         }
     }
 }
 
 /// Kinds of DESIGN.md §4 that later releases take.
-const LATER_KINDS: [&str; 13] = [
+const LATER_KINDS: [&str; 11] = [
     "BackendPolicy",
     "BackendTLSPolicy",
     "EndpointSlice",
     "GRPCRoute",
     "GatewayClass",
     "ReferenceGrant",
-    "RoutePolicy",
     "Secret",
-    "SecurityPolicy",
     "Service",
     "TCPRoute",
     "TLSRoute",
@@ -219,6 +227,18 @@ impl Decoder<'_> {
             Kind::Backend => object
                 .required(self, "spec", backend::spec)
                 .map(|spec| Resource::Backend(Located::new(Backend { metadata, spec }, at))),
+            Kind::RoutePolicy => object
+                .required(self, "spec", |decoder, at| policy::route_policy(decoder, at, metadata.namespace()))
+                .map(|spec| {
+                    let metadata = metadata.clone();
+                    Resource::RoutePolicy(Located::new(RoutePolicy { metadata, spec }, at))
+                }),
+            Kind::SecurityPolicy => object
+                .required(self, "spec", |decoder, at| policy::security_policy(decoder, at, metadata.namespace()))
+                .map(|spec| {
+                    let metadata = metadata.clone();
+                    Resource::SecurityPolicy(Located::new(SecurityPolicy { metadata, spec }, at))
+                }),
         };
         object.close(self);
         Some((Some(kind), name, resource))

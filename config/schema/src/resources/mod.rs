@@ -9,6 +9,7 @@ mod backend;
 mod exception;
 mod gateway;
 mod metadata;
+mod policy;
 mod port;
 mod route;
 
@@ -20,6 +21,10 @@ pub use backend::{Backend, BackendProtocol, BackendSpec, Endpoint};
 pub use exception::Exception;
 pub use gateway::{Gateway, GatewaySpec, Listener, Protocol, RouteNamespaces};
 pub use metadata::{Metadata, Timestamp};
+pub use policy::{
+    RateLimit, RateLimitKey, RateLimitRule, RateLimitUnit, RateLimitValue, RoutePolicy, RoutePolicySpec, RouteTarget,
+    RouteTargetKind, SecurityPolicy, SecurityPolicySpec, SourceLists,
+};
 pub use port::{Interface, Port, Route, Vlan};
 pub use route::{
     HttpBackendRef, HttpPathMatch, HttpRoute, HttpRouteMatch, HttpRouteRule, HttpRouteSpec, HttpRouteTimeouts,
