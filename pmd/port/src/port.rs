@@ -5,6 +5,7 @@
 mod interface;
 
 use std::ffi::{CStr, CString, c_char};
+use std::path::PathBuf;
 use std::ptr;
 use std::sync::Arc;
 
@@ -159,7 +160,8 @@ impl Port {
             return Err(PortError::InUse { device });
         }
         let interface = known.interface.as_deref().and_then(Interface::open);
-        let opened = Opened { id, runtime: Arc::clone(eal.runtime()), device: known.name.clone() };
+        let socket = known.server_socket().map(PathBuf::from);
+        let opened = Opened { id, runtime: Arc::clone(eal.runtime()), device: known.name.clone(), socket };
         let info = opened.info()?;
         let offloads = offloads(&info, options, device_string);
         let queues = opened.queues(options, &info)?;
@@ -390,12 +392,23 @@ const FRAME_OVERHEAD: u32 = 14 + 8;
 struct Opened {
     id: u16,
     device: String,
+    /// The socket that it made.
+    socket: Option<PathBuf>,
     /// Ends after the port.
     runtime: Arc<Runtime>,
 }
 
 impl Drop for Opened {
     fn drop(&mut self) {
+        if let Some(socket) = &self.socket {
+            // Its driver leaves descriptors that it closed with EAL's interrupt thread when the other side has come a second time (seen with 22.11),
+            // and that thread ends the process with an abort. So it stays open until the process ends; that nobody finds it any more is all
+            // that closing would do for others.
+            let _ = std::fs::remove_file(socket);
+            // SAFETY: as below.
+            unsafe { sys::rte_eth_dev_stop(self.id) };
+            return;
+        }
         // SAFETY: no lane is left, so nobody polls the port. Stopping a stopped port, and a driver that cannot
         // stop, are harmless; closing gives back all mbufs in its rings.
         unsafe {

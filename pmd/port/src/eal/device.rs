@@ -56,6 +56,14 @@ impl Device {
         Ok(Self { text: text.to_owned(), name: name.to_owned(), pci: false, interface })
     }
 
+    /// The socket that a virtio_user makes in server mode.
+    pub(crate) fn server_socket(&self) -> Option<&str> {
+        let (name, arguments) = self.text.split_once(',')?;
+        let argument = |key: &str| arguments.split(',').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='));
+        let virtio = name.starts_with("net_virtio_user") || name.starts_with("virtio_user");
+        argument("path").filter(|_| virtio && argument("server") == Some("1"))
+    }
+
     /// Finds the common reasons why the driver would refuse, so that they get a clear message.
     pub(super) fn precheck(&self) -> Result<(), EalError> {
         if self.pci && !Path::new("/sys/bus/pci/devices").join(&self.name).exists() {
@@ -119,6 +127,10 @@ mod tests {
         // What net_tap calls iface is made by it, and need not be there.
         assert_eq!(Device::parse("net_tap0,iface=foo").unwrap().interface, None);
         assert_eq!(Device::parse("virtio_user0,path=/tmp/x").unwrap().name, "virtio_user0");
+        let server = Device::parse("net_virtio_user0,path=/tmp/x,server=1,queues=1").unwrap();
+        assert_eq!(server.server_socket(), Some("/tmp/x"));
+        assert_eq!(Device::parse("net_virtio_user0,path=/tmp/x,server=0").unwrap().server_socket(), None);
+        assert_eq!(Device::parse("net_vhost0,iface=/tmp/x,path=/tmp/y,server=1").unwrap().server_socket(), None);
     }
 
     #[test]
