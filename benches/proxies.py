@@ -86,8 +86,8 @@ RINGS = {"net_af_packet": ",framecnt=8192,blocksz=65536"}
 class Programs:
     """Where the programs are: Millrace's, and Envoy's, which may be missing."""
 
-    def __init__(self, millrace, blast=None, envoy=None):
-        self.millrace, self.blast, self.envoy = millrace, blast, envoy
+    def __init__(self, millrace, blast=None, envoy=None, pgo=False):
+        self.millrace, self.blast, self.envoy, self.pgo = millrace, blast, envoy, pgo
 
 
 def millrace(sandbox, programs, driver="net_af_packet", routes="", idle_timeout=None):

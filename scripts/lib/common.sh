@@ -49,6 +49,18 @@ other_cpus() {
     (IFS=,; printf '%s\n' "${rest[*]}")
 }
 
+# The name of an llvm-profdata, the newest there is; nothing where there is none.
+llvm_profdata() {
+    local host name
+    host=$(rustc -vV | sed -n 's/^host: //p')
+    for name in "$(rustc --print sysroot)/lib/rustlib/$host/bin/llvm-profdata" llvm-profdata-{30..19} llvm-profdata; do
+        if command -v "$name" >/dev/null; then
+            printf '%s\n' "$name"
+            return
+        fi
+    done
+}
+
 # Where cargo puts what it builds.
 target_dir() {
     printf '%s\n' "${CARGO_TARGET_DIR:-$ROOT/target}"
