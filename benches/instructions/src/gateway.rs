@@ -12,9 +12,9 @@ use engine::steer::Place;
 use pmd::Frame;
 use tables::access::AccessQueue;
 use tables::{
-    Bind, Cluster, ClusterId, CoreCounters, CoreSettings, Endpoint, EndpointId, HostPattern, HttpSettings, Listener,
-    PathPattern, PortSettings, RouteTableBuilder, Rule, Series, SeriesId, Snapshot, SynCookies, Target, TcpSettings,
-    publish,
+    Bind, Cluster, ClusterId, Conditions, CoreCounters, CoreSettings, Endpoint, EndpointId, HostPattern, HttpSettings,
+    Listener, PathPattern, PortSettings, RouteTableBuilder, Rule, Series, SeriesId, Snapshot, SynCookies, Target,
+    TcpSettings, publish,
 };
 
 use crate::collect_here;
@@ -329,7 +329,7 @@ fn snapshot() -> Snapshot {
     let target = Target { cluster: ClusterId(0), weight: 1, series: SeriesId(0) };
     let rule = Rule::new("default/hello".into(), 0, vec![target], SeriesId(0));
     let mut routes = RouteTableBuilder::default();
-    routes.insert(HostPattern::Any, &PathPattern::Prefix(b"/".as_slice().into()), 0);
+    routes.insert(HostPattern::Any, &PathPattern::Prefix(b"/".as_slice().into()), Conditions::default(), 0);
     let listener = Listener {
         name: "default/web/http".into(),
         hostname: HostPattern::Any,

@@ -12,7 +12,9 @@ use engine::timer::Wheel;
 use pmd::{BURST, Burst, Lane, checksum};
 use proto::http1::{self, BodyDecoder, Connection, Decoded, ForwardOptions, Framing, Limits, Method, Version};
 use tables::route::Host;
-use tables::{CoreCounters, HostPattern, PathPattern, PortSettings, RouteTableBuilder, Schedule, TcpSettings};
+use tables::{
+    Conditions, CoreCounters, HostPattern, PathPattern, PortSettings, Request, RouteTableBuilder, Schedule, TcpSettings,
+};
 
 use crate::collect_here;
 use crate::frames::{ACK, PSH, Peer};
@@ -161,6 +163,7 @@ pub(crate) fn encode_request(n: u64, head: &[u8]) {
         forwarded_for: http1::ForwardedFor::Append,
         via: None,
         default_authority: "10.9.1.1",
+        changes: None,
     };
     let mut out = Vec::with_capacity(4096);
     calls(n, |_| {
@@ -192,7 +195,7 @@ pub(crate) fn encode_response(n: u64) {
     calls(n, |_| {
         out.clear();
         let head = black_box(&head);
-        http1::encode_response(head, head.framing, Connection::KeepAlive, Version::Http11, None, &mut out);
+        http1::encode_response(head, head.framing, Connection::KeepAlive, Version::Http11, None, None, &mut out);
         black_box(&out);
     });
 }
@@ -231,12 +234,16 @@ fn route(n: u64, hosts: usize, paths: usize) {
         for path in 0..paths {
             let pattern = PathPattern::Prefix(format!("/products/p{path}").into_bytes().into());
             let host = HostPattern::Exact(format!("h{host}.example.com").into());
-            builder.insert(host, &pattern, path as u32);
+            builder.insert(host, &pattern, Conditions::default(), path as u32);
         }
     }
     let table = builder.build();
+    let Ok(Some(head)) = http1::parse_request(WRK, &Limits::default()) else { panic!("refused") };
     calls(n, |_| {
-        let found = table.find(&Host::new(black_box(b"h1.example.com")), black_box(b"/products/p3/running"));
+        let fields = head.fields.iter().map(|field| (field.name, field.value));
+        let path = black_box(b"/products/p3/running");
+        let request = Request { method: head.method_bytes, path, query: None, fields };
+        let found = table.find(&Host::new(black_box(b"h1.example.com")), &request);
         assert_eq!(found, Some(3));
     });
 }

@@ -137,6 +137,8 @@ const MAX_ERRORS: usize = 10_000;
 pub(crate) struct Found {
     errors: Vec<ConfigError>,
     count: usize,
+    /// Regular expressions read so far.
+    pub(crate) expressions: usize,
 }
 
 impl Found {

@@ -9,6 +9,7 @@
 mod check;
 mod decode;
 mod error;
+mod expression;
 mod hostname;
 mod load;
 mod located;
@@ -22,6 +23,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 pub use error::{ConfigError, Errors};
+pub use expression::Expression;
 pub use hostname::Hostname;
 pub use load::{MAX_FILE_BYTES, load, load_sources, load_str};
 pub use located::{Located, Location};

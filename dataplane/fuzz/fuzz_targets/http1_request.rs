@@ -38,7 +38,7 @@ fuzz_target!(|bytes: &[u8]| {
     for forwarded_for in [ForwardedFor::Append, ForwardedFor::Replace, ForwardedFor::None] {
         let client = IpAddr::from([10, 0, 0, 1]);
         let options =
-            ForwardOptions { client, scheme: "http", forwarded_for, via: Some("mr"), default_authority: "backend" };
+            ForwardOptions { client, scheme: "http", forwarded_for, via: Some("mr"), default_authority: "backend", changes: None };
         let mut out = Vec::new();
         encode_request(&head, &options, &mut out);
         let again = match parse_request(&out, &Limits::default()) {

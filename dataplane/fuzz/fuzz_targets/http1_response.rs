@@ -33,7 +33,7 @@ fuzz_target!(|input: &[u8]| {
         return;
     }
     let framing = response_framing(head.framing, client);
-    encode_response(&head, framing, connection, client, Some("mr"), &mut out);
+    encode_response(&head, framing, connection, client, Some("mr"), None, &mut out);
     let again = match parse_response(&out, request, &Limits::default()) {
         Ok(Some(again)) => again,
         other => panic!("{}: {other:?}", out.escape_ascii()),

@@ -82,6 +82,8 @@ pub enum Flag {
     Overloaded,
     /// The appliance stopped.
     Stopped,
+    /// A filter of the route answered: a redirect, or a preflight's answer.
+    Filter,
     /// A tunnel (Upgrade), which ended.
     Tunnel,
 }
@@ -106,6 +108,7 @@ impl Flag {
             Self::ClientTimeout => "client_timeout",
             Self::Overloaded => "overloaded",
             Self::Stopped => "stopped",
+            Self::Filter => "filter",
             Self::Tunnel => "tunnel",
         }
     }
@@ -116,7 +119,7 @@ impl Flag {
 pub enum AccessLevel {
     /// None.
     None,
-    /// Those with a flag other than [`Flag::None`] or [`Flag::Tunnel`], and those answered 5xx.
+    /// Those with a flag other than [`Flag::None`], [`Flag::Filter`] or [`Flag::Tunnel`], and those answered 5xx.
     Errors,
     /// All.
     All,

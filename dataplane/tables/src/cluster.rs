@@ -9,6 +9,11 @@ use crate::schedule::Schedule;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClusterId(pub u32);
 
+impl ClusterId {
+    /// No cluster of any snapshot.
+    pub const INVALID: Self = Self(u32::MAX);
+}
+
 /// Identifies an endpoint address for the life of the process: the same address has the same id in every snapshot, so that a
 /// core's connection pools outlive reloads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -8,10 +8,13 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+mod chain;
 pub mod cluster;
 pub mod counters;
+pub mod filter;
 pub mod lease;
 pub mod lifecycle;
+pub mod matching;
 pub mod publish;
 pub mod route;
 pub mod schedule;
@@ -22,6 +25,7 @@ pub mod verdict;
 
 pub use cluster::{Cluster, ClusterId, Endpoint, EndpointId};
 pub use counters::{CoreCounters, Counter, Series, SeriesId};
+pub use matching::{Conditions, Expression, Request, ValueMatch};
 pub use route::{HostPattern, PathPattern, RouteTable, RouteTableBuilder};
 pub use schedule::Schedule;
 pub use settings::{

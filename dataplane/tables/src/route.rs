@@ -1,14 +1,21 @@
 //! Which rule serves a host and a path, with the Gateway API's precedence.
 //!
-//! The most specific hostname wins, then an Exact path over a prefix, then the longer prefix; a rule of a less
-//! specific hostname still serves what no rule of a more specific one matches. Looking up costs a hash per label of the host and a hash per
-//! segment of the path, whatever the number of rules.
+//! The most specific hostname wins, then an Exact path, then a RegularExpression, the longer first, then the longest prefix; among
+//! matches of the same path, what asks for a method, for more header fields, for more parameters. A rule that wins by host or path but asks
+//! for what the request has not, leaves it to the next one, and one of a less specific hostname serves what none of a more
+//! specific one does. Looking up costs a hash per label of the host and a hash per segment of the path, whatever the number of
+//! rules; where expressions are used, a load per byte of the path and expression of that host.
 
 use core::cell::OnceCell;
+use core::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use hashbrown::HashMap;
+
+use crate::chain::{Candidate, Chain};
+use crate::matching::{Conditions, Expression, Fields, Request};
 
 /// The longest hostname (RFC 1035 §2.3.4), without a trailing dot.
 pub const MAX_HOST: usize = 253;
@@ -31,6 +38,8 @@ pub enum PathPattern {
     Exact(Box<[u8]>),
     /// This path and all below it, by whole segments; a trailing slash does not count.
     Prefix(Box<[u8]>),
+    /// The paths that the whole of this expression matches.
+    Expression(Expression),
 }
 
 /// A request's host, without port: put into lower case when a table needs that, and then only once.
@@ -59,11 +68,12 @@ impl<'b> Host<'b> {
     }
 }
 
-/// Maps host and path to a rule's index.
+/// Maps a request to a rule's index.
 #[derive(Debug, Default, Clone)]
 pub struct RouteTable {
     hosts: HostMap,
     tables: Box<[PathTable]>,
+    chains: Arc<[Chain]>,
 }
 
 /// Maps a host to a list of indices, the most specific pattern's first.
@@ -74,33 +84,48 @@ struct HostMap {
     any: Box<[u32]>,
 }
 
+/// What serves a path: a rule, or the chain of those that ask for more than the path.
+#[derive(Debug, Clone, Copy)]
+struct Found(u32);
+
+impl Found {
+    const CHAIN: u32 = 1 << 31;
+}
+
 #[derive(Debug, Default, Clone)]
 struct PathTable {
-    exact: HashMap<Box<[u8]>, u32>,
+    exact: HashMap<Box<[u8]>, Found>,
     /// Without trailing slashes: `/` is the empty string.
-    prefix: HashMap<Box<[u8]>, u32>,
+    prefix: HashMap<Box<[u8]>, Found>,
     longest_prefix: usize,
+    expressions: Option<Box<[(Expression, Candidate)]>>,
 }
 
 /// Collects patterns for a [`RouteTable`]. Where two are equal, the one inserted first wins.
 #[derive(Debug, Default)]
 pub struct RouteTableBuilder {
-    hosts: BTreeMap<HostPattern, PathTable>,
+    hosts: BTreeMap<HostPattern, PathTableBuilder>,
+}
+
+#[derive(Debug, Default)]
+struct PathTableBuilder {
+    exact: BTreeMap<Box<[u8]>, Vec<Candidate>>,
+    /// With the length of each pattern as it was given: `/a/` is longer than `/a`.
+    prefix: BTreeMap<Box<[u8]>, Vec<(usize, Candidate)>>,
+    expressions: Vec<(Expression, Candidate)>,
 }
 
 impl RouteTableBuilder {
-    /// Lets `rule` serve `path` on `host`, unless another does already.
-    pub fn insert(&mut self, host: HostPattern, path: &PathPattern, rule: u32) {
+    /// Lets `rule` serve `path` on `host` where `conditions` hold.
+    pub fn insert(&mut self, host: HostPattern, path: &PathPattern, conditions: Conditions, rule: u32) {
         let table = self.hosts.entry(host).or_default();
+        let candidate = Candidate { conditions, rule };
         match path {
-            PathPattern::Exact(path) => {
-                table.exact.entry(path.clone()).or_insert(rule);
-            }
+            PathPattern::Exact(path) => table.exact.entry(path.clone()).or_default().push(candidate),
             PathPattern::Prefix(path) => {
-                let path = trim_slashes(path);
-                table.longest_prefix = table.longest_prefix.max(path.len());
-                table.prefix.entry(path.into()).or_insert(rule);
+                table.prefix.entry(trim_slashes(path).into()).or_default().push((path.len(), candidate));
             }
+            PathPattern::Expression(path) => table.expressions.push((path.clone(), candidate)),
         }
     }
 
@@ -108,16 +133,47 @@ impl RouteTableBuilder {
     #[must_use]
     pub fn build(self) -> RouteTable {
         let (patterns, tables): (Vec<_>, Vec<_>) = self.hosts.into_iter().unzip();
-        RouteTable { hosts: HostMap::new(&patterns), tables: tables.into() }
+        let mut chains = Vec::new();
+        let tables = tables.into_iter().map(|table| table.build(&mut chains)).collect();
+        RouteTable { hosts: HostMap::new(&patterns), tables, chains: chains.into() }
+    }
+}
+
+impl PathTableBuilder {
+    fn build(self, chains: &mut Vec<Chain>) -> PathTable {
+        let mut chain = |candidates: Vec<Candidate>| match candidates.as_slice() {
+            [first, ..] if first.conditions.is_empty() => Found(first.rule),
+            _ => {
+                chains.push(Chain::new(candidates));
+                // A chain is hundreds of bytes: memory ends long before 31 bits do.
+                Found((chains.len() as u32 - 1) | Found::CHAIN)
+            }
+        };
+        // Sorting is stable: what was inserted first stays in front of its equals.
+        let exact = self.exact.into_iter().map(|(path, mut candidates)| {
+            candidates.sort_by_key(Candidate::order);
+            (path, chain(candidates))
+        });
+        let exact = exact.collect();
+        let longest_prefix = self.prefix.keys().map(|path| path.len()).max().unwrap_or(0);
+        let prefix = self.prefix.into_iter().map(|(path, mut candidates)| {
+            candidates.sort_by_key(|(len, candidate)| (Reverse(*len), candidate.order()));
+            (path, chain(candidates.into_iter().map(|(_, candidate)| candidate).collect()))
+        });
+        let prefix = prefix.collect();
+        let mut expressions = self.expressions;
+        expressions.sort_by_key(|(expression, candidate)| (Reverse(expression.text().len()), candidate.order()));
+        let expressions = (!expressions.is_empty()).then(|| expressions.into());
+        PathTable { exact, prefix, longest_prefix, expressions }
     }
 }
 
 impl RouteTable {
-    /// The rule for a request. `path` comes without query.
+    /// The rule for a request.
     #[must_use]
-    pub fn find(&self, host: &Host<'_>, path: &[u8]) -> Option<u32> {
+    pub fn find<'b, F: Fields<'b>>(&self, host: &Host<'_>, request: &Request<'b, F>) -> Option<u32> {
         let tables = self.hosts.find(host);
-        tables.iter().find_map(|&t| self.tables.get(t as usize)?.find(path))
+        tables.iter().find_map(|&t| self.tables.get(t as usize)?.find(&self.chains, request))
     }
 }
 
@@ -169,9 +225,16 @@ impl HostMap {
 }
 
 impl PathTable {
-    fn find(&self, path: &[u8]) -> Option<u32> {
+    #[inline]
+    fn find<'b, F: Fields<'b>>(&self, chains: &[Chain], request: &Request<'b, F>) -> Option<u32> {
+        let path = request.path;
         if !self.exact.is_empty()
-            && let Some(&rule) = self.exact.get(path)
+            && let Some(rule) = self.exact.get(path).and_then(|found| found.rule(chains, request))
+        {
+            return Some(rule);
+        }
+        if let Some(expressions) = &self.expressions
+            && let Some(rule) = by_expression(expressions, request)
         {
             return Some(rule);
         }
@@ -181,7 +244,7 @@ impl PathTable {
         // Every candidate ends where a segment ends: at the end of the path or before a slash. Longest first.
         let start = self.longest_prefix.min(path.len());
         if start == path.len()
-            && let Some(&rule) = self.prefix.get(path)
+            && let Some(rule) = self.prefix.get(path).and_then(|found| found.rule(chains, request))
         {
             return Some(rule);
         }
@@ -191,8 +254,26 @@ impl PathTable {
             .enumerate()
             .rev()
             .filter(|&(_, &byte)| byte == b'/')
-            .find_map(|(at, _)| self.prefix.get(slashes.get(..at)?).copied())
+            .find_map(|(at, _)| self.prefix.get(slashes.get(..at)?)?.rule(chains, request))
     }
+}
+
+impl Found {
+    #[inline]
+    fn rule<'b, F: Fields<'b>>(self, chains: &[Chain], request: &Request<'b, F>) -> Option<u32> {
+        if self.0 & Self::CHAIN == 0 {
+            return Some(self.0);
+        }
+        chains.get((self.0 & !Self::CHAIN) as usize)?.find(request)
+    }
+}
+
+#[inline(never)]
+fn by_expression<'b, F: Fields<'b>>(expressions: &[(Expression, Candidate)], request: &Request<'b, F>) -> Option<u32> {
+    let matching = |(expression, candidate): &&(Expression, Candidate)| {
+        expression.matches(request.path.iter().copied()) && candidate.conditions.hold(request)
+    };
+    expressions.iter().find(matching).map(|(_, candidate)| candidate.rule)
 }
 
 /// Maps the hostnames of a socket address's listeners to one of them: the most specific that matches.
@@ -241,13 +322,17 @@ mod tests {
                 Some(exact) => PathPattern::Exact(exact.as_bytes().into()),
                 None => PathPattern::Prefix(path.as_bytes().into()),
             };
-            builder.insert(host, &path, index as u32);
+            builder.insert(host, &path, Conditions::default(), index as u32);
         }
         builder.build()
     }
 
     fn find(table: &RouteTable, host: &str, path: &str) -> Option<u32> {
-        table.find(&Host::new(host.as_bytes()), path.as_bytes())
+        table.find(&Host::new(host.as_bytes()), &get(path.as_bytes()))
+    }
+
+    fn get(path: &[u8]) -> Request<'_, core::iter::Empty<(&[u8], &[u8])>> {
+        Request { method: b"GET", path, query: None, fields: core::iter::empty() }
     }
 
     #[test]
@@ -302,7 +387,7 @@ mod tests {
         let t = table(&[("*", "/"), ("a.b", "/")]);
         assert_eq!(find(&t, "", "/"), Some(0));
         assert_eq!(find(&t, &"a".repeat(300), "/"), Some(0));
-        assert_eq!(t.find(&Host::new(&[0xff, 0xfe]), b"/"), Some(0));
+        assert_eq!(t.find(&Host::new(&[0xff, 0xfe]), &get(b"/")), Some(0));
         assert_eq!(find(&t, "[::1]", "/"), Some(0));
     }
 
@@ -325,7 +410,7 @@ mod tests {
         let mut builder = RouteTableBuilder::default();
         for (i, (host, path)) in rules.iter().enumerate() {
             let path = PathPattern::Prefix(path.as_bytes().into());
-            builder.insert(HostPattern::Exact(host.as_str().into()), &path, i as u32);
+            builder.insert(HostPattern::Exact(host.as_str().into()), &path, Conditions::default(), i as u32);
         }
         let t = builder.build();
         for (i, (host, path)) in rules.iter().enumerate() {

@@ -8,6 +8,8 @@ use hashbrown::HashMap;
 
 use crate::cluster::{Cluster, ClusterId};
 use crate::counters::{Series, SeriesId};
+use crate::filter::RuleFilters;
+use crate::matching::{Fields, Request};
 use crate::publish::Versioned;
 use crate::route::{Host, HostPattern, HostTable, RouteTable};
 use crate::schedule::Schedule;
@@ -78,12 +80,14 @@ pub struct Rule {
     pub request_timeout: Option<Duration>,
     /// `timeouts.backendRequest`: from sending to the end of the response.
     pub backend_timeout: Option<Duration>,
+    /// What is done beside forwarding.
+    pub filters: Option<Box<RuleFilters>>,
 }
 
 /// One backend of a rule.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
-    /// Where requests go.
+    /// Where requests go; [`ClusterId::INVALID`] where the reference is invalid, so that they are answered 500.
     pub cluster: ClusterId,
     /// Its share, relative to the rule's other targets.
     pub weight: u32,
@@ -128,6 +132,7 @@ impl Rule {
             unserved,
             request_timeout: None,
             backend_timeout: None,
+            filters: None,
         }
     }
 }
@@ -167,9 +172,9 @@ impl Snapshot {
         self.by_address.get(&address).copied()
     }
 
-    /// The rule for a request that came in by `bind`. `host` comes without port, `path` without query.
+    /// The rule for a request that came in by `bind`. `host` comes without port.
     #[must_use]
-    pub fn route(&self, bind: BindId, host: &[u8], path: &[u8]) -> Routed<'_> {
+    pub fn route<'b, F: Fields<'b>>(&self, bind: BindId, host: &[u8], request: &Request<'b, F>) -> Routed<'_> {
         let Some(bind) = self.binds.get(bind.0 as usize) else {
             return Routed::Nothing(SeriesId(0));
         };
@@ -177,7 +182,7 @@ impl Snapshot {
         let Some(listener) = bind.hosts.find(&host).and_then(|l| bind.listeners.get(l as usize)) else {
             return Routed::Nothing(bind.unmatched);
         };
-        match listener.routes.find(&host, path).and_then(|r| Some((r, self.rules.get(r as usize)?))) {
+        match listener.routes.find(&host, request).and_then(|r| Some((r, self.rules.get(r as usize)?))) {
             Some((index, rule)) => Routed::Rule(index, rule),
             None => Routed::Nothing(listener.unmatched),
         }

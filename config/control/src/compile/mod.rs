@@ -6,6 +6,7 @@
 
 mod clusters;
 mod conditions;
+mod filters;
 mod routes;
 mod settings;
 

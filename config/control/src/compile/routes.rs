@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use schema::{Hostname, HttpPathMatch, HttpRoute, HttpRouteRule};
-use tables::{HostPattern, PathPattern, RouteTable, RouteTableBuilder, Rule, Target};
+use schema::{Expression, Hostname, HttpPathMatch, HttpRoute, HttpRouteMatch, HttpRouteRule, HttpValueMatch, Located};
+use tables::{Conditions, HostPattern, PathPattern, RouteTable, RouteTableBuilder, Rule, Target, ValueMatch};
 
 use super::conditions::Attachment;
-use super::{ListenerInput, Run, by_age, pattern, settings};
+use super::{ListenerInput, Run, by_age, filters, pattern, settings};
 
 impl Run<'_> {
     /// The routes that a listener serves. Where two match equally well, the first inserted wins: the older route, then the
@@ -29,12 +29,10 @@ impl Run<'_> {
             for (number, rule) in (0u32..).zip(&route.spec.rules) {
                 let index = self.rule(listener, route, number, rule);
                 for matched in &rule.matches {
-                    let path = match &matched.path {
-                        HttpPathMatch::Exact(path) => PathPattern::Exact(path.as_bytes().into()),
-                        HttpPathMatch::PathPrefix(path) => PathPattern::Prefix(path.as_bytes().into()),
-                    };
+                    let path = path_pattern(&matched.path);
+                    let conditions = conditions(matched);
                     for host in &hosts {
-                        table.insert(host.clone(), &path, index);
+                        table.insert(host.clone(), &path, conditions.clone(), index);
                     }
                 }
             }
@@ -55,10 +53,41 @@ impl Run<'_> {
         let mut compiled = Rule::new(route_name, number, targets, unserved);
         compiled.request_timeout = settings::rule_timeout(rule.timeouts.request);
         compiled.backend_timeout = rule.timeouts.backend_request.and_then(schema::Timeout::limit);
+        compiled.filters = filters::of_rule(rule);
         self.rules.push(compiled);
         // A rule is hundreds of bytes: memory ends long before 32 bits do.
         self.rules.len() as u32 - 1
     }
+}
+
+fn path_pattern(path: &HttpPathMatch) -> PathPattern {
+    match path {
+        HttpPathMatch::Exact(path) => PathPattern::Exact(path.as_bytes().into()),
+        HttpPathMatch::PathPrefix(path) => PathPattern::Prefix(path.as_bytes().into()),
+        HttpPathMatch::RegularExpression(path) => PathPattern::Expression(expression(path)),
+    }
+}
+
+fn conditions(matched: &HttpRouteMatch) -> Conditions {
+    let values = |values: &[Located<HttpValueMatch>], name: fn(&str) -> String| {
+        let each = |value: &Located<HttpValueMatch>| {
+            let wanted = match &value.value.value {
+                schema::ValueMatch::Exact(value) => ValueMatch::Exact(value.as_bytes().into()),
+                schema::ValueMatch::RegularExpression(value) => ValueMatch::Expression(expression(value)),
+            };
+            (name(&value.name).into_bytes().into(), wanted)
+        };
+        values.iter().map(each).collect()
+    };
+    Conditions {
+        method: matched.method.map(|method| method.as_bytes().into()),
+        headers: values(&matched.headers, str::to_ascii_lowercase),
+        query: values(&matched.query_params, str::to_owned),
+    }
+}
+
+fn expression(expression: &Expression) -> tables::Expression {
+    tables::Expression::new(Arc::clone(expression.text()), Arc::clone(expression.automaton()))
 }
 
 /// The hosts under which a route stands in a listener's table: its own, where they meet the listener's. They need not be

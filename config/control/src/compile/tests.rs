@@ -1,4 +1,4 @@
-use tables::Routed;
+use tables::{Request, Routed};
 
 use super::*;
 use crate::status::{Condition, ConditionKind, ConditionStatus};
@@ -62,7 +62,10 @@ fn served(compiled: &Compiled, address: &str, host: &str, path: &str) -> String 
     let Some(bind) = compiled.snapshot.bind(address.parse().unwrap()) else {
         return "-".to_owned();
     };
-    match compiled.snapshot.route(bind, host.as_bytes(), path.as_bytes()) {
+    let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query.as_bytes())));
+    let fields = core::iter::empty::<(&[u8], &[u8])>();
+    let request = Request { method: b"GET", path: path.as_bytes(), query, fields };
+    match compiled.snapshot.route(bind, host.as_bytes(), &request) {
         Routed::Rule(_, rule) => format!("{}#{}", rule.route.strip_prefix("default/").unwrap(), rule.index),
         Routed::Nothing(_) => "404".to_owned(),
     }

@@ -7,8 +7,10 @@
 mod appliance;
 mod backend;
 mod exception;
+mod filter;
 mod gateway;
 mod interface;
+mod matching;
 mod metadata;
 mod object;
 mod policy;

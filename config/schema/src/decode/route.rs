@@ -1,17 +1,14 @@
 //! `HTTPRoute.spec`.
 
+use super::filter::{check_filters, filters};
+use super::matching::{everything, route_match};
 use super::object::{Object, list};
 use super::scalar::{hostname, name, namespace, port, text, timeout, weight};
 use super::{At, Decoder, quote};
 use crate::located::Located;
 use crate::name::{Name, ObjectName};
-use crate::resources::{
-    HttpBackendRef, HttpPathMatch, HttpRouteMatch, HttpRouteRule, HttpRouteSpec, HttpRouteTimeouts, ParentRef,
-};
+use crate::resources::{HttpBackendRef, HttpRouteRule, HttpRouteSpec, HttpRouteTimeouts, ParentRef};
 use crate::{GATEWAY_GROUP, MILLRACE_GROUP};
-
-/// Longest path to match (Gateway API `HTTPPathMatch.value`).
-const MAX_PATH: usize = 1024;
 
 /// `namespace` is the route's, which references take if they name none.
 pub(super) fn spec(decoder: &mut Decoder<'_>, at: At<'_>, namespace: &Name) -> Option<HttpRouteSpec> {
@@ -27,16 +24,13 @@ pub(super) fn spec(decoder: &mut Decoder<'_>, at: At<'_>, namespace: &Name) -> O
         let rule = HttpRouteRule {
             name: None,
             matches: vec![Located::new(everything(), decoder.location(at))],
+            filters: Vec::new(),
             backend_refs: Vec::new(),
             timeouts: HttpRouteTimeouts::default(),
         };
         vec![Located::new(rule, decoder.location(at))]
     });
     Some(HttpRouteSpec { parent_refs, hostnames, rules })
-}
-
-fn everything() -> HttpRouteMatch {
-    HttpRouteMatch { path: HttpPathMatch::PathPrefix("/".into()) }
 }
 
 fn parent_ref(decoder: &mut Decoder<'_>, at: At<'_>, route: &Name) -> Option<ParentRef> {
@@ -99,73 +93,13 @@ fn rule(decoder: &mut Decoder<'_>, at: At<'_>, namespace: &Name) -> Option<HttpR
     }
     let backend_refs = object.list(decoder, "backendRefs", |d, at| backend_ref(d, at, namespace));
     let timeouts = object.or(decoder, "timeouts", HttpRouteTimeouts::default(), timeouts);
-    for field in ["filters", "retry", "sessionPersistence"] {
+    let filters = filters(decoder, &mut object);
+    for field in ["retry", "sessionPersistence"] {
         object.later(decoder, field);
     }
     object.close(decoder);
-    Some(HttpRouteRule { name, matches, backend_refs, timeouts })
-}
-
-fn route_match(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<HttpRouteMatch> {
-    let mut object = Object::open(decoder, at)?;
-    let path = object.or(decoder, "path", Some(everything().path), |d, at| Some(path(d, at)));
-    for field in ["headers", "method", "queryParams"] {
-        object.later(decoder, field);
-    }
-    object.close(decoder);
-    Some(HttpRouteMatch { path: path? })
-}
-
-fn path(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<HttpPathMatch> {
-    type Make = fn(Box<str>) -> HttpPathMatch;
-    const TYPES: [(&str, Make); 2] = [("Exact", HttpPathMatch::Exact), ("PathPrefix", HttpPathMatch::PathPrefix)];
-    let mut object = Object::open(decoder, at)?;
-    let mut expression = false;
-    let make = object.or(decoder, "type", Some(HttpPathMatch::PathPrefix as Make), |decoder, at| {
-        if matches!(&at.node.value, crate::yaml::Value::String(t) if **t == *"RegularExpression") {
-            decoder.unsupported(at, "paths of type RegularExpression");
-            expression = true;
-            return Some(None);
-        }
-        Some(super::scalar::choice(decoder, at, &TYPES))
-    });
-    let value = if expression {
-        object.ignored("value");
-        None
-    } else {
-        object.or(decoder, "value", Some("/".into()), |d, at| Some(path_value(d, at)))
-    };
-    object.close(decoder);
-    Some(make?(value?))
-}
-
-/// What the Gateway API's validation asks of `HTTPPathMatch.value`.
-fn path_value(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<Box<str>> {
-    let path = text(decoder, at)?;
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/%".contains(&b);
-    let mut escapes = path.split('%').skip(1);
-    let escaped = |escape: &str| escape.get(..2).is_some_and(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
-    let lower = path.to_ascii_lowercase();
-    let (wrong, hint) = if !path.starts_with('/') {
-        ("does not start with /", format!("did you mean {}?", quote(&format!("/{path}"))))
-    } else if path.len() > MAX_PATH {
-        ("is longer than 1024 bytes", "match a shorter prefix".into())
-    } else if let Some(at) = path.find(['?', '#']) {
-        let hint = format!("did you mean {}?", quote(path.get(..at).unwrap_or("/")));
-        ("has a query or a fragment", hint)
-    } else if path.contains("//") {
-        ("has an empty segment", "write single slashes".into())
-    } else if path.split('/').any(|segment| matches!(segment, "." | "..")) {
-        ("has a . or .. segment", "write the path as it is after they are resolved".into())
-    } else if lower.contains("%2f") {
-        ("has an encoded slash", "write /".into())
-    } else if !path.bytes().all(allowed) || !escapes.all(escaped) {
-        ("has characters that a path cannot have", "percent-encode them as RFC 3986 says".into())
-    } else {
-        return Some((*path).into());
-    };
-    decoder.error(at, format!("{} {wrong}", quote(&path)), hint);
-    None
+    check_filters(decoder, &matches, &filters, &backend_refs);
+    Some(HttpRouteRule { name, matches, filters, backend_refs, timeouts })
 }
 
 fn backend_ref(decoder: &mut Decoder<'_>, at: At<'_>, route: &Name) -> Option<HttpBackendRef> {
@@ -173,9 +107,9 @@ fn backend_ref(decoder: &mut Decoder<'_>, at: At<'_>, route: &Name) -> Option<Ht
     let backend = reference(decoder, &mut object, at, ("", "Service"), (MILLRACE_GROUP, "Backend"), route);
     let port = object.optional(decoder, "port", |d, at| Some(port(d, at)));
     let weight = object.or(decoder, "weight", 1, weight);
-    object.later(decoder, "filters");
+    let filters = filters(decoder, &mut object);
     object.close(decoder);
-    Some(HttpBackendRef { backend: backend?, port: required_if_given(port)?, weight })
+    Some(HttpBackendRef { backend: backend?, port: required_if_given(port)?, weight, filters })
 }
 
 fn timeouts(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<HttpRouteTimeouts> {

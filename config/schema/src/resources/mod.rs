@@ -7,6 +7,7 @@
 mod appliance;
 mod backend;
 mod exception;
+mod filter;
 mod gateway;
 mod metadata;
 mod policy;
@@ -19,6 +20,9 @@ pub use appliance::{
 };
 pub use backend::{Backend, BackendProtocol, BackendSpec, Endpoint};
 pub use exception::Exception;
+pub use filter::{
+    HttpHeader, HttpHeaderFilter, HttpPathModifier, HttpRequestRedirectFilter, HttpRouteFilter, HttpUrlRewriteFilter,
+};
 pub use gateway::{Gateway, GatewaySpec, Listener, Protocol, RouteNamespaces};
 pub use metadata::{Metadata, Timestamp};
 pub use policy::{
@@ -28,5 +32,5 @@ pub use policy::{
 pub use port::{Interface, Port, Route, Vlan};
 pub use route::{
     HttpBackendRef, HttpPathMatch, HttpRoute, HttpRouteMatch, HttpRouteRule, HttpRouteSpec, HttpRouteTimeouts,
-    ParentRef,
+    HttpValueMatch, ParentRef, ValueMatch,
 };

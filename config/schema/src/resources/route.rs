@@ -4,11 +4,12 @@ use std::num::NonZeroU16;
 
 use serde::Serialize;
 
+use crate::expression::Expression;
 use crate::hostname::Hostname;
 use crate::located::Located;
 use crate::name::{Name, ObjectName};
 use crate::quantity::Timeout;
-use crate::resources::Metadata;
+use crate::resources::{HttpRouteFilter, Metadata};
 
 /// Which requests go to which backends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -54,20 +55,53 @@ pub struct HttpRouteRule {
     pub name: Option<Name>,
     /// At least one; the rule is meant if any of them matches. Default: path prefix `/`.
     pub matches: Vec<Located<HttpRouteMatch>>,
+    /// What is done beside forwarding; of each type at most one, but for mirrors.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub filters: Vec<Located<HttpRouteFilter>>,
     /// Where requests go, by weight. If there is none, or all weights are 0, the reply is 500.
     pub backend_refs: Vec<Located<HttpBackendRef>>,
     /// Instead of the appliance's.
     pub timeouts: HttpRouteTimeouts,
 }
 
-/// `HTTPRoute.spec.rules[].matches[]`.
+/// `HTTPRoute.spec.rules[].matches[]`: all of it has to hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct HttpRouteMatch {
     /// What the path must be. Default: prefix `/`.
     pub path: HttpPathMatch,
+    /// What header fields must be; names are unique in any case.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<Located<HttpValueMatch>>,
+    /// What query parameters must be; names are unique.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub query_params: Vec<Located<HttpValueMatch>>,
+    /// What the method must be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<&'static str>,
 }
 
-/// `HTTPRoute.spec.rules[].matches[].path`. Starts with `/`, has no empty, `.` or `..` segment and no
+/// `HTTPRoute.spec.rules[].matches[].headers[]` and `queryParams[]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HttpValueMatch {
+    /// Name of the field or parameter, as given.
+    pub name: Box<str>,
+    /// What the value must be.
+    #[serde(flatten)]
+    pub value: ValueMatch,
+}
+
+/// A value to match.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "type", content = "value")]
+pub enum ValueMatch {
+    /// This value. Default.
+    Exact(Box<str>),
+    /// Whatever matches.
+    RegularExpression(Expression),
+}
+
+/// `HTTPRoute.spec.rules[].matches[].path`. What is no expression starts with `/`, has no empty, `.` or `..` segment and no
 /// encoded slash, and is at most 1,024 bytes of the characters that RFC 3986 allows in a path.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(tag = "type", content = "value")]
@@ -76,6 +110,8 @@ pub enum HttpPathMatch {
     Exact(Box<str>),
     /// Whole segments from the start: `/a` and `/a/` both match `/a`, `/a/` and `/a/b`, not `/ab`.
     PathPrefix(Box<str>),
+    /// The whole path, as it was sent, matches the expression.
+    RegularExpression(Expression),
 }
 
 /// `HTTPRoute.spec.rules[].backendRefs[]`, always to a `Backend` of millrace.dev in the route's namespace.
@@ -88,6 +124,9 @@ pub struct HttpBackendRef {
     pub port: Option<NonZeroU16>,
     /// Its share among the rule's; 0..=1,000,000, default 1.
     pub weight: u32,
+    /// What is done beside what the rule's filters do.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub filters: Vec<Located<HttpRouteFilter>>,
 }
 
 /// `HTTPRoute.spec.rules[].timeouts`; `None` leaves it to the appliance.

@@ -36,6 +36,33 @@ pub(super) struct Client {
     pub(super) armed: Instant,
     pub(super) exchange: Exchange,
     pub(super) words: Option<Box<Words>>,
+    /// What the route's filters made of the request. Requests without filters have none.
+    pub(super) changed: Option<Box<Changed>>,
+}
+
+/// A request as filters changed it, and what they will do with its response: copied, so that it holds in every later
+/// snapshot, too.
+#[derive(Debug, Default)]
+pub(super) struct Changed {
+    /// The head as it goes to the backend.
+    pub(super) head: Vec<u8>,
+    /// Names of response fields to be taken out, in lower case, each with a line feed behind it.
+    pub(super) strip: Vec<u8>,
+    /// Response field lines to be put in, each with its CRLF.
+    pub(super) append: Vec<u8>,
+}
+
+impl Changed {
+    /// What is kept for the next request.
+    const KEPT: usize = 4096;
+
+    /// Makes it one of another request.
+    pub(super) fn clear(&mut self) {
+        for part in [&mut self.head, &mut self.strip, &mut self.append] {
+            part.clear();
+            part.shrink_to(Self::KEPT);
+        }
+    }
 }
 
 /// What the access log says of a request, beside numbers. Idle connections have none.
@@ -138,6 +165,7 @@ impl Client {
             armed: Instant::NEVER,
             exchange: Exchange::new(),
             words: None,
+            changed: None,
         }
     }
 

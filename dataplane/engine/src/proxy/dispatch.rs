@@ -89,6 +89,11 @@ impl Proxy {
 
     /// Sends the head once more, or at last: the connection it needs is there now.
     pub(super) fn send_held_head<L: Lane>(&mut self, cx: &mut Context<'_, L>, client: &mut Client, up: ConnectionId) {
+        if let Some(changed) = &client.changed {
+            self.out.clear();
+            self.out.extend_from_slice(&changed.head);
+            return self.send_head(cx, client, up);
+        }
         cx.stack.copy_front(client.id, &mut self.input);
         let input = core::mem::take(&mut self.input);
         if let Ok(Some(head)) = parse_request(&input, &limits(&cx.snapshot.http)) {

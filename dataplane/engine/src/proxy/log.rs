@@ -16,6 +16,12 @@ impl Proxy {
         detail: &'static str,
     ) {
         let words = client.words.take();
+        if let Some(mut changed) = client.changed.take()
+            && self.spare_changed.len() < SPARE_CLIENTS
+        {
+            changed.clear();
+            self.spare_changed.push(changed);
+        }
         let exchange = &client.exchange;
         self.active -= 1;
         if client.phase == Phase::Tunnel {
@@ -29,7 +35,7 @@ impl Proxy {
         }
         let wanted = match cx.snapshot.http.access {
             AccessLevel::None => false,
-            AccessLevel::Errors => !matches!(flag, Flag::None | Flag::Tunnel) || exchange.status >= 500,
+            AccessLevel::Errors => !matches!(flag, Flag::None | Flag::Filter | Flag::Tunnel) || exchange.status >= 500,
             AccessLevel::All => true,
         };
         if wanted {

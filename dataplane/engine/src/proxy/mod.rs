@@ -6,6 +6,7 @@
 
 mod client;
 mod dispatch;
+mod filter;
 mod log;
 mod reply;
 mod request;
@@ -20,7 +21,7 @@ use pmd::Lane;
 use tables::access::AccessQueue;
 use tables::{CoreCounters, Snapshot};
 
-use self::client::{Client, Phase, Words};
+use self::client::{Changed, Client, Phase, Words};
 use self::upstream::{Pools, Upstream};
 use crate::balance::Balance;
 use crate::clock::Instant;
@@ -77,6 +78,8 @@ pub struct Proxy {
     spare: Vec<Box<Client>>,
     #[expect(clippy::vec_box, reason = "they are kept for clients, which box them to stay small while they are idle")]
     spare_words: Vec<Box<Words>>,
+    #[expect(clippy::vec_box, reason = "they are kept for clients, which box them to stay small without filters")]
+    spare_changed: Vec<Box<Changed>>,
     wheel: Wheel,
     due: Vec<u32>,
     pools: Pools,
@@ -101,6 +104,7 @@ impl Proxy {
             roles: Vec::new(),
             spare: Vec::new(),
             spare_words: Vec::new(),
+            spare_changed: Vec::new(),
             wheel: Wheel::with_capacity(1024),
             due: Vec::with_capacity(TIMERS_A_TURN),
             pools: Pools::default(),

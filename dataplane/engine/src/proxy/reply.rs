@@ -44,8 +44,11 @@ impl Proxy {
             503 => &[("Retry-After", "1")],
             _ => &[],
         };
+        let lines = client.changed.as_ref().map_or(&[][..], |changed| &changed.append);
+        // What a filter answers says all with its fields.
+        let body = if refusal.flag == Flag::Filter { "" } else { refusal.detail };
         self.out.clear();
-        http1::encode_local(refusal.status, fields, refusal.detail, connection, head_only, &mut self.out);
+        http1::encode_local(refusal.status, fields, lines, body, connection, head_only, &mut self.out);
         exchange.response_bytes = self.out.len() as u64;
         cx.stack.send(client.id, &self.out);
         let held = exchange.head_held;

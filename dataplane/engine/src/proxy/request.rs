@@ -1,11 +1,14 @@
 //! A request's head: read, refused or routed, and encoded for a backend.
 
+use std::net::IpAddr;
+
 use pmd::Lane;
 use proto::http1::{
-    self, BodyDecoder, ForwardOptions, ForwardedFor as HttpForwardedFor, Framing, Limits, RequestHead, parse_request,
+    self, BodyDecoder, ForwardOptions, ForwardedFor as HttpForwardedFor, Framing, Limits, RequestChanges, RequestHead,
+    parse_request,
 };
 use tables::access::{AccessLevel, Flag, cut};
-use tables::{ForwardedFor, HttpSettings, Routed};
+use tables::{ForwardedFor, HttpSettings, Request, Routed};
 
 use super::client::{Choice, Client, Phase};
 use super::reply::Refusal;
@@ -131,7 +134,13 @@ impl Proxy {
         let Some(bind) = bind else {
             return Err(Refusal::new(404, Flag::NoRoute, "listener_removed"));
         };
-        let (index, rule) = match snapshot.route(bind, head.host, head.path) {
+        let request = Request {
+            method: head.method_bytes,
+            path: head.path,
+            query: head.query,
+            fields: head.fields.iter().map(|field| (field.name, field.value)),
+        };
+        let (index, rule) = match snapshot.route(bind, head.host, &request) {
             Routed::Rule(index, rule) => (index, rule),
             Routed::Nothing(series) => {
                 exchange.series = series;
@@ -141,6 +150,9 @@ impl Proxy {
         exchange.series = rule.unserved;
         if let Some(timeout) = rule.request_timeout {
             exchange.until = client.started + timeout;
+        }
+        if let Some(filters) = &rule.filters {
+            return self.begin_filtered(snapshot, client, head, (index, rule), filters);
         }
         let Some(target) = self.balance.target(index, rule) else {
             return Err(Refusal::new(500, Flag::NoBackend, "no_backend"));
@@ -154,20 +166,8 @@ impl Proxy {
     }
 
     pub(super) fn encode(&mut self, http: &HttpSettings, client: &Client, head: &RequestHead<'_>) {
-        let options = ForwardOptions {
-            client: client.remote.ip(),
-            scheme: "http",
-            forwarded_for: match http.forwarded_for {
-                ForwardedFor::Append => HttpForwardedFor::Append,
-                ForwardedFor::Replace => HttpForwardedFor::Replace,
-                ForwardedFor::None => HttpForwardedFor::None,
-            },
-            via: http.via.as_deref(),
-            // HTTP/1.0 without Host: an empty one says that there is none (RFC 9112 §3.2).
-            default_authority: "",
-        };
         self.out.clear();
-        http1::encode_request(head, &options, &mut self.out);
+        http1::encode_request(head, &forward_options(http, client.remote.ip(), None), &mut self.out);
     }
 
     /// Counts a request that has begun.
@@ -177,6 +177,30 @@ impl Proxy {
         cx.net.counters.requests_started.add(1);
     }
 }
+
+/// How a request is changed on its way.
+pub(super) fn forward_options<'a>(
+    http: &'a HttpSettings,
+    client: IpAddr,
+    changes: Option<RequestChanges<'a>>,
+) -> ForwardOptions<'a> {
+    ForwardOptions {
+        client,
+        scheme: SCHEME,
+        forwarded_for: match http.forwarded_for {
+            ForwardedFor::Append => HttpForwardedFor::Append,
+            ForwardedFor::Replace => HttpForwardedFor::Replace,
+            ForwardedFor::None => HttpForwardedFor::None,
+        },
+        via: http.via.as_deref(),
+        // HTTP/1.0 without Host: an empty one says that there is none (RFC 9112 §3.2).
+        default_authority: "",
+        changes,
+    }
+}
+
+/// What all clients speak.
+pub(super) const SCHEME: &str = "http";
 
 /// A head that is not complete.
 fn incomplete<L: Lane>(cx: &mut Context<'_, L>, client: &Client, over: bool) -> Step {

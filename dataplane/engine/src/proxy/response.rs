@@ -1,7 +1,9 @@
 //! A backend's response: its head, its body, its end.
 
 use pmd::Lane;
-use proto::http1::{self, BodyDecoder, Connection, Framing, ResponseHead, Version, parse_response, response_framing};
+use proto::http1::{
+    self, BodyDecoder, Connection, FieldChanges, Framing, ResponseHead, Version, parse_response, response_framing,
+};
 use tables::access::Flag;
 
 use super::client::{Client, Phase};
@@ -173,6 +175,8 @@ fn forward_head(
     head: &ResponseHead<'_>,
     out: &mut Vec<u8>,
 ) -> Head {
+    let changes = client.changed.as_deref().filter(|changed| !changed.strip.is_empty() || !changed.append.is_empty());
+    let changes = changes.map(|changed| FieldChanges { strip: &changed.strip, append: &changed.append });
     let exchange = &mut client.exchange;
     out.clear();
     if head.is_interim() {
@@ -186,14 +190,14 @@ fn forward_head(
             return Head::Invalid("unasked_switch");
         }
         exchange.status = 101;
-        http1::encode_response(head, Framing::None, Connection::KeepAlive, exchange.version, via, out);
+        http1::encode_response(head, Framing::None, Connection::KeepAlive, exchange.version, via, changes, out);
         return Head::Switch(head.len);
     }
     let framing = response_framing(head.framing, exchange.version);
     // A reply before the end of the request closes the connection: the rest of it is nobody's to read.
     exchange.close = !exchange.keep_alive || draining || !exchange.request_done || framing == Framing::UntilClose;
     let connection = if exchange.close { Connection::Close } else { Connection::KeepAlive };
-    http1::encode_response(head, framing, connection, exchange.version, via, out);
+    http1::encode_response(head, framing, connection, exchange.version, via, changes, out);
     exchange.status = head.status;
     exchange.response = Some(BodyDecoder::new(head.framing));
     exchange.response_framing = framing;

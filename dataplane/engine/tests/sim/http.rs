@@ -13,13 +13,13 @@ use crate::support::{World, ms, secs, us};
 use crate::tcp::MSS;
 
 /// A gateway with a scripted client and a scripted backend.
-struct Stage {
-    world: World<Gateway, Script, Script>,
+pub struct Stage {
+    pub world: World<Gateway, Script, Script>,
 }
 
 /// One end of a scripted connection.
 #[derive(Debug, Clone, Copy)]
-struct End {
+pub struct End {
     local: (Ipv4Addr, u16),
     remote: (Ipv4Addr, u16),
     seq: u32,
@@ -28,17 +28,17 @@ struct End {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
+pub enum Side {
     Client,
     Backend,
 }
 use Side::{Backend, Client};
 
-const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-const REPLY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+pub const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+pub const REPLY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 impl Stage {
-    fn new(options: &GatewayOptions) -> Self {
+    pub fn new(options: &GatewayOptions) -> Self {
         let world = world(
             options,
             |lane| Script::new(lane, [10, 9, 1, 2], NORTH_MAC),
@@ -56,12 +56,12 @@ impl Stage {
         }
     }
 
-    fn settle(&mut self) {
+    pub fn settle(&mut self) {
         self.world.run(us(200));
     }
 
     /// The client connects from `port`.
-    fn connect(&mut self, port: u16) -> End {
+    pub fn connect(&mut self, port: u16) -> End {
         let mut end = End {
             local: (self.world.north.address, port),
             remote: (Ipv4Addr::new(10, 9, 1, 1), 80),
@@ -76,14 +76,14 @@ impl Stage {
     }
 
     /// The backend accepts the next connection.
-    fn accept(&mut self) -> End {
+    pub fn accept(&mut self) -> End {
         let syn = self.expect(Backend, SYN);
         let mut end = End { local: syn.destination, remote: syn.source, seq: 5000, ack: syn.end(), window: 60_000 };
         self.send(Backend, &mut end, SYN | ACK, b"");
         end
     }
 
-    fn send(&mut self, side: Side, end: &mut End, flags: Flags, payload: &[u8]) {
+    pub fn send(&mut self, side: Side, end: &mut End, flags: Flags, payload: &[u8]) {
         let segment = Seg {
             at: Duration::ZERO,
             source: end.local,
@@ -118,7 +118,7 @@ impl Stage {
 
     /// What arrives in sequence at `end`, until `done`; acknowledged as it comes.
     #[track_caller]
-    fn read(&mut self, side: Side, end: &mut End, done: impl Fn(&[u8]) -> bool) -> String {
+    pub fn read(&mut self, side: Side, end: &mut End, done: impl Fn(&[u8]) -> bool) -> String {
         let mut bytes = Vec::new();
         while !done(&bytes) {
             let segment = self.rx(side);
@@ -143,13 +143,13 @@ impl Stage {
 
     /// A head without a body.
     #[track_caller]
-    fn head(&mut self, side: Side, end: &mut End) -> String {
+    pub fn head(&mut self, side: Side, end: &mut End) -> String {
         self.read(side, end, |bytes| bytes.ends_with(b"\r\n\r\n"))
     }
 
     /// The next segment to `side` that closes its connection.
     #[track_caller]
-    fn closing(&mut self, side: Side) -> Seg {
+    pub fn closing(&mut self, side: Side) -> Seg {
         loop {
             let segment = self.rx(side);
             if segment.flags.fin() || segment.flags.rst() {

@@ -15,6 +15,7 @@ mod cores;
 mod data;
 mod end_to_end;
 mod failures;
+mod filters;
 mod flood;
 mod handshake;
 mod http;

@@ -80,6 +80,8 @@ pub struct GatewayOptions {
     pub tx_ring: usize,
     /// At both ends of both wires.
     pub segmentation: Segmentation,
+    /// Of the one rule.
+    pub filters: Option<filter::RuleFilters>,
 }
 
 /// Who cuts TCP packets into segments.
@@ -105,6 +107,7 @@ impl Default for GatewayOptions {
             pool: 65_536,
             tx_ring: 1024,
             segmentation: Segmentation::default(),
+            filters: None,
         }
     }
 }
@@ -256,7 +259,7 @@ fn tap(clock: &Clock, lane: SimLane, name: &str) -> Traced {
 /// One listener for any host, one rule for any path, one cluster.
 pub fn snapshot(epoch: u64, options: &GatewayOptions, endpoints: &[SocketAddr], series: &[Arc<Series>]) -> Snapshot {
     let mut routes = RouteTableBuilder::default();
-    routes.insert(HostPattern::Any, &PathPattern::Prefix((*b"/").into()), 0);
+    routes.insert(HostPattern::Any, &PathPattern::Prefix((*b"/").into()), Conditions::default(), 0);
     let listener = Listener {
         name: "ns/gw/http".into(),
         hostname: HostPattern::Any,
@@ -273,11 +276,13 @@ pub fn snapshot(epoch: u64, options: &GatewayOptions, endpoints: &[SocketAddr], 
         address: *address,
         weight: 1,
     };
+    let mut rule = Rule::new("ns/route".into(), 0, vec![target], SeriesId(2));
+    rule.filters = options.filters.clone().map(Box::new);
     Snapshot::new(
         epoch,
         options.http.clone(),
         vec![Bind::new(LISTENER.parse().unwrap(), vec![listener], SeriesId(0))],
-        vec![Rule::new("ns/route".into(), 0, vec![target], SeriesId(2))],
+        vec![rule],
         vec![Cluster::new("ns/backend:8080".into(), endpoints.iter().map(endpoint).collect())],
         series.to_vec(),
     )

@@ -7,7 +7,7 @@ use core::net::IpAddr;
 use std::io::Write;
 
 use super::fields::{Field, Fields, Known, known};
-use super::layout::field;
+use super::layout::{field, passing};
 use super::{Connection, Framing, RequestHead, ResponseHead, Version};
 
 /// How a request is changed on its way.
@@ -23,6 +23,37 @@ pub struct ForwardOptions<'a> {
     pub via: Option<&'a str>,
     /// Host for an HTTP/1.0 request that has none; the backend's address, say. HTTP/1.1 obliges us to send one.
     pub default_authority: &'a str,
+    /// What a route changes.
+    pub changes: Option<RequestChanges<'a>>,
+}
+
+/// What a route changes in a request.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RequestChanges<'a> {
+    /// The two parts of the path that goes out instead of the one that came. They hold characters of a target and no `?`.
+    pub path: Option<(&'a [u8], &'a [u8])>,
+    /// The Host that goes out.
+    pub authority: Option<&'a [u8]>,
+    /// Fields.
+    pub fields: FieldChanges<'a>,
+}
+
+/// Changes to field lines: these are taken out, then those are put in. Neither is about framing or the connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FieldChanges<'a> {
+    /// Names in lower case, each with a line feed behind it.
+    pub strip: &'a [u8],
+    /// Whole field lines, each with its CRLF.
+    pub append: &'a [u8],
+}
+
+impl FieldChanges<'_> {
+    /// Whether fields of that name are taken out.
+    #[must_use]
+    pub fn strips(&self, name: &[u8]) -> bool {
+        // Nothing stands behind the last line feed, and no field has an empty name.
+        self.strip.split(|&b| b == b'\n').any(|strip| strip.eq_ignore_ascii_case(name))
+    }
 }
 
 /// What becomes of X-Forwarded-For and X-Forwarded-Proto.
@@ -49,6 +80,9 @@ pub const MAX_CHUNK_HEADER: usize = 18;
 
 /// The request as it goes to a backend: HTTP/1.1, origin-form, and only what is meant for the other end.
 pub fn encode_request(head: &RequestHead<'_>, options: &ForwardOptions<'_>, out: &mut Vec<u8>) {
+    if let Some(changes) = &options.changes {
+        return encode_changed_request(head, options, changes, out);
+    }
     let from = if head.as_is {
         0
     } else {
@@ -69,20 +103,82 @@ pub fn encode_request(head: &RequestHead<'_>, options: &ForwardOptions<'_>, out:
     encode_framing(head.framing, out);
     encode_request_connection(head, out);
     if options.forwarded_for != ForwardedFor::None {
-        out.extend_from_slice(b"X-Forwarded-For: ");
-        if forwarded_for {
-            // One line, as many backends read only one.
-            for value in head.layout.values(Known::ForwardedFor).filter(|value| !value.is_empty()) {
-                out.extend_from_slice(value);
-                out.extend_from_slice(b", ");
-            }
-        }
-        encode_address(options.client, out);
-        out.extend_from_slice(b"\r\nX-Forwarded-Proto: ");
-        out.extend_from_slice(options.scheme.as_bytes());
-        out.extend_from_slice(b"\r\n");
+        encode_forwarded_for(head, forwarded_for, options.client, out);
+        encode_forwarded_proto(options.scheme, out);
     }
     encode_via(head.version, options.via, out);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The same with changes. What they take out or set of the fields that say where a request came from, is as if it were not to be said.
+#[inline(never)]
+fn encode_changed_request(
+    head: &RequestHead<'_>,
+    options: &ForwardOptions<'_>,
+    changes: &RequestChanges<'_>,
+    out: &mut Vec<u8>,
+) {
+    let (start, end) = changes.path.unwrap_or((head.path, b""));
+    out.extend_from_slice(head.method_bytes);
+    out.push(b' ');
+    out.extend_from_slice(start);
+    out.extend_from_slice(end);
+    if let Some(query) = head.query {
+        out.push(b'?');
+        out.extend_from_slice(query);
+    }
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    let default = if head.authority.is_empty() { options.default_authority.as_bytes() } else { head.authority };
+    field(out, b"Host", changes.authority.unwrap_or(default));
+    let mut forwarded_for = false;
+    let passes = |known| match (known, options.forwarded_for) {
+        (Known::Expect, _) => head.expect_continue,
+        (Known::ForwardedFor, ForwardedFor::Append) => {
+            forwarded_for = true;
+            false
+        }
+        (Known::ForwardedOther, ForwardedFor::Append) => true,
+        (Known::ForwardedFor | Known::ForwardedProto | Known::ForwardedOther, ForwardedFor::None) => true,
+        _ => false,
+    };
+    for Field { name, value } in passing(&head.fields, passes) {
+        if !changes.fields.strips(name) {
+            field(out, name, value);
+        }
+    }
+    encode_framing(head.framing, out);
+    encode_request_connection(head, out);
+    if options.forwarded_for != ForwardedFor::None {
+        if !changes.fields.strips(b"x-forwarded-for") {
+            encode_forwarded_for(head, forwarded_for, options.client, out);
+        }
+        if !changes.fields.strips(b"x-forwarded-proto") {
+            encode_forwarded_proto(options.scheme, out);
+        }
+    }
+    encode_via(head.version, options.via, out);
+    out.extend_from_slice(changes.fields.append);
+    out.extend_from_slice(b"\r\n");
+}
+
+#[inline]
+fn encode_forwarded_for(head: &RequestHead<'_>, append: bool, client: IpAddr, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"X-Forwarded-For: ");
+    if append {
+        // One line, as many backends read only one.
+        for value in head.layout.values(Known::ForwardedFor).filter(|value| !value.is_empty()) {
+            out.extend_from_slice(value);
+            out.extend_from_slice(b", ");
+        }
+    }
+    encode_address(client, out);
+    out.extend_from_slice(b"\r\n");
+}
+
+#[inline]
+fn encode_forwarded_proto(scheme: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"X-Forwarded-Proto: ");
+    out.extend_from_slice(scheme.as_bytes());
     out.extend_from_slice(b"\r\n");
 }
 
@@ -105,9 +201,13 @@ pub fn encode_response(
     connection: Connection,
     client_version: Version,
     via: Option<&str>,
+    changes: Option<FieldChanges<'_>>,
     out: &mut Vec<u8>,
 ) {
-    encode_end_to_end(head, out);
+    match changes {
+        None => encode_end_to_end(head, out),
+        Some(changes) => encode_changed(head, &changes, out),
+    }
     match (out_framing, head.content_length) {
         // HEAD and 304 say what a body would have had; RFC 9110 §8.6 forbids it for 1xx and 204.
         (Framing::None, Some(length)) if head.status >= 200 && head.status != 204 => {
@@ -156,10 +256,11 @@ pub fn encode_trailers(raw: &[u8], out: &mut Vec<u8>) {
 }
 
 /// A reply of Millrace's own, with a plain text body; `head_only` for HEAD, which gets the same head and no body.
-/// Fields with a CR, LF or NUL in them are left out.
+/// Fields with a CR, LF or NUL in them are left out; `lines` are whole field lines, each with its CRLF.
 pub fn encode_local(
     status: u16,
     extra_fields: &[(&str, &str)],
+    lines: &[u8],
     body: &str,
     connection: Connection,
     head_only: bool,
@@ -172,6 +273,7 @@ pub fn encode_local(
             field(out, name.as_bytes(), value.as_bytes());
         }
     }
+    out.extend_from_slice(lines);
     let has_body = status >= 200 && status != 204 && status != 304;
     if has_body {
         if !body.is_empty() {
@@ -187,6 +289,23 @@ pub fn encode_local(
     if has_body && !head_only {
         out.extend_from_slice(body.as_bytes());
     }
+}
+
+/// An address as the host of a URI (RFC 3986 §3.2.2).
+pub fn encode_host(address: IpAddr, out: &mut Vec<u8>) {
+    match address.to_canonical() {
+        IpAddr::V4(_) => encode_address(address, out),
+        IpAddr::V6(_) => {
+            out.push(b'[');
+            encode_address(address, out);
+            out.push(b']');
+        }
+    }
+}
+
+/// A number in decimal.
+pub fn encode_number(number: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// The registered reason phrase (RFC 9110 §15, RFC 6585), or nothing.
@@ -262,6 +381,18 @@ fn encode_end_to_end(head: &ResponseHead<'_>, out: &mut Vec<u8>) {
         head.layout.behind_first_line()
     };
     head.layout.copy(from, out, Known::is_of_requests);
+}
+
+/// The same with changes.
+#[inline(never)]
+fn encode_changed(head: &ResponseHead<'_>, changes: &FieldChanges<'_>, out: &mut Vec<u8>) {
+    status_line(head.status, head.reason, out);
+    for Field { name, value } in passing(&head.fields, Known::is_of_requests) {
+        if !changes.strips(name) {
+            field(out, name, value);
+        }
+    }
+    out.extend_from_slice(changes.append);
 }
 
 fn encode_framing(framing: Framing, out: &mut Vec<u8>) {

@@ -145,6 +145,15 @@ impl core::fmt::Debug for Layout<'_> {
     }
 }
 
+/// The fields that are meant for the other end: of those that are known, the ones that `keeps` wants, and none that Connection names.
+pub(super) fn passing<'b>(
+    fields: &Fields<'b>,
+    mut keeps: impl FnMut(Known) -> bool,
+) -> impl Iterator<Item = Field<'b>> {
+    let nominated = Nominated::of(fields);
+    fields.iter().filter(move |field| !nominated.contains(field.name) && known(field.name).is_none_or(&mut keeps))
+}
+
 /// Appends a field line.
 #[inline]
 pub(super) fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {

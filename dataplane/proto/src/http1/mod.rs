@@ -24,8 +24,9 @@ mod response;
 
 pub use body::{BodyDecoder, Decoded, MAX_CHUNK_EXTENSION, MAX_TRAILERS};
 pub use encode::{
-    CHUNK_END, ForwardOptions, ForwardedFor, LAST_CHUNK, MAX_CHUNK_HEADER, encode_chunk_header, encode_interim,
-    encode_local, encode_request, encode_response, encode_trailers, reason, response_framing,
+    CHUNK_END, FieldChanges, ForwardOptions, ForwardedFor, LAST_CHUNK, MAX_CHUNK_HEADER, RequestChanges,
+    encode_chunk_header, encode_host, encode_interim, encode_local, encode_number, encode_request, encode_response,
+    encode_trailers, reason, response_framing,
 };
 pub use error::{BodyError, FieldFault, InvalidResponse, Rejection};
 pub use fields::{Field, Fields, FieldsIter, MAX_CONNECTION_OPTIONS};

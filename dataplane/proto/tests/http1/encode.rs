@@ -8,7 +8,14 @@ use super::accepted;
 
 fn options(forwarded_for: ForwardedFor) -> ForwardOptions<'static> {
     let client = IpAddr::from([192, 0, 2, 7]);
-    ForwardOptions { client, scheme: "https", forwarded_for, via: None, default_authority: "10.9.2.2:8080" }
+    ForwardOptions {
+        client,
+        scheme: "https",
+        forwarded_for,
+        via: None,
+        default_authority: "10.9.2.2:8080",
+        changes: None,
+    }
 }
 
 fn forwarded(request: &str, options: &ForwardOptions<'_>) -> String {
@@ -25,7 +32,7 @@ fn plain(request: &str) -> String {
 fn returned(response: &str, request: Method, client: Version, connection: Connection) -> String {
     let head = parse_response(response.as_bytes(), request, &Limits::default()).unwrap().unwrap();
     let mut out = Vec::new();
-    encode_response(&head, response_framing(head.framing, client), connection, client, Some("mr"), &mut out);
+    encode_response(&head, response_framing(head.framing, client), connection, client, Some("mr"), None, &mut out);
     String::from_utf8(out).unwrap()
 }
 
@@ -274,7 +281,7 @@ fn trailers_that_govern_the_message_are_dropped() {
 fn local_replies_are_whole() {
     let reply = |status, fields: &[(&str, &str)], body, connection, head_only| {
         let mut out = Vec::new();
-        encode_local(status, fields, body, connection, head_only, &mut out);
+        encode_local(status, fields, b"", body, connection, head_only, &mut out);
         String::from_utf8(out).unwrap()
     };
     let head = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Type: text/plain; charset=utf-8\r\n\

@@ -101,6 +101,7 @@ proptest! {
         prop_assert_eq!(head.fields.len(), head.fields.iter().count());
         let options = ForwardOptions {
             client: IpAddr::from([10, 0, 0, 1]), scheme: "http", forwarded_for: mode, via: Some("mr"), default_authority: "d",
+            changes: None,
         };
         let mut out = Vec::new();
         encode_request(&head, &options, &mut out);

@@ -1,0 +1,185 @@
+//! Filters of routes, segment by segment.
+
+use tables::access::Flag;
+use tables::filter::{Cors, FieldChanges, Filters, OriginPattern, PathChange, Redirect, RuleFilters};
+
+use crate::http::Side::{Backend, Client};
+use crate::http::{REPLY, Stage};
+use crate::support::gateway::GatewayOptions;
+use crate::support::script::{ACK, FIN};
+use crate::support::{ms, secs};
+
+fn stage(filters: Filters) -> Stage {
+    let filters = RuleFilters { rule: filters, targets: Box::default() };
+    Stage::new(&GatewayOptions { filters: Some(filters), ..GatewayOptions::default() })
+}
+
+fn changes(strip: &[u8], append: &[u8]) -> FieldChanges {
+    FieldChanges { strip: strip.into(), append: append.into() }
+}
+
+fn everything() -> Filters {
+    Filters {
+        request: changes(b"x-secret\nx-user\n", b"X-User: 7\r\n"),
+        response: changes(b"server\n", b"X-Seen: yes\r\n"),
+        host: Some((*b"inner.example").into()),
+        path: Some(PathChange::Prefix(4, (*b"/v2").into())),
+        ..Filters::default()
+    }
+}
+
+const REQUEST: &[u8] =
+    b"GET /api/x?a=b HTTP/1.1\r\nHost: shop.example:81\r\nX-Secret: s\r\nX-USER: 1\r\nx-user: 2\r\nA: b\r\n\r\n";
+const WITH_SERVER: &[u8] = b"HTTP/1.1 200 OK\r\nServer: s\r\nA: b\r\nContent-Length: 2\r\n\r\nok";
+
+#[track_caller]
+fn assert_changed(head: &str) {
+    assert!(head.starts_with("GET /v2/x?a=b HTTP/1.1\r\nHost: inner.example\r\nA: b\r\n"), "{head}");
+    assert!(head.contains("\r\nX-Forwarded-For: 10.9.1.2\r\n"), "{head}");
+    assert!(head.ends_with("\r\nX-User: 7\r\n\r\n") && !head.contains("X-Secret") && !head.contains(": 2"), "{head}");
+}
+
+#[test]
+fn a_request_and_its_response_are_changed_on_a_new_and_on_an_idle_connection() {
+    let mut stage = stage(everything());
+    let mut client = stage.connect(4000);
+    stage.send(Client, &mut client, ACK, REQUEST);
+    let mut backend = stage.accept();
+    for round in 0..3 {
+        if round > 0 {
+            stage.send(Client, &mut client, ACK, REQUEST);
+        }
+        assert_changed(&stage.head(Backend, &mut backend));
+        stage.send(Backend, &mut backend, ACK, WITH_SERVER);
+        let reply = stage.read(Client, &mut client, |bytes| bytes.ends_with(b"ok"));
+        assert_eq!(reply, "HTTP/1.1 200 OK\r\nA: b\r\nX-Seen: yes\r\nContent-Length: 2\r\n\r\nok");
+    }
+}
+
+/// The tables change between the request and its response, and between two tries.
+#[test]
+fn changes_hold_over_a_change_of_tables_and_over_a_replay() {
+    let mut stage = stage(everything());
+    let mut client = stage.connect(4000);
+    stage.send(Client, &mut client, ACK, REQUEST);
+    let mut backend = stage.accept();
+    stage.head(Backend, &mut backend);
+    stage.send(Backend, &mut backend, ACK, REPLY);
+    stage.read(Client, &mut client, |bytes| bytes.ends_with(b"ok"));
+    stage.send(Client, &mut client, ACK, REQUEST);
+    stage.head(Backend, &mut backend);
+    // The idle connection turns out to be dead, and the request is sent once more.
+    stage.send(Backend, &mut backend, FIN | ACK, b"");
+    stage.closing(Backend);
+    let mut second = stage.accept();
+    assert_changed(&stage.head(Backend, &mut second));
+    stage.world.mid.publish(2, &["10.9.2.9:8080".parse().unwrap()]);
+    stage.world.run(ms(10));
+    stage.send(Backend, &mut second, ACK, WITH_SERVER);
+    let reply = stage.read(Client, &mut client, |bytes| bytes.ends_with(b"ok"));
+    assert!(reply.contains("X-Seen: yes") && !reply.contains("Server"), "{reply}");
+}
+
+#[test]
+fn a_redirect_is_answered_here_and_the_connection_stays() {
+    let redirect = Redirect {
+        status: 301,
+        scheme: Some("https"),
+        host: Some((*b"new.example").into()),
+        port: Some(8443),
+        path: Some(PathChange::Prefix(4, (*b"/v2").into())),
+    };
+    let mut stage = stage(Filters { redirect: Some(Box::new(redirect)), ..Filters::default() });
+    let mut client = stage.connect(4000);
+    for _ in 0..2 {
+        stage.send(Client, &mut client, ACK, REQUEST);
+        let reply = stage.head(Client, &mut client);
+        assert_eq!(
+            reply,
+            "HTTP/1.1 301 Moved Permanently\r\nLocation: https://new.example:8443/v2/x?a=b\r\nContent-Length: 0\r\n\
+             Connection: keep-alive\r\n\r\n"
+        );
+    }
+    stage.world.run(secs(1));
+    assert!(stage.world.south.inbox.is_empty(), "nothing goes to a backend");
+    assert_eq!(stage.world.mid.log.iter().map(|r| (r.status, r.flag)).collect::<Vec<_>>(), [(301, Flag::Filter); 2]);
+}
+
+/// Gateway API, `HTTPRequestRedirectFilter.port`.
+#[test]
+fn the_port_of_a_redirect_follows_from_scheme_and_listener() {
+    let location = |scheme, port, path: &str| {
+        let redirect = Redirect { status: 302, scheme, host: None, port, path: None };
+        let mut stage = stage(Filters { redirect: Some(Box::new(redirect)), ..Filters::default() });
+        let mut client = stage.connect(4000);
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a.example:8080\r\n\r\n");
+        stage.send(Client, &mut client, ACK, request.as_bytes());
+        let reply = stage.head(Client, &mut client);
+        reply.lines().find_map(|line| line.strip_prefix("Location: ")).unwrap().to_owned()
+    };
+    // The listener's is 80.
+    assert_eq!(location(None, None, "/a?b"), "http://a.example/a?b");
+    assert_eq!(location(None, Some(80), "/"), "http://a.example/");
+    assert_eq!(location(None, Some(8080), "/"), "http://a.example:8080/");
+    assert_eq!(location(None, Some(443), "/"), "http://a.example:443/");
+    assert_eq!(location(Some("https"), None, "/"), "https://a.example/");
+    assert_eq!(location(Some("https"), Some(443), "/"), "https://a.example/");
+    assert_eq!(location(Some("https"), Some(80), "/"), "https://a.example:80/");
+    assert_eq!(location(Some("http"), None, "http://b.example?x"), "http://b.example/?x");
+}
+
+fn cors(credentials: bool) -> Filters {
+    let cors = Cors {
+        origins: [OriginPattern::Exact((*b"https://a.example").into())].into(),
+        credentials,
+        methods: (*b"*").into(),
+        headers: (*b"x-a, x-b").into(),
+        expose: (*b"*").into(),
+        max_age: (*b"5").into(),
+    };
+    Filters { cors: Some(Box::new(cors)), ..Filters::default() }
+}
+
+#[test]
+fn a_preflight_is_answered_here() {
+    let ask = |credentials, origin: &str| {
+        let mut stage = stage(cors(credentials));
+        let mut client = stage.connect(4000);
+        let request =
+            format!("OPTIONS / HTTP/1.1\r\nHost: a\r\nOrigin: {origin}\r\nAccess-Control-Request-Method: PUT\r\n\r\n");
+        stage.send(Client, &mut client, ACK, request.as_bytes());
+        stage.head(Client, &mut client)
+    };
+    assert_eq!(
+        ask(true, "https://a.example"),
+        "HTTP/1.1 200 OK\r\nVary: Origin\r\nAccess-Control-Allow-Origin: https://a.example\r\n\
+         Access-Control-Allow-Credentials: true\r\nAccess-Control-Allow-Methods: PUT\r\n\
+         Access-Control-Allow-Headers: x-a, x-b\r\nAccess-Control-Max-Age: 5\r\nContent-Length: 0\r\n\
+         Connection: keep-alive\r\n\r\n"
+    );
+    assert!(ask(false, "https://a.example").contains("\r\nAccess-Control-Expose-Headers: *\r\n"));
+    let stranger = ask(true, "https://b.example");
+    assert!(stranger.starts_with("HTTP/1.1 200 OK\r\n") && !stranger.contains("Access-Control"), "{stranger}");
+}
+
+#[test]
+fn what_the_backend_says_about_origins_is_replaced() {
+    for (origin, allowed) in [("https://a.example", true), ("https://b.example", false)] {
+        let mut stage = stage(cors(false));
+        let mut client = stage.connect(4000);
+        stage.send(
+            Client,
+            &mut client,
+            ACK,
+            format!("GET / HTTP/1.1\r\nHost: a\r\nOrigin: {origin}\r\n\r\n").as_bytes(),
+        );
+        let mut backend = stage.accept();
+        stage.head(Backend, &mut backend);
+        let reply = b"HTTP/1.1 200 OK\r\naccess-control-allow-origin: *\r\nContent-Length: 2\r\n\r\nok";
+        stage.send(Backend, &mut backend, ACK, reply);
+        let reply = stage.read(Client, &mut client, |bytes| bytes.ends_with(b"ok"));
+        assert!(reply.contains("Vary: Origin") && !reply.contains("Access-Control-Allow-Methods"), "{reply}");
+        assert_eq!(reply.contains("Allow-Origin: https://a.example\r\n"), allowed, "{reply}");
+        assert!(!reply.contains("allow-origin: *"), "{reply}");
+    }
+}

@@ -1,0 +1,158 @@
+//! Rules that share a host and a path, and differ in what else they ask.
+
+use core::hash::{Hash, Hasher};
+
+use hashbrown::{Equivalent, HashMap};
+
+use crate::matching::{Conditions, Fields, Request, ValueMatch, decoded, parameters};
+
+/// From so many candidates on, they are found by a header field or parameter of theirs and not one after the other.
+const KEYED_FROM: usize = 9;
+
+/// One match of a rule.
+#[derive(Debug, Clone)]
+pub(crate) struct Candidate {
+    pub(crate) conditions: Conditions,
+    pub(crate) rule: u32,
+}
+
+/// Candidates in order of precedence. Which one holds first is found with a hash per header field and per parameter of
+/// the request, and the evaluation of those candidates that have one of these in common with it.
+#[derive(Debug)]
+pub(crate) struct Chain {
+    candidates: Box<[Candidate]>,
+    /// Positions of those that no key leads to.
+    unkeyed: Box<[u32]>,
+    keyed: HashMap<Key, Box<[u32]>>,
+}
+
+/// Where a value stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Place {
+    Header,
+    Query,
+}
+
+/// A header field or parameter that a candidate asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Key {
+    place: Place,
+    name: Box<[u8]>,
+    value: Box<[u8]>,
+}
+
+/// The same as it stands in a request: names of fields in any case, parameters encoded.
+struct Given<'b> {
+    place: Place,
+    name: &'b [u8],
+    value: &'b [u8],
+}
+
+impl Candidate {
+    /// The Gateway API's order among matches of the same path: the method, then the number of header matches, then that of
+    /// query matches. What sorts first goes first.
+    pub(crate) fn order(&self) -> impl Ord + use<> {
+        let Conditions { method, headers, query } = &self.conditions;
+        core::cmp::Reverse((method.is_some(), headers.len(), query.len()))
+    }
+}
+
+impl Chain {
+    /// A chain of `candidates` in order of precedence. What stands behind one that asks for nothing is never reached, and left out.
+    pub(crate) fn new(mut candidates: Vec<Candidate>) -> Self {
+        if let Some(last) = candidates.iter().position(|c| c.conditions.is_empty()) {
+            candidates.truncate(last + 1);
+        }
+        if candidates.len() < KEYED_FROM {
+            let unkeyed = (0u32..).zip(&candidates).map(|(at, _)| at).collect();
+            return Self { candidates: candidates.into(), unkeyed, keyed: HashMap::new() };
+        }
+        // The key that fewest candidates have tells them best apart.
+        let mut shared: HashMap<Key, usize> = HashMap::new();
+        for key in candidates.iter().flat_map(|c| keys(&c.conditions)) {
+            *shared.entry(key).or_default() += 1;
+        }
+        let mut unkeyed = Vec::new();
+        let mut keyed: HashMap<Key, Vec<u32>> = HashMap::new();
+        for (at, candidate) in (0u32..).zip(&candidates) {
+            match keys(&candidate.conditions).min_by_key(|key| shared.get(key).copied()) {
+                Some(key) => keyed.entry(key).or_default().push(at),
+                None => unkeyed.push(at),
+            }
+        }
+        let keyed = keyed.into_iter().map(|(key, positions)| (key, positions.into())).collect();
+        Self { candidates: candidates.into(), unkeyed: unkeyed.into(), keyed }
+    }
+
+    /// The rule of the first candidate that holds.
+    pub(crate) fn find<'b, F: Fields<'b>>(&self, request: &Request<'b, F>) -> Option<u32> {
+        let mut best = self.first(&self.unkeyed, u32::MAX, request);
+        if !self.keyed.is_empty() {
+            let fields = request.fields.clone().map(|(name, value)| Given { place: Place::Header, name, value });
+            let parameters = request.query.into_iter().flat_map(parameters);
+            let parameters = parameters.map(|(name, value)| Given { place: Place::Query, name, value });
+            for given in fields.chain(parameters) {
+                if let Some(positions) = self.keyed.get(&given) {
+                    best = self.first(positions, best.unwrap_or(u32::MAX), request).or(best);
+                }
+            }
+        }
+        best.and_then(|at| self.candidates.get(at as usize)).map(|candidate| candidate.rule)
+    }
+
+    /// The first of `positions`, which are in order, that holds and lies before `end`.
+    fn first<'b, F: Fields<'b>>(&self, positions: &[u32], end: u32, request: &Request<'b, F>) -> Option<u32> {
+        let holds = |at: u32| self.candidates.get(at as usize).is_some_and(|c| c.conditions.hold(request));
+        positions.iter().copied().take_while(|&at| at < end).find(|&at| holds(at))
+    }
+}
+
+/// The keys under which a candidate can be found. A value with a comma may be that of several fields joined, of which none is it.
+fn keys(conditions: &Conditions) -> impl Iterator<Item = Key> {
+    let key = |place| {
+        move |(name, value): &(Box<[u8]>, ValueMatch)| match value {
+            ValueMatch::Exact(value) if place == Place::Query || !value.contains(&b',') => {
+                Some(Key { place, name: name.clone(), value: value.clone() })
+            }
+            _ => None,
+        }
+    };
+    conditions
+        .headers
+        .iter()
+        .filter_map(key(Place::Header))
+        .chain(conditions.query.iter().filter_map(key(Place::Query)))
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.place.hash(state);
+        self.name.iter().for_each(|b| state.write_u8(*b));
+        self.value.iter().for_each(|b| state.write_u8(*b));
+    }
+}
+
+impl Hash for Given<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.place.hash(state);
+        match self.place {
+            Place::Header => {
+                self.name.iter().for_each(|b| state.write_u8(b.to_ascii_lowercase()));
+                self.value.iter().for_each(|b| state.write_u8(*b));
+            }
+            Place::Query => decoded(self.name).chain(decoded(self.value)).for_each(|b| state.write_u8(b)),
+        }
+    }
+}
+
+impl Equivalent<Key> for Given<'_> {
+    fn equivalent(&self, key: &Key) -> bool {
+        self.place == key.place
+            && match self.place {
+                Place::Header => self.name.eq_ignore_ascii_case(&key.name) && *self.value == *key.value,
+                Place::Query => {
+                    decoded(self.name).eq(key.name.iter().copied()) && decoded(self.value).eq(key.value.iter().copied())
+                }
+            }
+    }
+}
