@@ -1,26 +1,30 @@
 //! The admin endpoint: HTTP/1.1 on the kernel's network.
 //!
 //! One request a connection, a bounded number of connections, and a bounded time for each, so that a client that stalls
-//! holds up nothing for long. Handlers only read; `POST /drain` is the one that changes something.
+//! holds up nothing for long. Handlers only read; `POST /config`, `/reload` and `/drain` are those that change something.
 
 use core::panic::AssertUnwindSafe;
 use core::time::Duration;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::Router;
-use axum::extract::{RawQuery, State};
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use serde::Serialize;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::time::Instant;
 
 use crate::metrics;
+use crate::reload::{Answer, Command, Outcome};
 use crate::supervisor::Supervisor;
 
 /// Connections served at a time; others wait in the kernel's backlog.
@@ -28,6 +32,12 @@ const CONNECTIONS: usize = 64;
 
 /// What a client has to send its request and take its answer.
 const REQUEST: Duration = Duration::from_secs(5);
+
+/// What a change of the configuration gets, once it was received: ten thousand routes are compiled in less than a second.
+const CHANGE: Duration = Duration::from_secs(120);
+
+/// Where this variable of the environment is set, `POST /panic?thread=admin` and `?thread=reload` make these threads panic. For tests.
+const PANICS: &str = "MILLRACE_TEST_PANICS";
 
 /// Bytes of a request head that are read at most. The smallest that hyper takes.
 const HEAD: usize = 8 << 10;
@@ -48,30 +58,65 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(listener)
 }
 
+/// What handlers have to do with.
+#[derive(Clone)]
+pub(crate) struct Access {
+    pub(crate) supervisor: Arc<Supervisor>,
+    pub(crate) commands: Sender<Command>,
+}
+
+/// When a connection has had its time.
+#[derive(Clone)]
+struct Patience(Arc<Mutex<Instant>>);
+
+impl Patience {
+    fn new() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now() + REQUEST)))
+    }
+
+    /// What is asked takes longer.
+    fn extend(&self, by: Duration) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now() + by;
+    }
+
+    async fn over(&self) {
+        loop {
+            let at = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if Instant::now() >= at {
+                return;
+            }
+            tokio::time::sleep_until(at).await;
+        }
+    }
+}
+
 /// Serves until `ended` resolves. Starts over if something here panics: the data plane does not notice.
-pub(crate) fn run(listener: &TcpListener, supervisor: &Arc<Supervisor>, mut ended: oneshot::Receiver<()>) {
+pub(crate) fn run(listener: &TcpListener, access: &Access, mut ended: oneshot::Receiver<()>) {
     loop {
-        let once = AssertUnwindSafe(|| serve(listener, supervisor, &mut ended));
+        let once = AssertUnwindSafe(|| serve(listener, access, &mut ended));
         match std::panic::catch_unwind(once) {
             Ok(Ok(())) => return,
             Ok(Err(error)) => tracing::error!(%error, "admin endpoint failed; starting over"),
             Err(_) => tracing::error!("admin endpoint panicked; starting over"),
         }
+        access.supervisor.restarted("admin");
         std::thread::sleep(PAUSE);
     }
 }
 
-fn serve(listener: &TcpListener, supervisor: &Arc<Supervisor>, ended: &mut oneshot::Receiver<()>) -> io::Result<()> {
+fn serve(listener: &TcpListener, access: &Access, ended: &mut oneshot::Receiver<()>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener.try_clone()?)?;
-        let router = router(Arc::clone(supervisor));
+        let panics = Arc::new(Notify::new());
+        let router = router(access, &panics);
         let permits = Arc::new(Semaphore::new(CONNECTIONS));
         let mut tick = tokio::time::interval(TICK);
         loop {
             tokio::select! {
                 _ = &mut *ended => return Ok(()),
-                _ = tick.tick() => supervisor.tick(),
+                _ = tick.tick() => access.supervisor.tick(),
+                () = panics.notified() => std::panic::panic_any("as a test wants it"),
                 () = accept(&listener, &permits, &router) => {}
             }
         }
@@ -86,14 +131,18 @@ async fn accept(listener: &tokio::net::TcpListener, permits: &Arc<Semaphore>, ro
     };
     match listener.accept().await {
         Ok((stream, _)) => {
-            let service = TowerToHyperService::new(router.clone());
+            let patience = Patience::new();
+            let service = TowerToHyperService::new(router.clone().layer(Extension(patience.clone())));
             tokio::spawn(async move {
                 let connection = http1::Builder::new()
                     .keep_alive(false)
                     .max_buf_size(HEAD)
                     .serve_connection(TokioIo::new(stream), service);
                 // A client that was too slow, or spoke no HTTP, learns it by the connection's end.
-                let _ = tokio::time::timeout(REQUEST, connection).await;
+                tokio::select! {
+                    _ = connection => {}
+                    () = patience.over() => {}
+                }
                 drop(permit);
             });
         }
@@ -104,24 +153,89 @@ async fn accept(listener: &tokio::net::TcpListener, permits: &Arc<Semaphore>, ro
     }
 }
 
-fn router(supervisor: Arc<Supervisor>) -> Router {
+fn router(access: &Access, panics: &Arc<Notify>) -> Router {
+    let mut changes = Router::new()
+        .route("/config", post(replace))
+        .route("/reload", post(reload))
+        .layer(DefaultBodyLimit::max(usize::try_from(schema::MAX_FILE_BYTES).unwrap_or(usize::MAX)));
+    if std::env::var_os(PANICS).is_some() {
+        let panics = Arc::clone(panics);
+        let handler = async move |State(access): State<Access>, RawQuery(query): RawQuery| match query.as_deref() {
+            Some("thread=admin") => panics.notify_one(),
+            _ => drop(access.commands.send(Command::Panic)),
+        };
+        changes = changes.route("/panic", post(handler));
+    }
     Router::new()
-        .route("/livez", get(async |State(s): State<Arc<Supervisor>>| verdict(&s.dead())))
-        .route("/readyz", get(async |State(s): State<Arc<Supervisor>>| verdict(&s.unready())))
+        .route("/livez", get(async |State(s): State<Arc<Supervisor>>| verdict(&s.dead(), &[])))
+        .route("/readyz", get(async |State(s): State<Arc<Supervisor>>| verdict(&s.unready(), &s.remarks())))
         .route("/metrics", get(prometheus))
         .route("/status", get(async |State(s): State<Arc<Supervisor>>| json(&s.status())))
         .route("/cores", get(async |State(s): State<Arc<Supervisor>>| json(&s.core_details())))
+        .route("/epochs", get(async |State(s): State<Arc<Supervisor>>| json(&s.epochs())))
         .route("/drain", post(drain))
-        .with_state(supervisor)
+        .with_state(Arc::clone(&access.supervisor))
+        .merge(changes.with_state(access.clone()))
 }
 
-/// 200, or 503 with a line per reason.
-fn verdict(reasons: &[String]) -> (StatusCode, String) {
+/// 200, or 503 with a line per reason; then what should be known all the same.
+fn verdict(reasons: &[String], remarks: &[String]) -> (StatusCode, String) {
+    let lines = |lines: &[String]| lines.iter().map(|line| format!("{line}\n")).collect::<String>();
     if reasons.is_empty() {
-        (StatusCode::OK, "ok\n".to_owned())
+        (StatusCode::OK, format!("ok\n{}", lines(remarks)))
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, reasons.iter().map(|reason| format!("{reason}\n")).collect())
+        (StatusCode::SERVICE_UNAVAILABLE, lines(reasons) + &lines(remarks))
     }
+}
+
+/// Takes the body, YAML documents as in files, in the place of the whole configuration. With `?dry-run` it only says what would change.
+async fn replace(
+    State(access): State<Access>,
+    Extension(patience): Extension<Patience>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let dry_run =
+        query.as_deref().unwrap_or_default().split('&').any(|part| ["dry-run", "dry-run=true"].contains(&part));
+    change(&access, &patience, &headers, |answer| Command::Apply { text: body.into(), dry_run, answer }).await
+}
+
+/// Reads the files again.
+async fn reload(
+    State(access): State<Access>,
+    Extension(patience): Extension<Patience>,
+    headers: HeaderMap,
+) -> Response {
+    change(&access, &patience, &headers, |answer| Command::Reload(Some(answer))).await
+}
+
+/// Hands a change to the thread that makes them, and says what came of it: 200, or 422 where it was refused.
+async fn change(
+    access: &Access,
+    patience: &Patience,
+    headers: &HeaderMap,
+    command: impl FnOnce(oneshot::Sender<Answer>) -> Command,
+) -> Response {
+    if let Some(refusal) = from_browser(headers) {
+        return refusal.into_response();
+    }
+    patience.extend(CHANGE);
+    let (answer, answered) = oneshot::channel();
+    let sent = access.commands.send(command(answer));
+    match (sent, answered.await) {
+        (Ok(()), Ok(answer)) if answer.outcome == Outcome::Refused => {
+            (StatusCode::UNPROCESSABLE_ENTITY, json(&answer)).into_response()
+        }
+        (Ok(()), Ok(answer)) => json(&answer),
+        _ => (StatusCode::INTERNAL_SERVER_ERROR, "the thread that takes changes has ended or panicked: see the log\n")
+            .into_response(),
+    }
+}
+
+/// A page in an administrator's browser can post to loopback too, but not without this field.
+fn from_browser(headers: &HeaderMap) -> Option<(StatusCode, &'static str)> {
+    headers.contains_key(header::ORIGIN).then_some((StatusCode::FORBIDDEN, "not from a browser\n"))
 }
 
 async fn prometheus(State(supervisor): State<Arc<Supervisor>>, RawQuery(query): RawQuery) -> impl IntoResponse {
@@ -144,9 +258,8 @@ fn json(value: &impl Serialize) -> Response {
 
 /// Makes readiness fail and stops accepting. The process ends when the last connection has, however long that takes.
 async fn drain(State(supervisor): State<Arc<Supervisor>>, headers: HeaderMap) -> (StatusCode, &'static str) {
-    // A page in an administrator's browser can post to loopback too, but not without this field.
-    if headers.contains_key(header::ORIGIN) {
-        return (StatusCode::FORBIDDEN, "not from a browser\n");
+    if let Some(refusal) = from_browser(&headers) {
+        return refusal;
     }
     tracing::info!("draining, as asked on the admin endpoint");
     supervisor.drain();

@@ -1,17 +1,20 @@
 //! The slow path: everything between a user's configuration and the tables that cores read.
 //!
 //! [`compile`] turns a `schema::Configuration` into a `tables::Snapshot`; [`runtime`] publishes snapshots, watches over the
-//! cores and drains them; [`admin`] answers on the kernel's network; [`access_log`] writes what cores say about requests. The
+//! cores and drains them; [`reload`] takes changes while they run; [`admin`] answers on the kernel's network; [`access_log`] writes what cores say about requests. The
 //! binary calls it. It never touches a packet, and no core ever waits for it.
 #![forbid(unsafe_code)]
 
 pub mod access_log;
 pub mod admin;
 pub mod compile;
+pub mod epochs;
 pub mod metrics;
+pub mod reload;
 pub mod runtime;
 pub mod status;
 mod supervisor;
 
 pub use compile::{Compiled, Compiler, core_settings, exception_settings};
+pub use reload::Configured;
 pub use runtime::{Control, CoreSeat, Drained, Facts, Launch, PortInfo};

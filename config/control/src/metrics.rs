@@ -7,6 +7,8 @@ use core::fmt::{self, Display, Write};
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use crate::reload::Origin;
+use crate::status::ConfigurationStatus;
 use tables::counters::{LATENCY_BOUNDS_US, PortCounters, ScalarKind, SeriesCore, WAYS, status_label};
 use tables::{CoreCounters, Counter, Series, SeriesId, Verdict};
 
@@ -25,6 +27,12 @@ pub struct Sources<'a> {
     pub in_use: &'a HashSet<SeriesId>,
     /// What the devices counted themselves: port, counter, value.
     pub devices: &'a [(Arc<str>, String, u64)],
+    /// Where the configuration comes from, and what became of changes.
+    pub configuration: &'a ConfigurationStatus,
+    /// The newest epoch.
+    pub epoch: u64,
+    /// How often control's threads started over after a panic.
+    pub restarts: &'a [(&'static str, u64)],
     /// Access log records that could not be written.
     pub access_log_lost: u64,
     /// The families that are wanted, by name; all of them where it is empty. With many routes, all of them are megabytes.
@@ -41,6 +49,7 @@ pub fn render(sources: &Sources<'_>) -> String {
     if text.family("millrace_build_info", "gauge", "Version of Millrace.") {
         text.sample("millrace_build_info", &[("version", &sources.version)], 1);
     }
+    configuration(&mut text, sources);
     cores(&mut text, sources);
     ports(&mut text, sources);
     series(&mut text, sources);
@@ -53,6 +62,45 @@ pub fn render(sources: &Sources<'_>) -> String {
         }
     }
     text.text
+}
+
+fn configuration(text: &mut Exposition<'_>, sources: &Sources<'_>) {
+    let status = sources.configuration;
+    let gauges = [
+        ("successful", "1 unless the last change was refused and is not mended.", u64::from(status.refused.is_none())),
+        ("success_timestamp_seconds", "When the running configuration was accepted.", status.accepted),
+        ("timestamp_seconds", "When a change was looked at last.", status.attempted),
+    ];
+    for (name, help, value) in gauges {
+        let name = format!("millrace_config_last_reload_{name}");
+        if text.family(&name, "gauge", help) {
+            text.sample(&name, &[], value);
+        }
+    }
+    if text.family("millrace_config_reloads_total", "counter", "Changes by what became of them.") {
+        let reloads = status.reloads;
+        for (outcome, count) in
+            [("accepted", reloads.accepted), ("unchanged", reloads.unchanged), ("refused", reloads.refused)]
+        {
+            text.sample("millrace_config_reloads_total", &[("outcome", &outcome)], count);
+        }
+    }
+    let help = "1 while the last good configuration on disk runs, because the files are bad.";
+    if text.family("millrace_config_last_good", "gauge", help) {
+        text.sample("millrace_config_last_good", &[], u64::from(status.origin == Origin::LastGood));
+    }
+    if text.family("millrace_config_kept", "gauge", "1 where the running configuration is on disk for a restart.") {
+        text.sample("millrace_config_kept", &[], u64::from(status.kept.is_some()));
+    }
+    if text.family("millrace_config_epoch", "gauge", "The newest epoch.") {
+        text.sample("millrace_config_epoch", &[], sources.epoch);
+    }
+    let name = "millrace_control_restarts_total";
+    if text.family(name, "counter", "How often a thread of the control plane started over after a panic.") {
+        for (thread, count) in sources.restarts {
+            text.sample(name, &[("thread", thread)], count);
+        }
+    }
 }
 
 fn cores(text: &mut Exposition<'_>, sources: &Sources<'_>) {

@@ -5,6 +5,7 @@ use core::time::Duration;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -13,8 +14,9 @@ use tokio::sync::oneshot;
 
 use crate::admin;
 use crate::compile::Compiled;
+use crate::reload::{self, Command, Configured};
 use crate::supervisor::Supervisor;
-pub use crate::supervisor::{CoreSeat, DeviceStatistics, Facts};
+pub use crate::supervisor::{CoreClock, CoreSeat, DeviceStatistics, Facts};
 
 /// How often [`Control::drain`] looks.
 const LOOK: Duration = Duration::from_millis(20);
@@ -26,7 +28,9 @@ const STOP: Duration = Duration::from_secs(3);
 pub struct Launch {
     /// What does not change.
     pub facts: Facts,
-    /// The first tables.
+    /// The configuration, and what it is compiled with.
+    pub configured: Configured,
+    /// The first tables, made from it.
     pub compiled: Compiled,
     /// The admin endpoint, from [`admin::bind`].
     pub admin: TcpListener,
@@ -80,7 +84,8 @@ pub struct Control {
     supervisor: Arc<Supervisor>,
     address: SocketAddr,
     shutdown: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    commands: Sender<Command>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Control {
@@ -93,11 +98,17 @@ impl Control {
         supervisor.start_access_log()?;
         let address = launch.admin.local_addr()?;
         let (shutdown, ended) = oneshot::channel();
-        let theirs = Arc::clone(&supervisor);
-        let thread = std::thread::Builder::new()
+        let (commands, received) = channel();
+        let (theirs, sender, configured) = (Arc::clone(&supervisor), commands.clone(), launch.configured);
+        let reloads = std::thread::Builder::new()
+            .name("reload".into())
+            .spawn(move || reload::run(configured, theirs, &received, &sender))?;
+        let access = admin::Access { supervisor: Arc::clone(&supervisor), commands: commands.clone() };
+        let admin = std::thread::Builder::new()
             .name("control".into())
-            .spawn(move || admin::run(&launch.admin, &theirs, ended))?;
-        Ok((Self { supervisor, address, shutdown: Some(shutdown), thread: Some(thread) }, seats))
+            .spawn(move || admin::run(&launch.admin, &access, ended))?;
+        let threads = vec![admin, reloads];
+        Ok((Self { supervisor, address, shutdown: Some(shutdown), commands, threads }, seats))
     }
 
     /// Where the admin endpoint listens.
@@ -106,9 +117,10 @@ impl Control {
         self.address
     }
 
-    /// Makes `compiled` what all cores run.
-    pub fn publish(&self, compiled: Compiled) {
-        self.supervisor.publish(compiled);
+    /// Has the files read again. What came of it shows in the log and in `status`.
+    pub fn reload(&self) {
+        // Where nobody receives, the process is about to end.
+        let _ = self.commands.send(Command::Reload(None));
     }
 
     /// Why no traffic should be sent here; empty once all cores run the newest epoch and all links are up.
@@ -165,7 +177,8 @@ impl Drop for Control {
             // It has ended already where nobody receives.
             let _ = shutdown.send(());
         }
-        if let Some(thread) = self.thread.take() {
+        let _ = self.commands.send(Command::Stop);
+        for thread in self.threads.drain(..) {
             // A panic there has been reported by the panic hook.
             drop(thread.join());
         }

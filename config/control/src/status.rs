@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::reload::Origin;
+
 /// One condition of a Gateway, a listener or a route's parent (Kubernetes `metav1.Condition`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Condition {
@@ -206,6 +208,118 @@ pub struct PortStatus {
     pub tx_packets: u64,
 }
 
+/// Where the running configuration comes from, and what became of changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigurationStatus {
+    /// Files, a posted one, or the last good one.
+    pub origin: Origin,
+    /// The paths that are watched.
+    pub paths: Vec<String>,
+    /// When it was accepted, in seconds since 1970-01-01T00:00:00Z.
+    pub accepted: u64,
+    /// When a change was looked at last, whatever became of it.
+    pub attempted: u64,
+    /// What was refused since, if that is not mended.
+    pub refused: Option<Refused>,
+    /// Where it is kept for a restart with bad files.
+    pub kept: Option<String>,
+    /// Why it is not kept.
+    pub not_kept: Option<String>,
+    /// Changes so far.
+    pub reloads: Reloads,
+}
+
+impl Default for ConfigurationStatus {
+    fn default() -> Self {
+        Self {
+            origin: Origin::Files,
+            paths: Vec::new(),
+            accepted: 0,
+            attempted: 0,
+            refused: None,
+            kept: None,
+            not_kept: None,
+            reloads: Reloads::default(),
+        }
+    }
+}
+
+impl ConfigurationStatus {
+    /// What the operator should know, though it stops no traffic; a line each.
+    #[must_use]
+    pub fn remarks(&self, epoch: u64) -> Vec<String> {
+        let mut remarks = Vec::new();
+        if let Some(refused) = &self.refused {
+            let runs = match self.origin {
+                Origin::LastGood => "the last good one runs, from before the restart",
+                Origin::Files | Origin::Posted => "the one before it runs on",
+            };
+            let errors = match refused.errors.len() {
+                1 => "1 error".to_owned(),
+                n => format!("{n} errors"),
+            };
+            remarks.push(format!("configuration refused, {errors}; {runs} as epoch {epoch}"));
+            remarks.extend(refused.errors.iter().map(Problem::line));
+        }
+        if let Some(problem) = &self.not_kept {
+            remarks.push(format!("the configuration cannot be kept for a restart: {problem}"));
+        }
+        remarks
+    }
+}
+
+impl Problem {
+    /// In one line.
+    #[must_use]
+    pub fn line(&self) -> String {
+        self.text.lines().next().unwrap_or_default().to_owned()
+    }
+}
+
+/// Changes by what became of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reloads {
+    /// They run.
+    pub accepted: u64,
+    /// They were what ran already.
+    pub unchanged: u64,
+    /// They changed nothing.
+    pub refused: u64,
+}
+
+/// A change that was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Refused {
+    /// When, in seconds since 1970-01-01T00:00:00Z.
+    pub at: u64,
+    /// Everything that is wrong with it.
+    pub errors: Vec<Problem>,
+}
+
+/// One thing that is wrong with a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Problem {
+    /// The file; `<body>` for what was posted.
+    pub file: String,
+    /// Line, from 1; 0 where it belongs to none.
+    pub line: u32,
+    /// Column, from 1; 0 where it belongs to none.
+    pub column: u32,
+    /// The field.
+    pub field: String,
+    /// What is wrong.
+    pub problem: String,
+    /// What would be right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// All of it for people, with the line of the file.
+    pub text: String,
+}
+
 /// The whole appliance.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -224,6 +338,8 @@ pub struct Status {
     pub epoch: u64,
     /// Where DPDK's memory lies, for people.
     pub memory: String,
+    /// Where the configuration comes from, and what became of changes.
+    pub configuration: ConfigurationStatus,
     /// Polling cores.
     pub cores: Vec<CoreStatus>,
     /// Ports.

@@ -4,7 +4,7 @@
 
 use core::time::Duration;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -17,10 +17,13 @@ use tables::{CoreCounters, Snapshot, Verdict};
 
 use crate::access_log::AccessLog;
 use crate::compile::Compiled;
+use crate::epochs::{CoreEpoch, CoreSwap, Epochs, Receipts, SwapReceipt};
 use crate::metrics;
+use crate::reload::unix_seconds;
 use crate::runtime::PortInfo;
 use crate::status::{
-    Condition, ConditionKind, ConditionStatus, CoreDetail, CorePort, CoreStatus, Cores, PortStatus, Status,
+    Condition, ConditionKind, ConditionStatus, ConfigurationStatus, CoreDetail, CorePort, CoreStatus, Cores,
+    PortStatus, Status,
 };
 
 /// A core whose heartbeat stands still for so long is reported as hung. Long enough for a busy virtual machine to lose its CPU
@@ -29,6 +32,12 @@ const HUNG: Duration = Duration::from_secs(3);
 
 /// Time over which a core's busy share is measured.
 const BUSY_WINDOW: Duration = Duration::from_secs(1);
+
+/// How often cores are looked at that are to take new tables.
+const SWAP_LOOK: Duration = Duration::from_micros(100);
+
+/// What a device calls packets that it had no room for.
+const DEVICE_LOSSES: [&str; 2] = ["rx_missed", "rx_no_mbuf"];
 
 /// Access records that wait for the writer, per core.
 const ACCESS_QUEUE: usize = 16_384;
@@ -67,7 +76,12 @@ pub struct Facts {
     pub access_log: PathBuf,
     /// The devices' own counters.
     pub device_statistics: DeviceStatistics,
+    /// The clock that the cores live by, in nanoseconds.
+    pub clock: CoreClock,
 }
+
+/// Reads the clock that the cores live by, in nanoseconds.
+pub type CoreClock = Box<dyn Fn() -> u64 + Send + Sync>;
 
 /// Everything that control knows about the cores.
 pub(crate) struct Supervisor {
@@ -78,6 +92,9 @@ pub(crate) struct Supervisor {
     cores: Vec<CoreWatch>,
     draining: AtomicBool,
     access_log: Mutex<Option<AccessLog>>,
+    configuration: Mutex<ConfigurationStatus>,
+    receipts: Mutex<Receipts>,
+    restarts: [(&'static str, AtomicU64); 2],
 }
 
 struct CoreWatch {
@@ -131,6 +148,9 @@ impl Supervisor {
             cores,
             draining: AtomicBool::new(false),
             access_log: Mutex::new(None),
+            configuration: Mutex::default(),
+            receipts: Mutex::default(),
+            restarts: [("admin", AtomicU64::new(0)), ("reload", AtomicU64::new(0))],
         };
         (Arc::new(supervisor), seats)
     }
@@ -166,12 +186,87 @@ impl Supervisor {
         Some(core.seat(index, snapshot))
     }
 
-    /// Makes `compiled` what all cores run.
-    pub(crate) fn publish(&self, compiled: Compiled) {
+    /// Makes `compiled` what all cores run. It took `took` to make.
+    pub(crate) fn publish(&self, compiled: Compiled, took: Duration) {
+        let receipt = SwapReceipt {
+            epoch: compiled.snapshot.epoch,
+            published: unix_seconds(),
+            compile_microseconds: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            complete: false,
+            lost: 0,
+            cores: (0u16..).zip(&self.cores).map(|(index, _)| CoreSwap::pending(index)).collect(),
+        };
+        lock(&self.receipts).begin(receipt, (self.facts.clock)(), self.lost());
         let mut current = lock(&self.compiled);
         *current = Arc::new(compiled);
         for core in &self.cores {
             lock(&core.publisher).publish(Arc::clone(&current.snapshot));
+        }
+    }
+
+    /// Waits until all cores run `epoch`, but no longer than `patience`, and says how they came to.
+    pub(crate) fn await_swap(&self, epoch: u64, patience: Duration) -> Option<SwapReceipt> {
+        let deadline = Instant::now() + patience;
+        while Instant::now() < deadline && self.cores.iter().any(|core| lock(&core.publisher).acknowledged() < epoch) {
+            std::thread::sleep(SWAP_LOOK);
+        }
+        for core in &self.cores {
+            lock(&core.publisher).reclaim();
+        }
+        self.update_receipts();
+        lock(&self.receipts).of(epoch)
+    }
+
+    fn update_receipts(&self) {
+        let acknowledged: Vec<u64> = self.cores.iter().map(|core| lock(&core.publisher).acknowledged()).collect();
+        let lost = self.lost();
+        lock(&self.receipts)
+            .update(&acknowledged, lost, |core, epoch| self.cores.get(core)?.lifecycle.swaps.read(epoch));
+    }
+
+    /// Packets lost for want of room so far.
+    fn lost(&self) -> u64 {
+        let of_cores = self.cores.iter().map(|core| {
+            let ports = core.counters.ports.iter().map(|port| port.tx_full.read() + port.pool_empty.read());
+            core.counters.drops[Verdict::RingFull as usize].read() + ports.sum::<u64>()
+        });
+        let devices = (self.facts.device_statistics)();
+        let of_devices = devices.iter().filter(|(_, name, _)| DEVICE_LOSSES.contains(&name.as_str())).map(|(.., n)| n);
+        of_cores.sum::<u64>() + of_devices.sum::<u64>()
+    }
+
+    /// The newest epoch.
+    pub(crate) fn epoch(&self) -> u64 {
+        lock(&self.compiled).snapshot.epoch
+    }
+
+    /// Which core runs which epoch.
+    pub(crate) fn epochs(&self) -> Epochs {
+        self.update_receipts();
+        let cores = (0u16..).zip(&self.cores).zip(&self.facts.cpus);
+        Epochs {
+            epoch: self.epoch(),
+            cores: cores
+                .map(|((index, core), &cpu)| CoreEpoch { index, cpu, epoch: lock(&core.publisher).acknowledged() })
+                .collect(),
+            swaps: lock(&self.receipts).all(),
+        }
+    }
+
+    /// Notes where the configuration comes from, or what became of a change.
+    pub(crate) fn configured(&self, change: impl FnOnce(&mut ConfigurationStatus)) {
+        change(&mut lock(&self.configuration));
+    }
+
+    /// What the operator should know of the configuration, though it stops no traffic; empty where all is well.
+    pub(crate) fn remarks(&self) -> Vec<String> {
+        lock(&self.configuration).remarks(self.epoch())
+    }
+
+    /// Notes that one of control's threads started over.
+    pub(crate) fn restarted(&self, thread: &str) {
+        if let Some((_, count)) = self.restarts.iter().find(|(name, _)| *name == thread) {
+            count.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -275,6 +370,9 @@ impl Supervisor {
             series: &compiled.snapshot.series,
             in_use: &compiled.series_in_use,
             devices: &(self.facts.device_statistics)(),
+            configuration: &lock(&self.configuration).clone(),
+            epoch: compiled.snapshot.epoch,
+            restarts: &self.restarts.each_ref().map(|(thread, count)| (*thread, count.load(Ordering::Relaxed))),
             access_log_lost: lock(&self.access_log).as_ref().map_or(0, AccessLog::lost),
             names,
         })
@@ -299,6 +397,7 @@ impl Supervisor {
             reasons,
             epoch,
             memory: self.facts.memory.clone(),
+            configuration: lock(&self.configuration).clone(),
             cores: (0u16..).zip(&self.cores).zip(&self.facts.cpus).map(|((i, c), &cpu)| c.status(i, cpu)).collect(),
             ports: self.facts.ports.iter().enumerate().map(|(i, port)| self.port_status(i, port)).collect(),
             gateways,

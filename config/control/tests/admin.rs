@@ -7,10 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use control::epochs::Epochs;
+use control::reload::{Answer, Outcome};
 use control::runtime::{Drained, Facts};
 use control::status::Status;
-use control::{Compiled, Compiler, Control, CoreSeat, Launch, PortInfo, admin};
+use control::{Configured, Control, CoreSeat, Launch, PortInfo, admin};
 use tables::lifecycle::Stage;
+use tables::swap::Swap;
 
 const CONFIGURATION: &str = r#"
 apiVersion: millrace.dev/v1alpha1
@@ -26,13 +29,13 @@ metadata: { name: web }
 spec: { gatewayClassName: millrace, listeners: [{ name: http, protocol: HTTP, port: 80 }] }
 "#;
 
-fn compile(compiler: &mut Compiler) -> Compiled {
-    compiler.compile(&schema::load_str("test", CONFIGURATION).unwrap())
+/// The same with another listener.
+fn another() -> String {
+    CONFIGURATION.replace("port: 80 }", "port: 80 }, { name: more, protocol: HTTP, port: 81 }")
 }
 
 struct Running {
     control: Control,
-    compiler: Compiler,
     /// While true, the core stands still.
     frozen: Arc<AtomicBool>,
     core: JoinHandle<()>,
@@ -40,7 +43,7 @@ struct Running {
 }
 
 fn start() -> Running {
-    let mut compiler = Compiler::new(1);
+    let started = Instant::now();
     let facts = Facts {
         name: "edge".into(),
         version: "9.9.9",
@@ -57,16 +60,18 @@ fn start() -> Running {
         }],
         access_log: "/dev/null".into(),
         device_statistics: Box::new(Vec::new),
+        clock: Box::new(move || started.elapsed().as_nanos() as u64),
     };
     let admin = admin::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let compiled = compile(&mut compiler);
-    let (control, mut seats) = Control::start(Launch { facts, compiled, admin }).unwrap();
+    let mut configured = Configured::unwatched(schema::load_str("test", CONFIGURATION).unwrap());
+    let compiled = configured.compile();
+    let (control, mut seats) = Control::start(Launch { facts, configured, compiled, admin }).unwrap();
     let seat = seats.pop().unwrap();
     let frozen = Arc::new(AtomicBool::new(false));
     let counters = Arc::clone(&seat.counters);
     let theirs = Arc::clone(&frozen);
     let core = std::thread::spawn(move || pretend(seat, &theirs));
-    let running = Running { control, compiler, frozen, core, counters };
+    let running = Running { control, frozen, core, counters };
     running.await_status("/readyz", 200);
     running
 }
@@ -74,10 +79,15 @@ fn start() -> Running {
 /// What a core does to its seat, without packets.
 fn pretend(mut seat: CoreSeat, frozen: &AtomicBool) {
     let mut turns = 0;
+    let mut epoch = seat.snapshot.current().epoch;
     while seat.lifecycle.stage() < Stage::Stopped {
         if !frozen.load(Ordering::Relaxed) {
             turns += 1;
-            seat.snapshot.refresh();
+            if seat.snapshot.refresh() {
+                let (from, to) = (epoch, seat.snapshot.current().epoch);
+                seat.lifecycle.swaps.switched(&Swap { from, to, at: 0, requests: 7, running: 2, first_at: 0 });
+                epoch = to;
+            }
             seat.lifecycle.beat(turns);
             if turns == 1 {
                 seat.counters.ports[0].link_up.set(1);
@@ -105,6 +115,19 @@ fn request(address: SocketAddr, request: &str) -> (u16, String) {
 impl Running {
     fn get(&self, path: &str) -> (u16, String) {
         request(self.control.admin_address(), &format!("GET {path}"))
+    }
+
+    fn post(&self, path: &str, body: &str) -> (u16, Answer) {
+        let head = format!("POST {path} HTTP/1.1\r\nContent-Length: {}\r\nHost: x\r\n\r\n{body}", body.len());
+        let mut stream = TcpStream::connect(self.control.admin_address()).unwrap();
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (
+            head.split(' ').nth(1).unwrap().parse().unwrap(),
+            serde_json::from_str(body).unwrap_or_else(|e| panic!("{e}: {body}")),
+        )
     }
 
     fn await_status(&self, path: &str, status: u16) -> String {
@@ -152,11 +175,11 @@ fn a_core_that_hangs_is_named() {
 
 #[test]
 fn readiness_follows_epochs_and_links() {
-    let mut running = start();
+    let running = start();
     running.frozen.store(true, Ordering::Relaxed);
     std::thread::sleep(Duration::from_millis(50));
-    let next = compile(&mut running.compiler);
-    running.control.publish(next);
+    let (_, answer) = running.post("/config", &another());
+    assert!(answer.outcome == Outcome::Accepted && !answer.swap.unwrap().complete);
     assert_eq!(running.get("/readyz"), (503, "core 0 runs epoch 1, not 2\n".to_owned()));
     let status: Status = serde_json::from_str(&running.get("/status").1).unwrap();
     assert!(status.gateways[0].conditions.iter().any(|c| c.reason == "Pending"), "{status:?}");
@@ -241,20 +264,70 @@ fn garbage_gets_no_answer_worth_having() {
 
 #[test]
 fn a_core_that_starts_again_has_sums_that_hold() {
-    let mut running = start();
+    let running = start();
     let counters = Arc::clone(&running.counters);
     counters.connections_opened.set(10);
     counters.connections_closed.set(4);
     counters.connections_open.set(6);
     counters.requests_started.set(8);
     counters.requests_active.set(8);
-    let next = compile(&mut running.compiler);
     running.frozen.store(true, Ordering::Relaxed);
     std::thread::sleep(Duration::from_millis(50));
-    running.control.publish(next);
+    assert_eq!(running.post("/config", &another()).1.epoch, 2);
     let seat = running.control.usher().seat(0).unwrap();
     assert_eq!(seat.snapshot.current().epoch, 2, "it starts with the newest tables");
     assert_eq!((counters.connections_open.read(), counters.connections_closed.read()), (0, 10));
     assert_eq!((counters.requests_active.read(), counters.requests_finished.read()), (0, 8));
     assert!(running.control.usher().seat(1).is_none());
+}
+
+#[test]
+fn a_posted_configuration_is_taken_whole_or_refused_whole() {
+    let running = start();
+    let (code, answer) = running.post("/config?dry-run", &another());
+    assert_eq!((code, answer.outcome, answer.epoch), (200, Outcome::Valid, 1));
+    assert_eq!(answer.changes.changed[0].resource, "Gateway default/web");
+    assert_eq!(answer.changes.changed[0].fields, ["spec.listeners"]);
+    let (code, answer) = running.post("/config", &another());
+    assert_eq!((code, answer.outcome, answer.epoch), (200, Outcome::Accepted, 2));
+    let core = &answer.swap.unwrap().cores[0];
+    assert_eq!((core.from, core.last_request, core.running), (Some(1), Some(7), Some(2)));
+    assert_eq!(running.post("/config", &another()).1.outcome, Outcome::Unchanged);
+
+    let (code, answer) =
+        running.post("/config", &another().replace("protocol: HTTP, port: 81", "protocol: HTPT, port: 81"));
+    assert_eq!((code, answer.outcome, answer.epoch), (422, Outcome::Refused, 2));
+    let error = &answer.errors[0];
+    assert_eq!((error.file.as_str(), error.line, error.field.as_str()), ("<body>", 12, "spec.listeners[1].protocol"));
+    let (code, body) = running.get("/readyz");
+    assert!(code == 200 && body.starts_with("ok\nconfiguration refused, 1 error; "), "{body}");
+    let metric = "millrace_config_last_reload_successful";
+    assert!(running.get("/metrics").1.contains(&format!("\n{metric} 0\n")));
+    let status: Status = serde_json::from_str(&running.get("/status").1).unwrap();
+    assert_eq!(status.configuration.refused.unwrap().errors, answer.errors);
+
+    // What is tried only leaves no trace, and what runs mends what was refused.
+    assert_eq!(running.post("/config?dry-run", "x: 1").0, 422);
+    assert_eq!(running.post("/config", &another()).1.outcome, Outcome::Unchanged);
+    assert_eq!(running.get("/readyz"), (200, "ok\n".to_owned()));
+    assert!(running.get("/metrics").1.contains(&format!("\n{metric} 1\n")));
+    let epochs: Epochs = serde_json::from_str(&running.get("/epochs").1).unwrap();
+    assert_eq!((epochs.epoch, epochs.cores[0].epoch, epochs.swaps.len()), (2, 2, 1));
+}
+
+#[test]
+fn what_needs_a_restart_is_refused_with_its_field() {
+    let running = start();
+    let (code, answer) =
+        running.post("/config", &CONFIGURATION.replace("cores: [0]", "cores: [0, 1]\n  idle: adaptive"));
+    assert_eq!((code, answer.errors.len()), (422, 2), "{answer:?}");
+    let fields: Vec<_> = answer.errors.iter().map(|e| (e.line, e.column, e.field.as_str())).collect();
+    assert_eq!(fields, [(6, 10, "spec.cores"), (7, 9, "spec.idle")]);
+    assert_eq!(
+        &*answer.errors[1].problem,
+        "cannot change while Millrace runs: it is \"polling\", and would be \"adaptive\""
+    );
+    assert!(answer.errors[1].text.contains("  idle: adaptive\n"), "{}", answer.errors[1].text);
+    assert_eq!(running.post("/reload", "").1.outcome, Outcome::Refused, "there are no files");
+    assert_eq!(running.get("/readyz").0, 200);
 }

@@ -16,6 +16,7 @@ mod located;
 mod name;
 mod quantity;
 pub mod resources;
+mod source;
 mod yaml;
 
 use std::net::IpAddr;
@@ -25,11 +26,12 @@ use serde::Serialize;
 pub use error::{ConfigError, Errors};
 pub use expression::Expression;
 pub use hostname::Hostname;
-pub use load::{MAX_FILE_BYTES, load, load_sources, load_str};
+pub use load::{MAX_FILE_BYTES, load, load_read, load_sources, load_str};
 pub use located::{Located, Location};
 pub use name::{Name, ObjectName};
 pub use quantity::{ByteSize, Timeout, parse_duration};
 pub use resources::*;
+pub use source::{Source, locate, read, refuse};
 
 /// The group of Millrace's own resources.
 pub const MILLRACE_GROUP: &str = "millrace.dev";

@@ -1,9 +1,7 @@
 //! Files to a [`Configuration`], or to everything that is wrong with them.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::Configuration;
@@ -11,31 +9,19 @@ use crate::check::check;
 use crate::decode::{Decoded, Resource, document};
 use crate::error::{Errors, Excerpt, Found};
 use crate::located::Location;
+use crate::source::{Source, read};
 use crate::yaml;
 
 /// Largest file that is read, in bytes.
 pub const MAX_FILE_BYTES: u64 = 64 << 20;
 
-/// Reads a configuration from files of YAML documents.
-///
-/// Of a directory all files that end in `.yaml` or `.yml` are read, in order of their names; not those
-/// that start with a dot, and not those of directories within it. `-` is the standard input.
+/// Reads a configuration from files of YAML documents, as [`read`] does.
 ///
 /// # Errors
 /// Everything that is wrong: files that cannot be read or are larger than [`MAX_FILE_BYTES`], syntax,
 /// unknown fields, values that do not fit, references that lead nowhere.
 pub fn load(paths: &[PathBuf]) -> Result<Configuration, Errors> {
-    let mut loader = Loader::default();
-    for path in paths {
-        if path.as_os_str() == "-" {
-            loader.read("<stdin>", io::stdin().lock());
-        } else if path.is_dir() {
-            loader.directory(path);
-        } else {
-            loader.file(path);
-        }
-    }
-    loader.finish()
+    load_read(&read(paths))
 }
 
 /// Reads a configuration from `text`, called `name` in errors.
@@ -53,7 +39,22 @@ pub fn load_str(name: &str, text: &str) -> Result<Configuration, Errors> {
 pub fn load_sources(sources: &[(&str, &[u8])]) -> Result<Configuration, Errors> {
     let mut loader = Loader::default();
     for (name, bytes) in sources {
-        loader.read(name, *bytes);
+        loader.read(name, bytes);
+    }
+    loader.finish()
+}
+
+/// Reads a configuration from what [`read`] has read.
+///
+/// # Errors
+/// Everything that is wrong, what could not be read among it.
+pub fn load_read(sources: &[Source]) -> Result<Configuration, Errors> {
+    let mut loader = Loader::default();
+    for source in sources {
+        match source.content() {
+            Ok(bytes) => loader.read(&source.name, bytes),
+            Err(unreadable) => loader.unreadable(&source.name, &unreadable.problem, unreadable.hint),
+        }
     }
     loader.finish()
 }
@@ -69,50 +70,9 @@ struct Loader {
 }
 
 impl Loader {
-    fn directory(&mut self, path: &Path) {
-        let name = path.display().to_string();
-        let mut files = Vec::new();
-        let listed = std::fs::read_dir(path).and_then(|entries| {
-            for entry in entries {
-                files.push(entry?.path());
-            }
-            Ok(())
-        });
-        if let Err(error) = listed {
-            self.unreadable(&name, &format!("cannot be read: {}", reason(&error)), None);
-            return;
-        }
-        files.retain(|file| {
-            let yaml = file.extension().is_some_and(|end| end == "yaml" || end == "yml");
-            let hidden = file.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-            yaml && !hidden && !file.is_dir()
-        });
-        files.sort();
-        if files.is_empty() {
-            let hint = "of a directory the files *.yaml and *.yml are read, not those of directories within it";
-            self.unreadable(&name, "has no configuration in it", Some(hint));
-        }
-        for file in files {
-            self.file(&file);
-        }
-    }
-
-    fn file(&mut self, path: &Path) {
-        let name = path.display().to_string();
-        match File::open(path) {
-            Ok(file) => self.read(&name, file),
-            Err(error) => self.unreadable(&name, &format!("cannot be read: {}", reason(&error)), None),
-        }
-    }
-
-    fn read(&mut self, name: &str, source: impl Read) {
+    fn read(&mut self, name: &str, bytes: &[u8]) {
         if self.texts.contains_key(name) {
             self.unreadable(name, "is given twice", None);
-            return;
-        }
-        let mut bytes = Vec::new();
-        if let Err(error) = source.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes) {
-            self.unreadable(name, &format!("cannot be read: {}", reason(&error)), None);
             return;
         }
         if bytes.len() as u64 > MAX_FILE_BYTES {
@@ -120,30 +80,26 @@ impl Loader {
             self.unreadable(name, &problem, Some("spread it over several files"));
             return;
         }
-        let text = match String::from_utf8(bytes) {
+        let text = match std::str::from_utf8(bytes) {
             Ok(text) => text,
             Err(error) => {
-                let valid = error.utf8_error().valid_up_to();
-                let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
-                self.not_text(name, &text, valid, "a byte that is not UTF-8");
+                let text = String::from_utf8_lossy(bytes);
+                self.not_text(name, &text, error.valid_up_to(), "a byte that is not UTF-8");
                 return;
             }
         };
-        let text = match text.strip_prefix('\u{feff}') {
-            Some(rest) => rest.to_owned(),
-            None => text,
-        };
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         if text.trim().is_empty() {
             self.unreadable(name, "is empty", Some("is it truncated?"));
             return;
         }
         if let Some((at, character)) = text.char_indices().find(|(_, c)| !is_printable(*c)) {
             let problem = format!("the character {}, which YAML forbids", character.escape_unicode());
-            self.not_text(name, &text, at, &problem);
+            self.not_text(name, text, at, &problem);
             return;
         }
         let name: Arc<str> = name.into();
-        for parsed in yaml::parse(&text) {
+        for parsed in yaml::parse(text) {
             let complete = parsed.errors.is_empty();
             for error in parsed.errors {
                 let at = Location {
@@ -162,7 +118,7 @@ impl Loader {
                 None => self.blind = true,
             }
         }
-        self.texts.insert(name, text);
+        self.texts.insert(name, text.to_owned());
     }
 
     /// Reports what is wrong with a whole file.
@@ -225,7 +181,7 @@ impl Loader {
 }
 
 /// Gives every error its source line, in one pass over each file. `errors` are in order.
-fn excerpts(errors: &mut [crate::ConfigError], texts: &HashMap<Arc<str>, String>) {
+pub(crate) fn excerpts(errors: &mut [crate::ConfigError], texts: &HashMap<Arc<str>, String>) {
     for of_file in errors.chunk_by_mut(|a, b| a.file == b.file) {
         let Some(text) = of_file.first().and_then(|error| texts.get(&*error.file)) else {
             continue;
@@ -261,13 +217,4 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
 /// What YAML takes in a stream (1.2.2, 5.1). The parser would take NUL for the end of the file.
 fn is_printable(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\r' | ' '..='~' | '\u{85}' | '\u{a0}'..='\u{fffd}' | '\u{10000}'..) && c != '\u{feff}'
-}
-
-/// The system's words without its number.
-fn reason(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => "no such file or directory".to_owned(),
-        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
-        _ => error.to_string(),
-    }
 }

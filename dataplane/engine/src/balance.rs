@@ -14,8 +14,9 @@ pub struct Balance {
 impl Balance {
     /// Fits the cursors to a new snapshot. Places are kept by position: after a change of routes a turn may be taken twice.
     pub fn renew(&mut self, snapshot: &Snapshot) {
-        self.rules.resize(snapshot.rules.len(), 0);
-        self.clusters.resize(snapshot.clusters.len(), 0);
+        // Never shorter: requests that began under an older snapshot may still take turns there.
+        self.rules.resize(snapshot.rules.len().max(self.rules.len()), 0);
+        self.clusters.resize(snapshot.clusters.len().max(self.clusters.len()), 0);
     }
 
     /// The position of the target whose turn it is. `None` where no target takes requests.

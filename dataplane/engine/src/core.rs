@@ -10,6 +10,7 @@ use pmd::{Burst, Lane};
 use tables::access::AccessQueue;
 use tables::lifecycle::{Lifecycle, Stage};
 use tables::publish::Subscriber;
+use tables::swap::Swap;
 use tables::{CoreCounters, CoreSettings, Snapshot, Verdict};
 
 use crate::clock::{Clock, Instant};
@@ -81,6 +82,8 @@ pub struct Core<L: Lane, X: Lane<Frame = <L as Lane>::Frame> = L> {
     next_report: Instant,
     /// The next slot to look at while draining or stopping.
     walk: u32,
+    /// Requests that had begun at the last swap, until another one begins.
+    unserved_since: Option<u64>,
 }
 
 impl<L: Lane, X: Lane<Frame = L::Frame>> Core<L, X> {
@@ -121,6 +124,7 @@ impl<L: Lane, X: Lane<Frame = L::Frame>> Core<L, X> {
             last_was_busy: false,
             next_report: Instant::default(),
             walk: 0,
+            unserved_since: None,
         };
         core.listen();
         core
@@ -150,10 +154,10 @@ impl<L: Lane, X: Lane<Frame = L::Frame>> Core<L, X> {
 
     /// One turn. Returns whether there was anything to do.
     pub fn turn(&mut self, now: Instant) -> bool {
-        if self.snapshot.refresh() {
-            self.proxy.renew(self.snapshot.current());
-            self.listen();
-            self.counters.epoch.set(self.snapshot.current().epoch);
+        if self.snapshot.refresh_holding(self.proxy.needs_current()) {
+            self.swapped(now);
+        } else if self.proxy.has_vacated() && self.snapshot.release(|epoch| self.proxy.needs(epoch)) {
+            self.proxy.handed_back();
         }
         let stage = self.lifecycle.stage();
         let mut busy = false;
@@ -168,6 +172,10 @@ impl<L: Lane, X: Lane<Frame = L::Frame>> Core<L, X> {
             }
         }
         busy |= self.serve(now, stage);
+        if self.unserved_since.is_some_and(|requests| self.counters.requests_started.read() > requests) {
+            self.unserved_since = None;
+            self.lifecycle.swaps.first_request(self.proxy.epoch(), now.0);
+        }
         let mut net = Net { now, ports: &mut self.ports, counters: &self.counters };
         busy |= self.stack.egress(&mut net);
         busy |= self.serve_exceptions(now);
@@ -206,6 +214,25 @@ impl<L: Lane, X: Lane<Frame = L::Frame>> Core<L, X> {
     /// The ports, for tests and harnesses.
     pub fn ports_mut(&mut self) -> &mut [Port<L>] {
         &mut self.ports
+    }
+
+    /// Another snapshot is there: all that begins from now on is decided by it.
+    #[cold]
+    fn swapped(&mut self, now: Instant) {
+        let requests = self.counters.requests_started.read();
+        let swap = Swap {
+            from: self.proxy.epoch(),
+            to: self.snapshot.current().epoch,
+            at: now.0,
+            requests,
+            running: self.proxy.active(),
+            first_at: 0,
+        };
+        self.proxy.renew(self.snapshot.current());
+        self.listen();
+        self.counters.epoch.set(swap.to);
+        self.lifecycle.swaps.switched(&swap);
+        self.unserved_since = Some(requests);
     }
 
     /// Tells those who have to know which ports are listened on.
@@ -280,6 +307,7 @@ impl<L: Lane, X: Lane<Frame = L::Frame>> Core<L, X> {
             net,
             stack,
             snapshot: snapshot.current(),
+            held: snapshot.held(),
             draining: stage >= Stage::Draining,
             access,
             core: self.index,

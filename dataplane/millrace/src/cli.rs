@@ -17,10 +17,13 @@ pub(crate) struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Serve until SIGTERM or SIGINT; a second signal stops at once.
+    /// Serve until SIGTERM or SIGINT; a second signal stops at once. Files that change are taken while it runs; SIGHUP has them read again.
     Run {
         #[command(flatten)]
         files: Files,
+        /// Where the last good configuration is kept, for a restart with bad files.
+        #[arg(long, value_name = "DIRECTORY", default_value = "/var/lib/millrace", env = "MILLRACE_STATE")]
+        state: PathBuf,
         /// What is logged to standard error.
         #[arg(long, value_enum, default_value_t = LogLevel::Info, env = "MILLRACE_LOG")]
         log: LogLevel,
@@ -60,6 +63,17 @@ pub(crate) enum Command {
         #[arg(short, long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
+    /// Have a running Millrace read its files again, and say what came of it.
+    Reload {
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Have a running Millrace accept nothing new, finish what runs, and end.
+    Drain {
+        /// Its admin address.
+        #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9901", env = "MILLRACE_ADMIN")]
+        admin: SocketAddr,
+    },
     /// Say which Millrace and which DPDK this is.
     Version,
 }
@@ -72,11 +86,24 @@ pub(crate) struct Files {
     pub(crate) files: Vec<PathBuf>,
 }
 
+/// Whom to ask, and how to say what it answers.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct Ask {
+    /// Its admin address.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9901", env = "MILLRACE_ADMIN")]
+    pub(crate) admin: SocketAddr,
+    /// How to say it.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+}
+
 /// What can be listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Listing {
     /// The polling cores: their load, their connections, and how packets find them.
     Cores,
+    /// Which core runs which epoch of the configuration, and how it came to.
+    Epochs,
 }
 
 /// How a listing looks.

@@ -9,6 +9,7 @@ mod check;
 mod cli;
 mod exceptions;
 mod failure;
+mod live;
 mod polling;
 mod run;
 mod status;
@@ -24,11 +25,14 @@ use cli::{Cli, Command, Listing};
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match &cli.command {
-        Command::Run { files, log } => run::run(files, *log),
+        Command::Run { files, state, log } => run::run(files, state, *log),
         Command::Validate { files, output } => validate::validate(files, *output),
         Command::Check { files } => check::check(files),
         Command::Status { admin, output } => status::status(*admin, *output),
         Command::Get { what: Listing::Cores, admin, output } => status::cores(*admin, *output),
+        Command::Get { what: Listing::Epochs, admin, output } => live::epochs(*admin, *output),
+        Command::Reload { ask } => live::reload(ask.admin, ask.output),
+        Command::Drain { admin } => live::drain(*admin),
         Command::Version => {
             say(&format!("millrace {}\n{}\n", env!("CARGO_PKG_VERSION"), pmd::dpdk_version()));
             Ok(())

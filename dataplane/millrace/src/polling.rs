@@ -171,7 +171,7 @@ mod tests {
     use std::rc::Rc;
 
     use control::runtime::Facts;
-    use control::{Compiler, Control, Launch, PortInfo, admin, core_settings};
+    use control::{Configured, Control, Launch, PortInfo, admin, core_settings};
     use pmd::sim::{Clock as SimClock, PathOptions, SimFrame, SimLane, WireOptions, wire};
     use pmd::{Burst, LaneCounters, Link, TxChecksum};
 
@@ -259,10 +259,12 @@ spec:
             ports: vec![port],
             access_log: "/dev/null".into(),
             device_statistics: Box::new(Vec::new),
+            clock: Box::new(|| 0),
         };
-        let compiled = Compiler::new(1).compile(&configuration);
+        let mut configured = Configured::unwatched(configuration.clone());
+        let compiled = configured.compile();
         let admin = admin::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let (control, mut seats) = Control::start(Launch { facts, compiled, admin }).unwrap();
+        let (control, mut seats) = Control::start(Launch { facts, configured, compiled, admin }).unwrap();
         let (lane, _other_end) = wire(WireOptions::symmetric(&SimClock::new(), PathOptions::default()), 1);
         let calls = Rc::new(Cell::new(0));
         let lane = Panicky { lane, calls: Rc::clone(&calls), panics };

@@ -1,12 +1,13 @@
 //! `millrace run`: from files to packets, and back to an orderly end.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use control::runtime::{Drained, Facts};
-use control::{Compiled, Compiler, Control, Launch, PortInfo, admin, core_settings};
+use control::{Compiled, Configured, Control, Launch, PortInfo, admin, core_settings};
 use engine::clock::Clock;
 use engine::idle::Idle;
 use engine::steer::{LONGEST_KEY, Place, PortPlan, Rss, Steered, places};
@@ -31,13 +32,21 @@ const TOGETHER: Duration = Duration::from_secs(1);
 const SLOW_START: Duration = Duration::from_secs(5);
 
 /// Serves until a signal, or until all cores have ended.
-pub(crate) fn run(files: &Files, log: LogLevel) -> Result<(), Failure> {
+pub(crate) fn run(files: &Files, state: &Path, log: LogLevel) -> Result<(), Failure> {
     let started = Instant::now();
     start_log(log);
-    let configuration = schema::load(&files.files)?;
+    let mut configured = Configured::load(&files.files, state)?;
+    let compiled = configured.compile();
+    let configuration = configured.configuration().clone();
+    if let Some((errors, accepted)) = configured.fallback() {
+        let ago = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
+        tracing::error!(
+            "THE CONFIGURATION IS BAD; THE LAST GOOD ONE RUNS IN ITS PLACE, accepted {} s ago\n{errors}",
+            ago.saturating_sub(accepted)
+        );
+    }
     let spec = &configuration.appliance.spec;
     let cpus: Vec<u16> = spec.cores.iter().map(|core| core.value.0).collect();
-    let compiled = Compiler::new(cpus.len()).compile(&configuration);
     // Before all else: it is what fails where Millrace runs already.
     let admin = bind_admin(&configuration)?;
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|e| Failure::new(format!("signals: {e}")))?;
@@ -52,16 +61,16 @@ pub(crate) fn run(files: &Files, log: LogLevel) -> Result<(), Failure> {
         tracing::warn!("the polling cores share their CPUs with everything else of this process: there are no others");
     }
     announce(&configuration, &compiled, &eal, &ports);
-    let facts = facts(&configuration, &eal, ports, cpus.clone());
-    let (control, seats) = Control::start(Launch { facts, compiled, admin }).map_err(|error| {
+    // One for all cores: what they share, they date alike.
+    let clock = Clock::start();
+    let facts = facts(&configuration, &eal, ports, cpus.clone(), clock.clone());
+    let (control, seats) = Control::start(Launch { facts, configured, compiled, admin }).map_err(|error| {
         let place = spec.access_log.path.display();
         Failure::new(format!("access log {place} cannot be opened, or a thread not be started: {error}"))
     })?;
     tracing::info!("admin endpoint: http://{}", control.admin_address());
 
     let mut threads = Vec::new();
-    // One for all cores: what they share, they date alike.
-    let clock = Clock::start();
     let idle = match spec.idle {
         schema::Idle::Polling => Idle::Polling,
         schema::Idle::Adaptive => Idle::Adaptive,
@@ -208,7 +217,7 @@ fn large_mbufs(spec: &ApplianceSpec, eal: &Eal) -> u32 {
 /// Enough for what a few dozen connections send at a time, 64 KiB each.
 const LARGE_MBUFS: u32 = 256;
 
-fn facts(configuration: &Configuration, eal: &Eal, ports: Vec<Port>, cpus: Vec<u16>) -> Facts {
+fn facts(configuration: &Configuration, eal: &Eal, ports: Vec<Port>, cpus: Vec<u16>, clock: Clock) -> Facts {
     let spec = &configuration.appliance.spec;
     let names: Vec<Arc<str>> = spec.ports.iter().map(|port| port.name.as_str().into()).collect();
     Facts {
@@ -231,6 +240,7 @@ fn facts(configuration: &Configuration, eal: &Eal, ports: Vec<Port>, cpus: Vec<u
             })
             .collect(),
         access_log: spec.access_log.path.clone(),
+        clock: Box::new(move || clock.now().0),
         device_statistics: Box::new(move || {
             let mut found = Vec::new();
             for (name, port) in names.iter().zip(&ports) {
@@ -330,9 +340,7 @@ fn serve(
     loop {
         for signal in signals.pending() {
             if signal == SIGHUP {
-                tracing::warn!(
-                    "SIGHUP is ignored: reloading comes with a later release; restart to change the configuration"
-                );
+                control.reload();
                 continue;
             }
             return shut_down(control, signals, threads, drain);

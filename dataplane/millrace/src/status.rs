@@ -27,59 +27,74 @@ pub(crate) fn cores(admin: SocketAddr, output: Output) -> Result<(), Failure> {
     show(admin, "/cores", output, render_cores)
 }
 
-fn show<T: DeserializeOwned>(
+pub(crate) fn show<T: DeserializeOwned>(
     admin: SocketAddr,
     path: &str,
     output: Output,
     render: impl FnOnce(&T) -> String,
 ) -> Result<(), Failure> {
-    let body = ask(admin, path).map_err(|error| {
-        Failure::new(format!("no answer from the admin address {admin}: {error}"))
-            .hint("is Millrace running, here and in this network namespace? --admin says where spec.admin.address of its Appliance is")
-    })?;
-    let strange = |error: serde_json::Error| {
-        Failure::new(format!("{admin} did not answer as Millrace's admin endpoint does: {error}"))
-            .hint("is another program, or another version, on that port?")
-    };
+    let (status, body) = ask(admin, "GET", path, PATIENCE)?;
+    if status != 200 {
+        return Err(strange(admin, &format!("status {status}")));
+    }
+    say(admin, output, &body, render)
+}
+
+/// Says what was answered, as it is or rendered.
+pub(crate) fn say<T: DeserializeOwned>(
+    admin: SocketAddr,
+    output: Output,
+    body: &[u8],
+    render: impl FnOnce(&T) -> String,
+) -> Result<(), Failure> {
+    let wrong = |error: serde_json::Error| strange(admin, &error.to_string());
     match output {
-        Output::Json => {
-            let value: serde_json::Value = serde_json::from_slice(&body).map_err(strange)?;
-            crate::validate::print_json(&value);
-        }
-        Output::Table => crate::say(&render(&serde_json::from_slice(&body).map_err(strange)?)),
+        Output::Json => crate::validate::print_json(&serde_json::from_slice::<serde_json::Value>(body).map_err(wrong)?),
+        Output::Table => crate::say(&render(&serde_json::from_slice(body).map_err(wrong)?)),
     }
     Ok(())
 }
 
-/// One GET; the body of a 200.
-fn ask(admin: SocketAddr, path: &str) -> io::Result<Vec<u8>> {
+pub(crate) fn strange(admin: SocketAddr, what: &str) -> Failure {
+    Failure::new(format!("{admin} did not answer as Millrace's admin endpoint does: {what}"))
+        .hint("is another program, or another version, on that port?")
+}
+
+/// One request; status and body of the answer.
+pub(crate) fn ask(admin: SocketAddr, method: &str, path: &str, patience: Duration) -> Result<(u16, Vec<u8>), Failure> {
+    request(admin, method, path, patience).map_err(|error| {
+        Failure::new(format!("no answer from the admin address {admin}: {error}"))
+            .hint("is Millrace running, here and in this network namespace? --admin says where spec.admin.address of its Appliance is")
+    })
+}
+
+fn request(admin: SocketAddr, method: &str, path: &str, patience: Duration) -> io::Result<(u16, Vec<u8>)> {
     let mut stream = TcpStream::connect_timeout(&admin, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     // HTTP/1.0: the answer is neither chunked nor followed by another.
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {admin}\r\n\r\n")?;
+    write!(stream, "{method} {path} HTTP/1.0\r\nHost: {admin}\r\nContent-Length: 0\r\n\r\n")?;
     let mut answer = Vec::new();
     stream.take(LONGEST).read_to_end(&mut answer)?;
     let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
     let end = answer.windows(4).position(|w| w == b"\r\n\r\n").ok_or_else(|| invalid("the answer is not HTTP"))?;
     let head = String::from_utf8_lossy(answer.get(..end).unwrap_or_default()).into_owned();
     let first = head.lines().next().unwrap_or_default();
-    if first.split(' ').nth(1) != Some("200") {
-        return Err(invalid(first));
-    }
-    Ok(answer.split_off(end + 4))
+    let status = first.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or_else(|| invalid(first))?;
+    Ok((status, answer.split_off(end + 4)))
 }
 
 fn render(status: &Status) -> String {
     let ready = if status.ready { "ready".to_owned() } else { format!("not ready: {}", status.reasons.join("; ")) };
     let mut text = format!(
-        "{} (millrace {}), up {}, epoch {}, {ready}\nmemory: {}\n\n",
+        "{} (millrace {}), up {}, epoch {}, {ready}\nmemory: {}\n",
         status.name,
         status.version,
         duration(status.uptime_seconds),
         status.epoch,
         status.memory,
     );
+    text += &crate::live::configuration(&status.configuration, status.epoch);
     let mut cores = Table::new(&["CORE", "CPU", "STAGE", "EPOCH", "BUSY", "CONNECTIONS", "REQUESTS"]);
     for core in &status.cores {
         cores.row([
@@ -146,7 +161,7 @@ fn render_cores(all: &Cores) -> String {
     format!("{}\n{}", cores.render(), ports.render())
 }
 
-fn duration(seconds: u64) -> String {
+pub(crate) fn duration(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds} s"),
         60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),

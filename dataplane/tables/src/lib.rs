@@ -20,6 +20,7 @@ pub mod route;
 pub mod schedule;
 pub mod settings;
 pub mod snapshot;
+pub mod swap;
 mod sync;
 pub mod verdict;
 

@@ -2,6 +2,8 @@
 
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
+use crate::swap::Swaps;
+
 /// What a core is asked to do, and how far it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -23,6 +25,8 @@ pub struct Lifecycle {
     stage: AtomicU8,
     /// Turns of the loop, written by the core every so often: it stands still when the core hangs.
     heartbeat: AtomicU64,
+    /// How the core went from snapshot to snapshot, written by it.
+    pub swaps: Swaps,
 }
 
 impl Lifecycle {

@@ -26,6 +26,9 @@ fn named(labels: [&str; 3], names: &[String]) -> String {
         series: &[Arc::new(served), Arc::new(unused), Arc::new(gone)],
         in_use: &HashSet::from([SeriesId(1)]),
         devices: &[("north".into(), "rx_missed_errors".into(), 4)],
+        configuration: &ConfigurationStatus { accepted: 1_700_000_000, ..ConfigurationStatus::default() },
+        epoch: 3,
+        restarts: &[("admin", 1)],
         access_log_lost: 5,
         names,
     })

@@ -8,6 +8,7 @@ use proto::http1::{BodyDecoder, Framing, Method, Version};
 use tables::access::{TARGET_BYTES, WORD_BYTES};
 use tables::{BindId, EndpointId, Epoch, SeriesId, Snapshot};
 
+use super::pins::Pins;
 use crate::clock::Instant;
 use crate::stack::ConnectionId;
 
@@ -91,8 +92,10 @@ pub(super) struct Exchange {
     pub(super) upstream: Option<ConnectionId>,
     /// Its endpoint.
     pub(super) endpoint: Option<(EndpointId, SocketAddr)>,
-    /// Position of the rule in its snapshot, and of the target in the rule: they hold while `epoch` does.
+    /// Position of the rule in its snapshot, and of the target in the rule.
     pub(super) choice: Option<Choice>,
+    /// The snapshot of `choice` is kept for it.
+    pub(super) pinned: bool,
     pub(super) series: SeriesId,
     /// Connections tried before this one.
     pub(super) attempt: u8,
@@ -218,6 +221,7 @@ impl Exchange {
             upstream: None,
             endpoint: None,
             choice: None,
+            pinned: false,
             series: SeriesId(0),
             attempt: 0,
             reused: false,
@@ -251,6 +255,14 @@ impl Exchange {
     /// Forgets the last request.
     pub(super) fn reset(&mut self) {
         *self = Self::new();
+    }
+
+    /// Notes which rule serves the request. Its snapshot is kept until the response begins.
+    #[inline]
+    pub(super) fn choose(&mut self, choice: Choice, pins: &mut Pins) {
+        self.choice = Some(choice);
+        self.pinned = true;
+        pins.pin();
     }
 
     /// The response has begun: its head is on its way to the client.

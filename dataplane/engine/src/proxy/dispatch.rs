@@ -14,12 +14,12 @@ use crate::stack::{ConnectError, ConnectionId};
 impl Proxy {
     /// Finds an endpoint and a connection to it. `encoded` says that the head lies in `self.out`.
     pub(super) fn dispatch<L: Lane>(&mut self, cx: &mut Context<'_, L>, client: &mut Client, encoded: bool) -> Step {
-        let Some(choice) = client.exchange.choice.filter(|choice| choice.epoch == cx.snapshot.epoch) else {
-            // The tables changed between two tries.
+        let Some((choice, tables)) = client.exchange.choice.and_then(|c| Some((c, cx.tables(c.epoch)?))) else {
+            // They changed more often between two tries than tables are held for requests.
             return self.refuse(cx, client, Refusal::new(503, Flag::NoEndpoint, "configuration_changed"));
         };
-        let target = cx.snapshot.rules.get(choice.rule as usize).and_then(|r| r.targets.get(choice.target as usize));
-        let Some((id, cluster)) = target.and_then(|t| Some((t.cluster, cx.snapshot.cluster(t.cluster)?))) else {
+        let target = tables.rules.get(choice.rule as usize).and_then(|r| r.targets.get(choice.target as usize));
+        let Some((id, cluster)) = target.and_then(|t| Some((t.cluster, tables.cluster(t.cluster)?))) else {
             return self.refuse(cx, client, Refusal::new(500, Flag::NoBackend, "no_backend"));
         };
         let failed = client.exchange.endpoint.map(|(id, _)| id);

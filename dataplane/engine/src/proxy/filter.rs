@@ -34,7 +34,8 @@ impl Proxy {
             client.changed = Some(changed);
             return Err(Refusal::new(500, Flag::NoBackend, "no_backend"));
         };
-        client.exchange.choice = Some(Choice { epoch: snapshot.epoch, rule: index, target: target as u32 });
+        let choice = Choice { epoch: snapshot.epoch, rule: index, target: target as u32 };
+        client.exchange.choose(choice, &mut self.pins);
         if let Some(target) = rule.targets.get(target) {
             client.exchange.series = target.series;
         }

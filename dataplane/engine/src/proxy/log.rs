@@ -15,6 +15,7 @@ impl Proxy {
         flag: Flag,
         detail: &'static str,
     ) {
+        self.unpin(cx, client);
         let words = client.words.take();
         if let Some(mut changed) = client.changed.take()
             && self.spare_changed.len() < SPARE_CLIENTS

@@ -8,6 +8,7 @@ mod client;
 mod dispatch;
 mod filter;
 mod log;
+mod pins;
 mod reply;
 mod request;
 mod response;
@@ -16,12 +17,15 @@ mod tunnel;
 mod upstream;
 
 use core::time::Duration;
+use std::sync::Arc;
 
 use pmd::Lane;
 use tables::access::AccessQueue;
-use tables::{CoreCounters, Snapshot};
+use tables::publish::find;
+use tables::{CoreCounters, Epoch, Snapshot};
 
 use self::client::{Changed, Client, Phase, Words};
+use self::pins::Pins;
 use self::upstream::{Pools, Upstream};
 use crate::balance::Balance;
 use crate::clock::Instant;
@@ -45,12 +49,22 @@ pub struct Context<'a, L: Lane> {
     pub stack: &'a mut Stack,
     /// The tables.
     pub snapshot: &'a Snapshot,
+    /// Older ones, under which requests began that may still need them.
+    pub held: &'a [Arc<Snapshot>],
     /// The core accepts nothing new.
     pub draining: bool,
     /// Where finished requests are reported.
     pub access: &'a AccessQueue,
     /// Index of the core.
     pub core: u16,
+}
+
+impl<'a, L: Lane> Context<'a, L> {
+    /// The tables of `epoch`, under which a request began.
+    #[inline]
+    pub(crate) fn tables(&self, epoch: Epoch) -> Option<&'a Snapshot> {
+        if self.snapshot.epoch == epoch { Some(self.snapshot) } else { find(self.held, epoch) }
+    }
 }
 
 /// What a connection is for.
@@ -84,6 +98,7 @@ pub struct Proxy {
     due: Vec<u32>,
     pools: Pools,
     balance: Balance,
+    pins: Pins,
     /// A head that does not lie in one piece in its buffer.
     input: Vec<u8>,
     /// What is being encoded.
@@ -109,6 +124,7 @@ impl Proxy {
             due: Vec::with_capacity(TIMERS_A_TURN),
             pools: Pools::default(),
             balance,
+            pins: Pins::new(snapshot.epoch),
             input: Vec::with_capacity(64 << 10),
             out: Vec::with_capacity(64 << 10),
             active: 0,
@@ -121,6 +137,44 @@ impl Proxy {
     /// The core runs another snapshot from now on.
     pub fn renew(&mut self, snapshot: &Snapshot) {
         self.balance.renew(snapshot);
+        self.pins.swap(snapshot.epoch);
+    }
+
+    /// The epoch whose tables requests begin under.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.pins.epoch()
+    }
+
+    /// Whether a request needs the current tables beyond a swap.
+    #[inline]
+    #[must_use]
+    pub fn needs_current(&self) -> bool {
+        self.pins.is_current_needed()
+    }
+
+    /// Whether a request needs older tables, of this epoch.
+    #[must_use]
+    pub fn needs(&self, epoch: Epoch) -> bool {
+        self.pins.needs(epoch)
+    }
+
+    /// Whether older tables became free since [`Proxy::handed_back`].
+    #[inline]
+    #[must_use]
+    pub fn has_vacated(&self) -> bool {
+        self.pins.has_vacated()
+    }
+
+    /// The tables that became free were handed back.
+    pub fn handed_back(&mut self) {
+        self.pins.handed_back();
+    }
+
+    /// Requests being served now.
+    #[must_use]
+    pub fn active(&self) -> u64 {
+        self.active
     }
 
     /// Deals with whatever happened to connection `id`.

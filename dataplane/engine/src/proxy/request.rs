@@ -157,7 +157,7 @@ impl Proxy {
         let Some(target) = self.balance.target(index, rule) else {
             return Err(Refusal::new(500, Flag::NoBackend, "no_backend"));
         };
-        exchange.choice = Some(Choice { epoch: snapshot.epoch, rule: index, target: target as u32 });
+        exchange.choose(Choice { epoch: snapshot.epoch, rule: index, target: target as u32 }, &mut self.pins);
         if let Some(target) = rule.targets.get(target) {
             exchange.series = target.series;
         }

@@ -133,6 +133,7 @@ impl Proxy {
                 Head::Final(_) | Head::Switch(_) => {
                     cx.stack.consume(client.id, client.exchange.head_held);
                     client.exchange.head_held = 0;
+                    self.unpin(cx, client);
                     if let Head::Switch(_) = head {
                         client.phase = Phase::Tunnel;
                         self.tunnels += 1;

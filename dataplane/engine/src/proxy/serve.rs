@@ -132,9 +132,22 @@ impl Proxy {
     /// The end of the route's `backendRequest` timeout.
     fn backend_deadline<L: Lane>(&self, cx: &Context<'_, L>, client: &Client) -> Instant {
         let exchange = &client.exchange;
-        let rule = exchange.choice.filter(|c| c.epoch == cx.snapshot.epoch && exchange.head_sent);
-        let timeout = rule.and_then(|c| cx.snapshot.rules.get(c.rule as usize)?.backend_timeout);
-        timeout.map_or(Instant::NEVER, |timeout| exchange.sent_at + timeout)
+        if !(exchange.pinned && exchange.head_sent) {
+            return Instant::NEVER;
+        }
+        let rule = exchange.choice.and_then(|c| cx.tables(c.epoch)?.rules.get(c.rule as usize));
+        rule.and_then(|rule| rule.backend_timeout).map_or(Instant::NEVER, |timeout| exchange.sent_at + timeout)
+    }
+
+    /// Lets go of the tables that the request began under. What they say about its end is kept.
+    pub(super) fn unpin<L: Lane>(&mut self, cx: &Context<'_, L>, client: &mut Client) {
+        if client.exchange.pinned {
+            client.exchange.until = client.exchange.until.min(self.backend_deadline(cx, client));
+            client.exchange.pinned = false;
+            if let Some(choice) = client.exchange.choice {
+                self.pins.unpin(choice.epoch);
+            }
+        }
     }
 
     /// A client's timer fired: something may really be late, or the timer was armed for something that has passed.

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -186,19 +187,25 @@ impl<'a> Gateway<'a> {
 
     /// The same with a whole configuration.
     pub fn start_text(sandbox: &'a Sandbox, text: &str) -> Self {
-        let path = sandbox.dir().join("millrace.yaml");
-        std::fs::write(&path, text).expect("the sandbox can be written");
+        std::fs::write(file(sandbox), text).expect("the sandbox can be written");
+        Self::start_as_is(sandbox, &[])
+    }
+
+    /// Starts it on the file that is there, in an environment that has these variables, too.
+    pub fn start_as_is(sandbox: &'a Sandbox, variables: &[(&str, &str)]) -> Self {
         let log = File::options().create(true).append(true).open(sandbox.dir().join("millrace.log"));
         let log = log.expect("the sandbox can be written");
         let mut command = sandbox.command(Ns::Millrace, MILLRACE);
-        command.args(["run", "-f"]).arg(&path);
+        // `ip netns exec` passes the environment on.
+        command.envs(variables.iter().copied());
+        command.args(["run", "-f"]).arg(file(sandbox)).arg("--state").arg(sandbox.dir().join("state"));
         command.stdout(log.try_clone().expect("a file can be cloned")).stderr(log).stdin(Stdio::null());
         let mut child = command.spawn().expect("millrace starts");
         sandbox.adopt(child.id());
         let start = Instant::now();
         loop {
             let ready = sandbox.inside(Ns::Millrace, || {
-                admin_request("GET", "/readyz").is_some_and(|response| response.status == 200)
+                admin_request("GET", "/readyz", "").is_some_and(|response| response.status == 200)
             });
             if ready {
                 break;
@@ -234,9 +241,37 @@ impl<'a> Gateway<'a> {
 
     /// What the admin address says.
     pub fn admin(&self, path: &str) -> Response {
+        self.ask("GET", path, "")
+    }
+
+    /// What the admin address says to something posted.
+    pub fn post(&self, path: &str, body: &str) -> Response {
+        self.ask("POST", path, body)
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &str) -> Response {
         self.sandbox
-            .inside(Ns::Millrace, || admin_request("GET", path))
+            .inside(Ns::Millrace, || admin_request(method, path, body))
             .unwrap_or_else(|| panic!("the admin address does not answer\n{}", self.log()))
+    }
+
+    /// Replaces its file, as editors do: by a rename.
+    pub fn rewrite(&self, text: &str) {
+        let fresh = self.sandbox.dir().join("millrace.yaml.new");
+        std::fs::write(&fresh, text).expect("the sandbox can be written");
+        std::fs::rename(fresh, file(self.sandbox)).expect("the sandbox can be written");
+    }
+
+    /// The newest epoch.
+    pub fn epoch(&self) -> u64 {
+        self.metric("millrace_config_epoch", &[])
+    }
+
+    /// Waits until all cores run a newer epoch than `epoch`.
+    pub fn await_epoch_after(&self, epoch: u64) {
+        wait_for("a newer epoch", Duration::from_secs(10), || {
+            self.epoch() > epoch && self.admin("/readyz").status == 200
+        });
     }
 
     /// The sum of a metric over all series that have these labels.
@@ -320,10 +355,17 @@ fn read_log(sandbox: &Sandbox) -> String {
     lines[lines.len().saturating_sub(40)..].join("\n")
 }
 
-fn admin_request(method: &str, path: &str) -> Option<Response> {
+fn file(sandbox: &Sandbox) -> PathBuf {
+    sandbox.dir().join("millrace.yaml")
+}
+
+fn admin_request(method: &str, path: &str, body: &str) -> Option<Response> {
     let mut stream = TcpStream::connect("127.0.0.1:9901").ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-    write!(stream, "{method} {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n").ok()?;
+    let length = body.len();
+    let head =
+        format!("{method} {path} HTTP/1.1\r\nHost: admin\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+    stream.write_all(&[head.as_bytes(), body.as_bytes()].concat()).ok()?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).ok()?;
     Response::parse(&bytes)

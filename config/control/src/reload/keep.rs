@@ -1,0 +1,145 @@
+//! The last good configuration on disk: what a restart uses where the files are bad.
+//!
+//! One file for each list of `-f` paths, so that appliances that share a host do not find each other's. It is replaced by a rename, so that
+//! it is always whole.
+
+use core::hash::Hasher;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use schema::Source;
+use serde::{Deserialize, Serialize};
+
+/// Where a configuration is kept.
+#[derive(Debug, Clone)]
+pub struct Keeper {
+    path: PathBuf,
+}
+
+/// A configuration that was accepted once.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// When, in seconds since 1970-01-01T00:00:00Z.
+    pub accepted: u64,
+    /// Its texts.
+    pub sources: Vec<Source>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    millrace: String,
+    accepted: u64,
+    sources: Vec<StoredSource>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredSource {
+    name: String,
+    text: String,
+}
+
+impl Keeper {
+    /// What is kept in `directory` of the configuration at `paths`. `None` where that is standard input, which is another one each time.
+    #[must_use]
+    pub fn new(directory: &Path, paths: &[PathBuf]) -> Option<Self> {
+        let mut hash = Fnv::default();
+        for path in paths {
+            if path.as_os_str() == "-" {
+                return None;
+            }
+            // As it is called, and not where it leads: links change.
+            let absolute = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            hash.write(absolute.as_os_str().as_encoded_bytes());
+            hash.write(&[0]);
+        }
+        Some(Self { path: directory.join(format!("last-good-{:016x}.json", hash.finish())) })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What was kept.
+    ///
+    /// # Errors
+    /// It is not there, cannot be read, or is not what [`Keeper::keep`] wrote.
+    pub fn last_good(&self) -> io::Result<Kept> {
+        let stored: Stored = serde_json::from_slice(&fs::read(&self.path)?)?;
+        let source = |stored: StoredSource| Source::new(&stored.name, stored.text.into_bytes());
+        Ok(Kept { accepted: stored.accepted, sources: stored.sources.into_iter().map(source).collect() })
+    }
+
+    /// Keeps `sources` in the place of what was kept before.
+    ///
+    /// # Errors
+    /// It cannot be written. What was kept before is still there.
+    pub(super) fn keep(&self, sources: &[Source], accepted: u64) -> io::Result<()> {
+        let text = |source: &Source| StoredSource {
+            name: source.name.to_string(),
+            text: String::from_utf8_lossy(source.bytes().unwrap_or_default()).into_owned(),
+        };
+        let stored = Stored {
+            millrace: env!("CARGO_PKG_VERSION").to_owned(),
+            accepted,
+            sources: sources.iter().map(text).collect(),
+        };
+        if let Some(directory) = self.path.parent() {
+            fs::create_dir_all(directory)?;
+        }
+        let partial = self.path.with_extension("partial");
+        // For the owner alone: configurations may hold secrets.
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
+        file.write_all(&serde_json::to_vec(&stored)?)?;
+        // A rename may reach the disk before what it renames does.
+        file.sync_all()?;
+        fs::rename(&partial, &self.path)?;
+        self.path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+    }
+}
+
+/// FNV-1a: file names have to be the same from version to version, which the standard library's hash does not promise.
+struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Hasher for Fnv {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = bytes.iter().fold(self.0, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_comes_back_and_is_each_path_lists_own() {
+        let directory = std::env::temp_dir().join(format!("millrace-keep-{}", std::process::id()));
+        let keeper = Keeper::new(&directory, &["/etc/a.yaml".into()]).unwrap();
+        assert!(keeper.last_good().is_err());
+        let sources = vec![Source::new("/etc/a.yaml", b"a: 1\n# \xc3\xa4\n".to_vec()), Source::new("b", vec![])];
+        keeper.keep(&sources, 7).unwrap();
+        keeper.keep(&sources, 8).unwrap();
+        let kept = keeper.last_good().unwrap();
+        assert_eq!((kept.accepted, kept.sources), (8, sources));
+        for other in [vec!["/etc/b.yaml".into()], vec!["/etc/a.yaml".into(), "/etc/b.yaml".into()]] {
+            assert!(Keeper::new(&directory, &other).unwrap().last_good().is_err());
+        }
+        assert!(Keeper::new(&directory, &["-".into()]).is_none());
+        fs::write(keeper.path(), "{").unwrap();
+        assert!(keeper.last_good().is_err());
+        fs::remove_dir_all(directory).unwrap();
+    }
+}
