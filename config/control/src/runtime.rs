@@ -102,7 +102,7 @@ impl Control {
         let (theirs, sender, configured) = (Arc::clone(&supervisor), commands.clone(), launch.configured);
         let reloads = std::thread::Builder::new()
             .name("reload".into())
-            .spawn(move || reload::run(configured, theirs, &received, &sender))?;
+            .spawn(move || reload::run(configured, &theirs, &received, &sender))?;
         let access = admin::Access { supervisor: Arc::clone(&supervisor), commands: commands.clone() };
         let admin = std::thread::Builder::new()
             .name("control".into())

@@ -197,13 +197,13 @@ pub(crate) struct Reloader {
 /// Runs until it is told to stop. `commands` are also what `sender` sends.
 pub(crate) fn run(
     configured: Configured,
-    supervisor: Arc<Supervisor>,
+    supervisor: &Arc<Supervisor>,
     commands: &Receiver<Command>,
     sender: &Sender<Command>,
 ) {
     let watched: Vec<PathBuf> =
         if configured.paths.iter().any(|path| path.as_os_str() == "-") { Vec::new() } else { configured.paths.clone() };
-    let reloader = Mutex::new(Reloader { configured, supervisor: Arc::clone(&supervisor) });
+    let reloader = Mutex::new(Reloader { configured, supervisor: Arc::clone(supervisor) });
     reloader.lock().unwrap_or_else(PoisonError::into_inner).begin();
     loop {
         let once = AssertUnwindSafe(|| {
@@ -226,7 +226,7 @@ impl Reloader {
     /// Shows what runs, and keeps it.
     fn begin(&mut self) {
         let configured = &self.configured;
-        let refused = configured.refused.as_ref().map(|errors| refusal(errors));
+        let refused = configured.refused.as_ref().map(refusal);
         self.supervisor.configured(|status| {
             status.origin = configured.origin;
             status.accepted = configured.accepted;
@@ -292,7 +292,7 @@ impl Reloader {
             let at = schema::Location::file("<stdin>");
             let error =
                 ConfigError::new(&at, "cannot be read again").with_hint("POST /config takes a new configuration");
-            return self.refuse(schema::refuse(&[], vec![error]), true);
+            return self.refuse(schema::refuse(&[], vec![error]).as_ref(), true);
         }
         let read = schema::read(paths);
         if !asked && read == self.configured.read {
@@ -307,11 +307,11 @@ impl Reloader {
         let started = Instant::now();
         let configuration = match schema::load_read(&sources) {
             Ok(configuration) => configuration,
-            Err(errors) => return self.refuse(Some(errors), dry_run),
+            Err(errors) => return self.refuse(Some(&errors), dry_run),
         };
         let fixed = self.fixed(&configuration, &sources);
         if fixed.is_some() {
-            return self.refuse(fixed, dry_run);
+            return self.refuse(fixed.as_ref(), dry_run);
         }
         let changes = diff::changes(&self.configured.configuration, &configuration);
         if dry_run {
@@ -368,11 +368,11 @@ impl Reloader {
         schema::refuse(sources, errors.collect())
     }
 
-    fn refuse(&self, errors: Option<Errors>, dry_run: bool) -> Answer {
-        let refused = errors.as_ref().map(refusal);
+    fn refuse(&self, errors: Option<&Errors>, dry_run: bool) -> Answer {
+        let refused = errors.map(refusal);
         let problems = refused.as_ref().map(|refused| refused.errors.clone()).unwrap_or_default();
         if !dry_run {
-            if let Some(errors) = &errors {
+            if let Some(errors) = errors {
                 tracing::error!("the configuration was refused; epoch {} runs on\n{errors}", self.supervisor.epoch());
             }
             self.supervisor.configured(|status| {
