@@ -7,6 +7,7 @@ use std::process::{Command, exit};
 
 /// What the pmd crate calls. Nothing else is bound.
 const FUNCTIONS: &[&str] = &[
+    "rte_eal_alarm_set",
     "rte_eal_cleanup",
     "rte_eal_init",
     "rte_eth_dev_adjust_nb_rx_tx_desc",

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include <rte_config.h>
+#include <rte_alarm.h>
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>

@@ -5,6 +5,7 @@
 
 mod device;
 mod host;
+pub(crate) mod interrupts;
 pub(crate) mod log;
 
 use std::collections::HashSet;
@@ -210,6 +211,7 @@ impl Drop for Runtime {
         for pool in pools {
             pool.free();
         }
+        interrupts::unregister_all();
         // SAFETY: EAL was started, this is the only place that ends it, and nothing of DPDK is in use any more: whoever
         // uses it holds this runtime.
         unsafe { dpdk_sys::rte_eal_cleanup() };

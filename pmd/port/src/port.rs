@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use dpdk_sys as sys;
 
-use crate::eal::{Eal, Runtime, log};
+use crate::eal::{Eal, Runtime, interrupts, log};
 use crate::error::{Errno, PortError, check};
 use crate::lane::{LARGE_FRAME, Link, RESERVE};
 use crate::mempool::Mempool;
@@ -163,6 +163,11 @@ impl Port {
         let socket = known.server_socket().map(PathBuf::from);
         let opened = Opened { id, runtime: Arc::clone(eal.runtime()), device: known.name.clone(), socket };
         let info = opened.info()?;
+        if text(info.driver_name) == MEMIF {
+            opened.step("be used by a program that does not export rte_intr_callback_unregister and its like", || {
+                if interrupts::in_effect() { 0 } else { -libc::ENOTSUP }
+            })?;
+        }
         let offloads = offloads(&info, options, device_string);
         let queues = opened.queues(options, &info)?;
         let jumbo = options.mtu.filter(|mtu| (ORDINARY_MTU + 1..=ring_room(&info, device_string)).contains(mtu));
@@ -354,6 +359,11 @@ impl Shared {
         self.opened.id
     }
 
+    /// Whether the driver's bursts have to be waited for, see [`interrupts`].
+    pub(crate) fn needs_presence(&self) -> bool {
+        self.driver == MEMIF
+    }
+
     pub(crate) fn link(&self) -> Link {
         let (mut up, mut mbps) = (0, 0);
         // SAFETY: the port exists as long as `opened`; both pointers are valid for the call.
@@ -362,6 +372,9 @@ impl Shared {
         Link { up: known && up != 0 && carrier, mbps }
     }
 }
+
+/// The driver whose interrupt handler frees what a burst may be using.
+const MEMIF: &str = "net_memif";
 
 /// The port that DPDK knows under this name.
 pub(crate) fn find(name: &str) -> Option<u16> {
@@ -400,6 +413,7 @@ struct Opened {
 
 impl Drop for Opened {
     fn drop(&mut self) {
+        let _held = interrupts::Pause::begin();
         if let Some(socket) = &self.socket {
             // Its driver leaves descriptors that it closed with EAL's interrupt thread when the other side has come a second time (seen with 22.11),
             // and that thread ends the process with an abort. So it stays open until the process ends; that nobody finds it any more is all

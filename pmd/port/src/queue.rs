@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use dpdk_sys as sys;
 
+use crate::eal::interrupts::Presence;
 use crate::lane::{BURST, Burst, Frame, LARGE_FRAME, Lane, LaneCounters, Link, TxChecksum};
 use crate::mbuf::Mbuf;
 use crate::mempool::Mempool;
@@ -31,6 +32,8 @@ pub struct DpdkLane {
     offloads: Offloads,
     pools: Pools,
     shared: Arc<Shared>,
+    /// Where the driver frees memory that a burst may be using.
+    presence: Option<Arc<Presence>>,
     /// One core's: a lane may move to its thread, and is not shared.
     _not_sync: std::marker::PhantomData<std::cell::Cell<()>>,
 }
@@ -47,6 +50,7 @@ impl DpdkLane {
             queue: queue.unwrap_or(NO_QUEUE),
             offloads: shared.offloads,
             pools,
+            presence: shared.needs_presence().then(Presence::announce),
             shared,
             _not_sync: std::marker::PhantomData,
         }
@@ -97,6 +101,15 @@ impl DpdkLane {
     }
 }
 
+/// Calls the driver; so that it can be waited for, where that is needed.
+#[inline]
+fn within<T>(presence: Option<&Presence>, call: impl FnOnce() -> T) -> T {
+    match presence {
+        None => call(),
+        Some(presence) => presence.during(call),
+    }
+}
+
 impl Lane for DpdkLane {
     type Frame = Mbuf;
 
@@ -112,7 +125,8 @@ impl Lane for DpdkLane {
         // Clone and not Sync. `room` holds BURST pointers, and an Mbuf is one pointer. DPDK writes as many owned, non-null
         // mbufs as it returns, at most BURST.
         unsafe {
-            let received = sys::rte_eth_rx_burst(self.id, self.queue, room, BURST as u16);
+            let receive = || sys::rte_eth_rx_burst(self.id, self.queue, room, BURST as u16);
+            let received = within(self.presence.as_deref(), receive);
             burst.set_len(usize::from(received));
         }
         if burst.is_empty() {
@@ -193,7 +207,8 @@ impl Lane for DpdkLane {
         // the rest are ours, and are read and then freed once.
         unsafe {
             self.stage.set_len(0);
-            let taken = sys::rte_eth_tx_burst(self.id, self.queue, frames, count as u16);
+            let send = || sys::rte_eth_tx_burst(self.id, self.queue, frames, count as u16);
+            let taken = within(self.presence.as_deref(), send);
             let left = count - usize::from(taken);
             if left > 0 {
                 let rest = std::slice::from_raw_parts(frames.add(usize::from(taken)).cast::<Mbuf>(), left);

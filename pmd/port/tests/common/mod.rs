@@ -76,7 +76,8 @@ pub(crate) fn not_run(test: &str, why: &str) {
     std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
-fn spawn(test: &str, role: &str, folder: &Path) -> Child {
+/// A process of its own for a role, which the caller ends.
+pub(crate) fn spawn(test: &str, role: &str, folder: &Path) -> Child {
     Command::new("unshare")
         .args(["--net", "--mount", "--"])
         .arg(env::current_exe().unwrap())
