@@ -164,9 +164,12 @@ impl Port {
         let opened = Opened { id, runtime: Arc::clone(eal.runtime()), device: known.name.clone(), socket };
         let info = opened.info()?;
         if text(info.driver_name) == MEMIF {
-            opened.step("be used by a program that does not export rte_intr_callback_unregister and its like", || {
-                if interrupts::in_effect() { 0 } else { -libc::ENOTSUP }
-            })?;
+            opened.step(
+                "be used by a program that does not export rte_intr_callback_unregister and its like",
+                || {
+                    if interrupts::in_effect() { 0 } else { -libc::ENOTSUP }
+                },
+            )?;
         }
         let offloads = offloads(&info, options, device_string);
         let queues = opened.queues(options, &info)?;

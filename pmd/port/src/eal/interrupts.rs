@@ -148,7 +148,11 @@ struct Registration {
 
 impl Registration {
     fn new(handle: *mut c_void, callback: *const c_void, argument: *mut c_void) -> Self {
-        Self { handle: handle.expose_provenance(), callback: callback.expose_provenance(), argument: argument.expose_provenance() }
+        Self {
+            handle: handle.expose_provenance(),
+            callback: callback.expose_provenance(),
+            argument: argument.expose_provenance(),
+        }
     }
 
     /// Makes EAL forget it.
