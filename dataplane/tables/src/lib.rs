@@ -15,18 +15,21 @@ pub mod filter;
 pub mod lease;
 pub mod lifecycle;
 pub mod matching;
+pub mod limit;
 pub mod publish;
 pub mod route;
 pub mod schedule;
 pub mod settings;
 pub mod snapshot;
 pub mod swap;
+pub mod sources;
 mod sync;
 pub mod verdict;
 
 pub use cluster::{Cluster, ClusterId, Endpoint, EndpointId};
 pub use counters::{CoreCounters, Counter, Series, SeriesId};
 pub use matching::{Conditions, Expression, Request, ValueMatch};
+pub use limit::{KeyTable, Limit, LimitId, LimitKey, LimitLeases, LimitRate};
 pub use route::{HostPattern, PathPattern, RouteTable, RouteTableBuilder};
 pub use schedule::Schedule;
 pub use settings::{
@@ -34,4 +37,5 @@ pub use settings::{
     SourceLimit, SynCookies, TcpSettings,
 };
 pub use snapshot::{Bind, BindId, Epoch, Listener, Routed, Rule, Snapshot, Target};
+pub use sources::SourceTable;
 pub use verdict::Verdict;

@@ -5,9 +5,15 @@ pub(crate) use self::modelled::ArrayQueue;
 #[cfg(not(loom))]
 pub(crate) use crossbeam_queue::ArrayQueue;
 #[cfg(loom)]
-pub(crate) use loom::sync::{Arc, atomic::AtomicU64};
+pub(crate) use loom::sync::{
+    Arc,
+    atomic::{AtomicU64, fence},
+};
 #[cfg(not(loom))]
-pub(crate) use std::sync::{Arc, atomic::AtomicU64};
+pub(crate) use std::sync::{
+    Arc,
+    atomic::{AtomicU64, fence},
+};
 
 #[cfg(loom)]
 mod modelled {

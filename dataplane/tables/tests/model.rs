@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use loom::thread;
 use tables::lease::{Budget, Rate};
+use tables::limit::{KeyTable, Limit, LimitKey, LimitLeases, LimitRate};
 use tables::publish::{Versioned, slot};
 
 #[test]
@@ -43,6 +44,31 @@ fn two_cores_share_a_rate() {
         let mut mine = rate.lease();
         let got = u32::from(mine.take(now)) + u32::from(mine.take(now));
         assert_eq!(got + theirs.join().unwrap(), 2);
+    });
+}
+
+/// Two cores that bring the same new key at the same moment.
+#[test]
+fn two_cores_share_the_buckets_of_a_limit() {
+    loom::model(|| {
+        let limit = Limit {
+            name: "".into(),
+            by: LimitKey::All,
+            rate: LimitRate::new(1, 3600, 2, 2),
+            policy_field: "".into(),
+            limit_field: "".into(),
+            keys: Arc::new(KeyTable::new(1, 2, 1, 0, (1, 2))),
+        };
+        let theirs = limit.clone();
+        let other = thread::spawn(move || {
+            let mut leases = LimitLeases::new(1);
+            u32::from(leases.take(&theirs, 7, 0).is_ok()) + u32::from(leases.take(&theirs, 7, 0).is_ok())
+        });
+        let mut leases = LimitLeases::new(0);
+        let got = u32::from(leases.take(&limit, 7, 0).is_ok()) + u32::from(leases.take(&limit, 7, 0).is_ok());
+        let others = other.join().unwrap();
+        assert_eq!(got + others, 2);
+        assert!(leases.take(&limit, 7, 0).is_err());
     });
 }
 
