@@ -10,7 +10,8 @@ use std::sync::Arc;
 use crate::reload::Origin;
 use crate::status::ConfigurationStatus;
 use tables::counters::{LATENCY_BOUNDS_US, PortCounters, ScalarKind, SeriesCore, WAYS, status_label};
-use tables::{CoreCounters, Counter, Series, SeriesId, Verdict};
+use tables::limit::LimitCounts;
+use tables::{CoreCounters, Counter, Limit, Series, SeriesId, Verdict};
 
 /// What [`render`] is made from.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub struct Sources<'a> {
     pub series: &'a [Arc<Series>],
     /// Those of the running configuration.
     pub in_use: &'a HashSet<SeriesId>,
+    /// Rate limits of the running configuration.
+    pub limits: &'a [Limit],
     /// What the devices counted themselves: port, counter, value.
     pub devices: &'a [(Arc<str>, String, u64)],
     /// Where the configuration comes from, and what became of changes.
@@ -53,6 +56,7 @@ pub fn render(sources: &Sources<'_>) -> String {
     cores(&mut text, sources);
     ports(&mut text, sources);
     series(&mut text, sources);
+    limits(&mut text, sources.limits);
     if !sources.devices.is_empty() {
         let name = "millrace_device_statistic_total";
         if text.family(name, "counter", "Counters that the port's device keeps, by their DPDK name.") {
@@ -99,6 +103,19 @@ fn configuration(text: &mut Exposition<'_>, sources: &Sources<'_>) {
     if text.family(name, "counter", "How often a thread of the control plane started over after a panic.") {
         for (thread, count) in sources.restarts {
             text.sample(name, &[("thread", thread)], count);
+        }
+    }
+}
+
+fn limits(text: &mut Exposition<'_>, limits: &[Limit]) {
+    let name = "millrace_rate_limit_requests_total";
+    if limits.is_empty() || !text.family(name, "counter", "Requests that met a rate limit, by outcome.") {
+        return;
+    }
+    for limit in limits {
+        let count = |of: fn(&LimitCounts) -> &Counter| limit.keys.counts().iter().map(|c| of(c).read()).sum::<u64>();
+        for (outcome, value) in [("admitted", count(|c| &c.admitted)), ("limited", count(|c| &c.limited))] {
+            text.sample(name, &[("limit", &limit.name), ("target", &limit.target), ("outcome", &outcome)], value);
         }
     }
 }

@@ -369,6 +369,7 @@ impl Supervisor {
             ports: &self.port_names,
             series: &compiled.snapshot.series,
             in_use: &compiled.series_in_use,
+            limits: &compiled.snapshot.limits,
             devices: &(self.facts.device_statistics)(),
             configuration: &lock(&self.configuration).clone(),
             epoch: compiled.snapshot.epoch,

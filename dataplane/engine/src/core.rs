@@ -3,7 +3,6 @@
 //! One core owns its lanes, connections, timers and counters. It reads the clock once a turn, looks once whether control has
 //! published a new snapshot, and never waits for anybody.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use pmd::{Burst, Lane};
@@ -102,7 +101,7 @@ impl<L: Lane, X: Lane<Frame = L::Frame>> Core<L, X> {
         if let Some(limits) = &place.limits {
             stack.limit_by(limits);
         }
-        let proxy = Proxy::new(snapshot.current());
+        let proxy = Proxy::new(index, snapshot.current());
         counters.epoch.set(snapshot.current().epoch);
         let mut core = Self {
             index,
@@ -274,7 +273,8 @@ impl<L: Lane, X: Lane<Frame = L::Frame>> Core<L, X> {
             match ingress {
                 Ingress::Segment(frame, segment) => {
                     let snapshot = self.snapshot.current();
-                    let admit = |address: SocketAddr| match snapshot.bind(address) {
+                    let admit = |address, client| match snapshot.bind_at(address) {
+                        Some(bind) if !bind.allows(client) => Admission::Denied,
                         Some(_) if stage == Stage::Running => Admission::Listening,
                         Some(_) => Admission::Draining,
                         None => Admission::Closed,

@@ -8,6 +8,7 @@ pub mod core;
 pub mod exception;
 pub mod flow;
 pub mod idle;
+pub mod limit;
 pub mod port;
 pub mod proxy;
 pub mod random;

@@ -78,6 +78,8 @@ pub enum Flag {
     ClientGone,
     /// The client took too long to send or to read.
     ClientTimeout,
+    /// A rate limit of the route.
+    RateLimited,
     /// A limit of this appliance.
     Overloaded,
     /// The appliance stopped.
@@ -106,6 +108,7 @@ impl Flag {
             Self::BackendTruncated => "backend_truncated",
             Self::ClientGone => "client_gone",
             Self::ClientTimeout => "client_timeout",
+            Self::RateLimited => "rate_limited",
             Self::Overloaded => "overloaded",
             Self::Stopped => "stopped",
             Self::Filter => "filter",

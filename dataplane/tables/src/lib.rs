@@ -14,22 +14,22 @@ pub mod counters;
 pub mod filter;
 pub mod lease;
 pub mod lifecycle;
-pub mod matching;
 pub mod limit;
+pub mod matching;
 pub mod publish;
 pub mod route;
 pub mod schedule;
 pub mod settings;
 pub mod snapshot;
-pub mod swap;
 pub mod sources;
+pub mod swap;
 mod sync;
 pub mod verdict;
 
 pub use cluster::{Cluster, ClusterId, Endpoint, EndpointId};
 pub use counters::{CoreCounters, Counter, Series, SeriesId};
-pub use matching::{Conditions, Expression, Request, ValueMatch};
 pub use limit::{KeyTable, Limit, LimitId, LimitKey, LimitLeases, LimitRate};
+pub use matching::{Conditions, Expression, Request, ValueMatch};
 pub use route::{HostPattern, PathPattern, RouteTable, RouteTableBuilder};
 pub use schedule::Schedule;
 pub use settings::{

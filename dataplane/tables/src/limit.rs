@@ -43,8 +43,10 @@ pub struct LimitId(pub u32);
 /// One limit.
 #[derive(Debug, Clone)]
 pub struct Limit {
-    /// `namespace/policy/rule`, and what it is attached to, for people.
+    /// `namespace/policy/rule`.
     pub name: Arc<str>,
+    /// What it is attached to: `HTTPRoute/namespace/name`, with the rule's or listener's name behind it where only that is meant.
+    pub target: Arc<str>,
     /// What its requests are told apart by.
     pub by: LimitKey,
     /// How many may pass.

@@ -1,7 +1,7 @@
 //! One epoch of everything that decides about requests.
 
 use core::time::Duration;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -9,11 +9,13 @@ use hashbrown::HashMap;
 use crate::cluster::{Cluster, ClusterId};
 use crate::counters::{Series, SeriesId};
 use crate::filter::RuleFilters;
+use crate::limit::{Limit, LimitId};
 use crate::matching::{Fields, Request};
 use crate::publish::Versioned;
 use crate::route::{Host, HostPattern, HostTable, RouteTable};
 use crate::schedule::Schedule;
 use crate::settings::HttpSettings;
+use crate::sources::SourceTable;
 
 /// Number of a snapshot: each that control compiles has a larger one.
 pub type Epoch = u64;
@@ -35,6 +37,8 @@ pub struct Snapshot {
     pub rules: Box<[Rule]>,
     /// Clusters, by [`ClusterId`].
     pub clusters: Box<[Cluster]>,
+    /// Rate limits, by [`LimitId`].
+    pub limits: Box<[Limit]>,
     /// All series of the process so far, by [`SeriesId`]. A later snapshot holds all of an earlier one's.
     pub series: Box<[Arc<Series>]>,
 }
@@ -46,6 +50,8 @@ pub struct Bind {
     pub address: SocketAddr,
     hosts: HostTable,
     listeners: Box<[Listener]>,
+    /// All of them have to let a client connect.
+    sources: Box<[Arc<SourceTable>]>,
     /// Counts requests whose host belongs to none of the listeners.
     pub unmatched: SeriesId,
 }
@@ -74,6 +80,8 @@ pub struct Rule {
     pub targets: Box<[Target]>,
     /// Whose turn it is among the targets. `None` where none takes requests: they are answered 500.
     pub schedule: Option<Schedule>,
+    /// Rate limits that its requests have to pass, all of them.
+    pub limits: Option<Box<[LimitId]>>,
     /// Counts requests for which no target was chosen.
     pub unserved: SeriesId,
     /// `timeouts.request`: from the head's arrival to the end of the response.
@@ -109,7 +117,27 @@ impl Bind {
     #[must_use]
     pub fn new(address: SocketAddr, listeners: Vec<Listener>, unmatched: SeriesId) -> Self {
         let patterns: Vec<_> = listeners.iter().map(|l| l.hostname.clone()).collect();
-        Self { address, hosts: HostTable::new(&patterns), listeners: listeners.into(), unmatched }
+        Self {
+            address,
+            hosts: HostTable::new(&patterns),
+            listeners: listeners.into(),
+            sources: Box::default(),
+            unmatched,
+        }
+    }
+
+    /// The same, and only clients that all of `sources` allow may connect.
+    #[must_use]
+    pub fn with_sources(mut self, sources: Vec<Arc<SourceTable>>) -> Self {
+        self.sources = sources.into();
+        self
+    }
+
+    /// Whether this client may connect.
+    #[inline]
+    #[must_use]
+    pub fn allows(&self, client: IpAddr) -> bool {
+        self.sources.iter().all(|table| table.allows(client))
     }
 
     /// Its listeners.
@@ -129,6 +157,7 @@ impl Rule {
             index,
             targets: targets.into(),
             schedule: Schedule::new(&weights),
+            limits: None,
             unserved,
             request_timeout: None,
             backend_timeout: None,
@@ -156,8 +185,16 @@ impl Snapshot {
             by_address,
             rules: rules.into(),
             clusters: clusters.into(),
+            limits: Box::default(),
             series: series.into(),
         }
+    }
+
+    /// The same with rate limits, which rules name by their positions.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Vec<Limit>) -> Self {
+        self.limits = limits.into();
+        self
     }
 
     /// All binds.
@@ -170,6 +207,12 @@ impl Snapshot {
     #[must_use]
     pub fn bind(&self, address: SocketAddr) -> Option<BindId> {
         self.by_address.get(&address).copied()
+    }
+
+    /// Who listens there.
+    #[must_use]
+    pub fn bind_at(&self, address: SocketAddr) -> Option<&Bind> {
+        self.binds.get(self.bind(address)?.0 as usize)
     }
 
     /// The rule for a request that came in by `bind`. `host` comes without port.

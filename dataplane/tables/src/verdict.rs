@@ -84,6 +84,8 @@ verdicts! {
     AckOld = "ack_old",
     /// A segment for a connection in TIME-WAIT that does not reopen it.
     TimeWait = "time_wait",
+    /// A packet for a listener from a client that its SecurityPolicy keeps out.
+    SourceDenied = "source_denied",
     /// A SYN from a source that opens connections faster than it may.
     SourceRate = "source_rate",
     /// A SYN while the half-open limit is reached and cookies are off.

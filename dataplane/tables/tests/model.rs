@@ -53,6 +53,7 @@ fn two_cores_share_the_buckets_of_a_limit() {
     loom::model(|| {
         let limit = Limit {
             name: "".into(),
+            target: "".into(),
             by: LimitKey::All,
             rate: LimitRate::new(1, 3600, 2, 2),
             policy_field: "".into(),

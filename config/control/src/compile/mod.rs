@@ -7,6 +7,7 @@
 mod clusters;
 mod conditions;
 mod filters;
+mod limits;
 mod routes;
 mod settings;
 
@@ -18,10 +19,13 @@ use std::sync::Arc;
 
 use schema::{Configuration, Gateway, Hostname, HttpRoute, Metadata, ObjectName, RouteNamespaces};
 use tables::snapshot::Listener as ListenerTable;
-use tables::{Bind, Cluster, ClusterId, EndpointId, Epoch, HostPattern, RouteTable, Rule, Series, SeriesId, Snapshot};
+use tables::{
+    Bind, Cluster, ClusterId, EndpointId, Epoch, HostPattern, RouteTable, Rule, Series, SeriesId, Snapshot, SourceTable,
+};
 
 use crate::status::{GatewayStatus, RouteStatus};
 use conditions::Attachment;
+use limits::{LimitTables, Limits};
 pub use settings::{core_settings, exception_settings};
 
 /// Turns configurations into snapshots.
@@ -32,6 +36,7 @@ pub struct Compiler {
     series: Vec<Arc<Series>>,
     series_ids: HashMap<[Arc<str>; 3], SeriesId>,
     endpoint_ids: HashMap<SocketAddr, EndpointId>,
+    limit_tables: LimitTables,
 }
 
 /// One configuration, compiled.
@@ -51,8 +56,14 @@ impl Compiler {
     /// A compiler for an appliance with this many polling cores.
     #[must_use]
     pub fn new(cores: usize) -> Self {
-        let mut compiler =
-            Self { cores, epoch: 0, series: Vec::new(), series_ids: HashMap::new(), endpoint_ids: HashMap::new() };
+        let mut compiler = Self {
+            cores,
+            epoch: 0,
+            series: Vec::new(),
+            series_ids: HashMap::new(),
+            endpoint_ids: HashMap::new(),
+            limit_tables: LimitTables::default(),
+        };
         // Id 0 is what `Snapshot::route` answers for a bind that does not exist.
         compiler.series_id(["".into(), "".into(), "".into()]);
         compiler
@@ -63,12 +74,14 @@ impl Compiler {
         self.epoch += 1;
         let listeners = listeners(configuration);
         let conflicted = conflicts(&listeners);
+        let limits = Limits::new(configuration, &mut self.limit_tables, self.cores);
         let mut run = Run {
             compiler: self,
             configuration,
             clusters: Vec::new(),
             cluster_ids: HashMap::new(),
             rules: Vec::new(),
+            limits,
             in_use: HashSet::new(),
         };
         let attachments = attachments(configuration, &listeners, &conflicted);
@@ -78,10 +91,11 @@ impl Compiler {
             .map(|(index, listener)| run.routes_of(index, listener, &attachments))
             .collect();
         let binds = run.binds(&listeners, &conflicted, &tables);
-        let Run { clusters, rules, in_use, .. } = run;
+        let Run { clusters, rules, limits, in_use, .. } = run;
         let http = settings::http_settings(&configuration.appliance);
+        let snapshot = Snapshot::new(self.epoch, http, binds, rules, clusters, self.series.clone());
         Compiled {
-            snapshot: Arc::new(Snapshot::new(self.epoch, http, binds, rules, clusters, self.series.clone())),
+            snapshot: Arc::new(snapshot.with_limits(limits.limits)),
             series_in_use: in_use,
             gateways: conditions::gateways(configuration, &listeners, &conflicted, &attachments),
             routes: conditions::routes(configuration, &attachments),
@@ -123,6 +137,7 @@ struct Run<'a> {
     clusters: Vec<Cluster>,
     cluster_ids: HashMap<(ObjectName, Option<NonZeroU16>), ClusterId>,
     rules: Vec<Rule>,
+    limits: Limits,
     in_use: HashSet<SeriesId>,
 }
 
@@ -133,13 +148,20 @@ impl Run<'_> {
         conflicted: &BTreeSet<usize>,
         tables: &[RouteTable],
     ) -> Vec<Bind> {
+        let policies = limits::sources(self.configuration);
         let mut by_address: BTreeMap<SocketAddr, Vec<ListenerTable>> = BTreeMap::new();
+        // Several Gateways may share an address and port; who connects has to be welcome to all of them.
+        let mut sources: HashMap<SocketAddr, BTreeMap<&ObjectName, Arc<SourceTable>>> = HashMap::new();
         for (index, (listener, routes)) in listeners.iter().zip(tables).enumerate() {
             if conflicted.contains(&index) {
                 continue;
             }
             let unmatched = self.series([Arc::clone(&listener.name), "".into(), "".into()]);
+            let gateway = &listener.gateway.metadata.object;
             for &address in &listener.binds {
+                if let Some(table) = policies.get(gateway) {
+                    sources.entry(address).or_default().insert(gateway, Arc::clone(table));
+                }
                 by_address.entry(address).or_default().push(ListenerTable {
                     name: Arc::clone(&listener.name),
                     hostname: listener.hostname.clone(),
@@ -152,7 +174,8 @@ impl Run<'_> {
             .into_iter()
             .map(|(address, listeners)| {
                 let unmatched = self.series([address.to_string().into(), "".into(), "".into()]);
-                Bind::new(address, listeners, unmatched)
+                let sources = sources.remove(&address).unwrap_or_default().into_values().collect();
+                Bind::new(address, listeners, unmatched).with_sources(sources)
             })
             .collect()
     }

@@ -51,6 +51,7 @@ impl Run<'_> {
         }
         let unserved = self.series([Arc::clone(&listener.name), Arc::clone(&route_name), "".into()]);
         let mut compiled = Rule::new(route_name, number, targets, unserved);
+        compiled.limits = self.limits.of(listener, route, rule);
         compiled.request_timeout = settings::rule_timeout(rule.timeouts.request);
         compiled.backend_timeout = rule.timeouts.backend_request.and_then(schema::Timeout::limit);
         compiled.filters = filters::of_rule(rule);

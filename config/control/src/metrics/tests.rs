@@ -20,6 +20,7 @@ fn named(labels: [&str; 3], names: &[String]) -> String {
     let unused = Series::new("d/g/l".into(), "d/new".into(), "d/b".into(), 2);
     let gone = Series::new("d/g/l".into(), "d/gone".into(), "d/b".into(), 2);
     render(&Sources {
+        limits: &[],
         version: "1.2.3",
         cores: &cores,
         ports: &["north".into(), "south".into()],

@@ -29,6 +29,7 @@ use self::pins::Pins;
 use self::upstream::{Pools, Upstream};
 use crate::balance::Balance;
 use crate::clock::Instant;
+use crate::limit::Limiter;
 use crate::stack::{ConnectionId, Net, Side, Stack, Status};
 use crate::timer::Wheel;
 
@@ -99,6 +100,7 @@ pub struct Proxy {
     pools: Pools,
     balance: Balance,
     pins: Pins,
+    limiter: Limiter,
     /// A head that does not lie in one piece in its buffer.
     input: Vec<u8>,
     /// What is being encoded.
@@ -112,7 +114,7 @@ pub struct Proxy {
 impl Proxy {
     /// A proxy without connections.
     #[must_use]
-    pub fn new(snapshot: &Snapshot) -> Self {
+    pub fn new(core: u16, snapshot: &Snapshot) -> Self {
         let mut balance = Balance::default();
         balance.renew(snapshot);
         Self {
@@ -125,6 +127,7 @@ impl Proxy {
             pools: Pools::default(),
             balance,
             pins: Pins::new(snapshot.epoch),
+            limiter: Limiter::new(core),
             input: Vec::with_capacity(64 << 10),
             out: Vec::with_capacity(64 << 10),
             active: 0,

@@ -1,11 +1,14 @@
 //! Replies of Millrace's own, and the end of every exchange.
 
+use arrayvec::ArrayString;
 use pmd::Lane;
 use proto::http1::{self, Connection, Method};
+use tables::Snapshot;
 use tables::access::Flag;
 
 use super::client::{Client, Phase};
 use super::{Context, Proxy, Role, Step};
+use crate::limit::Limited;
 use crate::stack::{ConnectionId, Status};
 
 /// Why a request is answered here.
@@ -14,11 +17,45 @@ pub(super) struct Refusal {
     pub(super) status: u16,
     pub(super) flag: Flag,
     pub(super) detail: &'static str,
+    /// The rate limit that it is about.
+    pub(super) limited: Option<Limited>,
 }
 
 impl Refusal {
     pub(super) const fn new(status: u16, flag: Flag, detail: &'static str) -> Self {
-        Self { status, flag, detail }
+        Self { status, flag, detail, limited: None }
+    }
+
+    pub(super) const fn limited(limited: Limited) -> Self {
+        Self { status: 429, flag: Flag::RateLimited, detail: "rate_limited", limited: Some(limited) }
+    }
+}
+
+/// What a client learns about the rate limit that it met: when to come back (RFC 9110 §10.2.3), and which limit it is
+/// (draft-ietf-httpapi-ratelimit-headers).
+struct LimitFields<'s> {
+    retry_after: ArrayString<10>,
+    policy: &'s str,
+    limit: ArrayString<LIMIT_FIELD>,
+}
+
+/// A name of 253 bytes, what stands around it, and a number.
+const LIMIT_FIELD: usize = 288;
+
+impl<'s> LimitFields<'s> {
+    #[cold]
+    fn new(snapshot: &'s Snapshot, limited: Limited) -> Option<Self> {
+        let limit = snapshot.limits.get(limited.limit.0 as usize)?;
+        let mut digits = itoa::Buffer::new();
+        let seconds = digits.format(limited.retry_after);
+        let mut field = ArrayString::new();
+        field.try_push_str(&limit.limit_field).ok()?;
+        field.try_push_str(seconds).ok()?;
+        Some(Self { retry_after: ArrayString::from(seconds).ok()?, policy: &limit.policy_field, limit: field })
+    }
+
+    fn list(&self) -> [(&str, &str); 3] {
+        [("Retry-After", &self.retry_after), ("RateLimit-Policy", self.policy), ("RateLimit", &self.limit)]
     }
 }
 
@@ -47,6 +84,9 @@ impl Proxy {
         let lines = client.changed.as_ref().map_or(&[][..], |changed| &changed.append);
         // What a filter answers says all with its fields.
         let body = if refusal.flag == Flag::Filter { "" } else { refusal.detail };
+        let limit_fields = refusal.limited.and_then(|limited| LimitFields::new(cx.snapshot, limited));
+        let limit_fields = limit_fields.as_ref().map(LimitFields::list);
+        let fields = limit_fields.as_ref().map_or(fields, |list| list.as_slice());
         self.out.clear();
         http1::encode_local(refusal.status, fields, lines, body, connection, head_only, &mut self.out);
         exchange.response_bytes = self.out.len() as u64;

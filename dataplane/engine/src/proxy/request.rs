@@ -151,6 +151,9 @@ impl Proxy {
         if let Some(timeout) = rule.request_timeout {
             exchange.until = client.started + timeout;
         }
+        if let Some(limits) = &rule.limits {
+            self.limiter.admit(snapshot, limits, client.remote.ip(), head, now).map_err(Refusal::limited)?;
+        }
         if let Some(filters) = &rule.filters {
             return self.begin_filtered(snapshot, client, head, (index, rule), filters);
         }

@@ -3,7 +3,7 @@
 //! Below the limit on half-open connections a SYN gets a socket at once. Above it, it gets a cookie and nothing is kept; when the
 //! cookie comes back, the SYN is made again from it and played to a fresh socket, whose SYN-ACK is thrown away.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use pmd::{Frame, Lane, TxChecksum};
 use smoltcp::phy::{ChecksumCapabilities, Device, DeviceCapabilities, Medium, RxToken, TxToken};
@@ -32,16 +32,18 @@ impl Stack {
         frame: L::Frame,
         segment: &Segment,
         hash: u64,
-        admit: impl FnOnce(SocketAddr) -> Admission,
+        admit: impl FnOnce(SocketAddr, IpAddr) -> Admission,
     ) {
         let opens = segment.flags.syn() && !segment.flags.ack();
-        let admission = admit(segment.key.local());
+        let admission = admit(segment.key.local(), segment.key.remote_addr());
         let verdict = match admission {
             Admission::Listening if opens => return self.accept_syn(net, index, frame, segment, hash),
             Admission::Listening => match self.returned_cookie(net.now, segment) {
                 Some(offer) => return self.accept_cookie(net, index, frame, segment, hash, offer),
                 None => Verdict::TcpNoConnection,
             },
+            // No answer: it would say that there is something.
+            Admission::Denied => return drop_packet(net.counters, Verdict::SourceDenied),
             Admission::Draining if opens => Verdict::Draining,
             Admission::Draining | Admission::Closed => Verdict::TcpNoConnection,
         };

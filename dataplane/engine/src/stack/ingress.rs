@@ -1,7 +1,7 @@
 //! Segments on their way in: to their connection, through the guard, into smoltcp; or to a new connection, or to nobody.
 
 use core::time::Duration;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use pmd::{Frame, Lane};
 use smoltcp::iface::Interface;
@@ -29,7 +29,7 @@ impl Stack {
         port: usize,
         frame: L::Frame,
         segment: &Segment,
-        admit: impl FnOnce(SocketAddr) -> Admission,
+        admit: impl FnOnce(SocketAddr, IpAddr) -> Admission,
     ) {
         let hash = self.flows.hash(&segment.key);
         match self.find(hash, &segment.key) {

@@ -76,6 +76,8 @@ pub struct Net<'a, L: Lane> {
 pub enum Admission {
     /// Somebody listens there.
     Listening,
+    /// Somebody does, for others than this client.
+    Denied,
     /// Nobody does.
     Closed,
     /// Somebody did, and accepts nothing new.

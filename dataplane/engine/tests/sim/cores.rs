@@ -18,9 +18,9 @@ use crate::support::host::Host;
 use crate::support::server::Server;
 use crate::support::{World, for_seeds, ms, secs};
 
-type Sim = World<Appliance, Host<Clients>, Host<Server>>;
+pub type Sim = World<Appliance, Host<Clients>, Host<Server>>;
 
-fn sim(cores: u16, device: Device, options: &GatewayOptions, clients: Clients) -> Sim {
+pub fn sim(cores: u16, device: Device, options: &GatewayOptions, clients: Clients) -> Sim {
     let clock = Clock::new();
     surround(clock.clone(), Appliance::new(&clock, cores, device, options), options, clients)
 }
@@ -39,7 +39,7 @@ fn surround(
     World { clock, mid, north, south }
 }
 
-fn options(seed: u64) -> GatewayOptions {
+pub fn options(seed: u64) -> GatewayOptions {
     GatewayOptions {
         seed,
         endpoints: ["10.9.2.2:8080", "10.9.2.3:8080", "10.9.2.4:8080"].map(|e| e.parse().unwrap()).into(),
@@ -49,7 +49,7 @@ fn options(seed: u64) -> GatewayOptions {
 
 impl Sim {
     #[track_caller]
-    fn finish(&mut self, limit: Duration) {
+    pub fn finish(&mut self, limit: Duration) {
         let done = self.run_until(limit, |sim| sim.north.app.is_done());
         assert!(done, "not done after {limit:?}: {:?}", self.north.app.unfinished());
         for outcome in &self.north.app.done {
@@ -59,7 +59,7 @@ impl Sim {
 
     /// After all timeouts, nothing is left anywhere.
     #[track_caller]
-    fn assert_empty(&mut self) {
+    pub fn assert_empty(&mut self) {
         self.run(secs(130));
         self.mid.assert_empty();
         self.north.assert_empty();

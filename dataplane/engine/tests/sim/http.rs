@@ -60,15 +60,20 @@ impl Stage {
         self.world.run(us(200));
     }
 
-    /// The client connects from `port`.
-    pub fn connect(&mut self, port: u16) -> End {
-        let mut end = End {
+    /// The client's end of a connection from `port` that it has not opened yet.
+    pub fn end(&self, port: u16) -> End {
+        End {
             local: (self.world.north.address, port),
             remote: (Ipv4Addr::new(10, 9, 1, 1), 80),
             seq: 1000,
             ack: 0,
             window: 60_000,
-        };
+        }
+    }
+
+    /// The client connects from `port`.
+    pub fn connect(&mut self, port: u16) -> End {
+        let mut end = self.end(port);
         self.send(Client, &mut end, SYN, &[]);
         end.ack = self.expect(Client, SYN | ACK).end();
         self.send(Client, &mut end, ACK, b"");

@@ -20,4 +20,5 @@ mod flood;
 mod handshake;
 mod http;
 mod ipv6;
+mod limits;
 mod tcp;

@@ -78,6 +78,10 @@ pub struct GatewayOptions {
     pub pool: usize,
     /// Of the gateway's lanes.
     pub tx_ring: usize,
+    /// That all requests have to pass.
+    pub limits: Vec<Limit>,
+    /// Who may connect.
+    pub sources: Vec<Arc<SourceTable>>,
     /// At both ends of both wires.
     pub segmentation: Segmentation,
     /// Of the one rule.
@@ -106,6 +110,8 @@ impl Default for GatewayOptions {
             path: PathOptions::default(),
             pool: 65_536,
             tx_ring: 1024,
+            limits: Vec::new(),
+            sources: Vec::new(),
             segmentation: Segmentation::default(),
             filters: None,
         }
@@ -278,12 +284,17 @@ pub fn snapshot(epoch: u64, options: &GatewayOptions, endpoints: &[SocketAddr], 
     };
     let mut rule = Rule::new("ns/route".into(), 0, vec![target], SeriesId(2));
     rule.filters = options.filters.clone().map(Box::new);
+    if !options.limits.is_empty() {
+        rule.limits = Some((0u32..).take(options.limits.len()).map(LimitId).collect());
+    }
+    let bind = Bind::new(LISTENER.parse().unwrap(), vec![listener], SeriesId(0)).with_sources(options.sources.clone());
     Snapshot::new(
         epoch,
         options.http.clone(),
-        vec![Bind::new(LISTENER.parse().unwrap(), vec![listener], SeriesId(0))],
+        vec![bind],
         vec![rule],
         vec![Cluster::new("ns/backend:8080".into(), endpoints.iter().map(endpoint).collect())],
         series.to_vec(),
     )
+    .with_limits(options.limits.clone())
 }

@@ -111,7 +111,7 @@ impl<A: App> Party for Host<A> {
         for frame in burst.drain(..) {
             match port[0].ingress(now, frame, counters) {
                 Ingress::Segment(frame, segment) => {
-                    let admit = |address: SocketAddr| {
+                    let admit = |address: SocketAddr, _| {
                         if listening.contains(&address.port()) { Admission::Listening } else { Admission::Closed }
                     };
                     let mut net = Net { now, ports: port, counters };

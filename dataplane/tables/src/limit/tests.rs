@@ -5,6 +5,7 @@ const SECOND: u64 = 1_000_000_000;
 fn limit(by: LimitKey, keys: usize, rate: LimitRate, cores: usize) -> Limit {
     Limit {
         name: "ns/policy/rule".into(),
+        target: "".into(),
         by,
         rate,
         policy_field: "".into(),
