@@ -398,3 +398,60 @@ fn a_listener_in_conflict_is_served_nowhere() {
     assert_eq!(reason(&young.conditions, ConditionKind::Programmed).0, ConditionStatus::False);
     assert_eq!(reason(&compiled.routes[1].parents[0].conditions, ConditionKind::Accepted).0, ConditionStatus::False);
 }
+
+fn policy(name: &str, targets: &str, rules: &str) -> String {
+    format!(
+        "---\napiVersion: millrace.dev/v1alpha1\nkind: RoutePolicy\nmetadata: {{ name: {name} }}\n\
+         spec: {{ targetRefs: [{targets}], rateLimit: {{ rules: [{rules}] }} }}\n"
+    )
+}
+
+#[test]
+fn limits_are_attached_where_they_point_and_live_on() {
+    let to = |kind: &str, name: &str, section: &str| {
+        format!("{{ group: gateway.networking.k8s.io, kind: {kind}, name: {name}{section} }}")
+    };
+    let limit =
+        |name: &str, requests: u32| format!("{{ name: {name}, limit: {{ requests: {requests}, unit: Minute }} }}");
+    let documents = |requests: u32| {
+        [
+            gateway(
+                "web",
+                "addresses: [{ value: 10.9.1.1 }], listeners: [{ name: http, protocol: HTTP, port: 80 }, { name: alt, protocol: HTTP, port: 81 }]",
+            ),
+            route(
+                "name: a",
+                &format!(
+                    "parentRefs: [{{ name: web }}], rules: [{}, {}]",
+                    rule("/a", "PathPrefix", "a"),
+                    rule("/b", "PathPrefix", "a")
+                ),
+            ),
+            policy("wide", &to("Gateway", "web", ", sectionName: http"), &limit("all", 9)),
+            policy("narrow", &to("HTTPRoute", "a", ""), &limit("all", requests)),
+        ]
+    };
+    let mut compiler = Compiler::new(2);
+    let names = |compiled: &Compiled, address: &str, path: &str| -> Vec<String> {
+        let bind = compiled.snapshot.bind(address.parse().unwrap()).unwrap();
+        let Routed::Rule(_, rule) = compiled.snapshot.route(bind, b"x", path.as_bytes()) else { panic!() };
+        let limits = rule.limits.iter().flatten();
+        limits.map(|id| compiled.snapshot.limits[id.0 as usize].name.to_string()).collect()
+    };
+    let first = compiler.compile(&configuration(&documents(5)));
+    assert_eq!(names(&first, "10.9.1.1:80", "/b"), ["default/wide/all", "default/narrow/all"]);
+    assert_eq!(names(&first, "10.9.1.1:81", "/b"), ["default/narrow/all"]);
+    let fields = |compiled: &Compiled| compiled.snapshot.limits[1].policy_field.to_string();
+    assert_eq!(fields(&first), "\"all\";q=5;w=60");
+
+    // Other numbers, the same buckets; gone and back, new ones in the same place.
+    let second = compiler.compile(&configuration(&documents(6)));
+    assert_eq!(fields(&second), "\"all\";q=6;w=60");
+    let keys = |compiled: &Compiled, at: usize| Arc::clone(&compiled.snapshot.limits[at].keys);
+    assert!(Arc::ptr_eq(&keys(&first, 1), &keys(&second, 1)));
+    let without = compiler.compile(&configuration(&documents(6)[..3]));
+    assert_eq!(without.snapshot.limits.len(), 1);
+    let third = compiler.compile(&configuration(&documents(6)));
+    assert!(!Arc::ptr_eq(&keys(&first, 1), &keys(&third, 1)));
+    assert_eq!(keys(&first, 1).slot(), keys(&third, 1).slot());
+}
