@@ -434,7 +434,9 @@ fn limits_are_attached_where_they_point_and_live_on() {
     let mut compiler = Compiler::new(2);
     let names = |compiled: &Compiled, address: &str, path: &str| -> Vec<String> {
         let bind = compiled.snapshot.bind(address.parse().unwrap()).unwrap();
-        let Routed::Rule(_, rule) = compiled.snapshot.route(bind, b"x", path.as_bytes()) else { panic!() };
+        let fields = core::iter::empty::<(&[u8], &[u8])>();
+        let request = Request { method: b"GET", path: path.as_bytes(), query: None, fields };
+        let Routed::Rule(_, rule) = compiled.snapshot.route(bind, b"x", &request) else { panic!() };
         let limits = rule.limits.iter().flatten();
         limits.map(|id| compiled.snapshot.limits[id.0 as usize].name.to_string()).collect()
     };
