@@ -152,7 +152,8 @@ mod tests {
             let mut listed = std::collections::BTreeMap::new();
             for _ in 0..random() % 40 {
                 let length = 24 + (random() % 9) as u8;
-                let bits = (0x0a00_0000 | (random() % 1024)) & u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
+                let bits =
+                    (0x0a00_0000 | (random() % 1024)) & u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
                 let net: IpNet = ipnet::Ipv4Net::new(bits.into(), length).unwrap().into();
                 listed.insert(net, random() % 2 == 0);
             }
