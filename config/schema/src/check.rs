@@ -6,6 +6,7 @@
 
 mod exception;
 mod policy;
+mod route;
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -19,8 +20,8 @@ use crate::decode::{Decoded, Kind, Resource, closest, quote};
 use crate::error::Found;
 use crate::hostname::Hostname;
 use crate::located::{Located, Location};
-use crate::name::{Name, ObjectName};
-use crate::resources::{ApplianceSpec, Backend, Gateway, HttpRoute};
+use crate::name::ObjectName;
+use crate::resources::{ApplianceSpec, Backend, Gateway};
 
 /// Checks all documents. `blind` says that there are more, which could not be read.
 pub(crate) fn check(documents: &[Decoded], blind: bool, found: &mut Found) {
@@ -32,16 +33,23 @@ pub(crate) fn check(documents: &[Decoded], blind: bool, found: &mut Found) {
         }
     }
     exception::check(documents, found);
+    let references = route::References::collect(documents, &known);
     let mut sockets = Sockets::default();
     for document in documents {
         match &document.resource {
             Some(Resource::Gateway(gateway)) => {
                 check_gateway(document, gateway, &host, &mut sockets, found);
             }
-            Some(Resource::Route(route)) => check_route(document, route, &known, found),
+            Some(Resource::Route(route)) => route::check(document, route, &references, found),
             Some(Resource::Backend(backend)) => check_backend(document, backend, &host, found),
             Some(Resource::RoutePolicy(policy)) => policy::check_route_policy(document, policy, &known, found),
-            Some(Resource::Appliance(_) | Resource::SecurityPolicy(_)) | None => {}
+            Some(
+                Resource::Appliance(_)
+                | Resource::Namespace(_)
+                | Resource::ReferenceGrant(_)
+                | Resource::SecurityPolicy(_),
+            )
+            | None => {}
         }
     }
     policy::check_security_policies(documents, &known, found);
@@ -333,81 +341,6 @@ fn check_gateway<'a>(
             );
         }
         holders.any = holders.any.or(Some(&listener.at));
-    }
-}
-
-fn check_route<'a>(document: &Decoded, route: &'a HttpRoute, known: &Known<'a>, found: &mut Found) {
-    let mut parents = Unique::default();
-    for parent in &route.spec.parent_refs {
-        let key = (&parent.gateway, &parent.section_name, parent.port);
-        let name_at = document.place(&parent.at, "name");
-        parents.add(key, &name_at, found, || format!("reference to the same part of Gateway {}", parent.gateway));
-        let Some(target) = known.get(Kind::Gateway, &parent.gateway) else {
-            known.dangling(Kind::Gateway, &parent.gateway, &name_at, found);
-            continue;
-        };
-        let Some(Resource::Gateway(gateway)) = &target.resource else {
-            continue;
-        };
-        if !target.is_sound("spec.listeners") {
-            continue;
-        }
-        let listeners = &gateway.spec.listeners;
-        if let Some(section) = &parent.section_name
-            && !listeners.iter().any(|listener| listener.name == *section)
-        {
-            let names: Vec<&str> = listeners.iter().map(|l| l.name.as_str()).collect();
-            let hint = match closest(section.as_str(), names.iter().copied()) {
-                Some(name) => format!("did you mean {name}?"),
-                None => format!("its listeners are {}", names.join(", ")),
-            };
-            let problem = format!("Gateway {} has no listener {section}", parent.gateway);
-            found.hinted(&document.place(&parent.at, "sectionName"), problem, hint);
-        }
-        if let Some(port) = parent.port
-            && !listeners.iter().any(|listener| listener.port == port)
-        {
-            let mut ports: Vec<NonZeroU16> = listeners.iter().map(|l| l.port).collect();
-            ports.sort();
-            ports.dedup();
-            let ports: Vec<String> = ports.iter().map(NonZeroU16::to_string).collect();
-            let problem = format!("Gateway {} has no listener on port {port}", parent.gateway);
-            let hint = format!("its ports are {}", ports.join(", "));
-            found.hinted(&document.place(&parent.at, "port"), problem, hint);
-        }
-    }
-    let mut names: Unique<&Name> = Unique::default();
-    for rule in &route.spec.rules {
-        if let Some(name) = &rule.name {
-            names.add(name, &document.place(&rule.at, "name"), found, || format!("rule named {name}"));
-        }
-        for reference in &rule.backend_refs {
-            let name = &reference.backend;
-            if name.namespace != *route.metadata.namespace() {
-                found.hinted(
-                    &document.place(&reference.at, "namespace"),
-                    format!("not supported yet: a backend of another namespace, {name}"),
-                    "it takes a ReferenceGrant, which comes with a later release; put both into one namespace",
-                );
-                continue;
-            }
-            let Some(target) = known.get(Kind::Backend, name) else {
-                known.dangling(Kind::Backend, name, &document.place(&reference.at, "name"), found);
-                continue;
-            };
-            if let Some(Resource::Backend(backend)) = &target.resource
-                && reference.port.is_none()
-                && target.is_sound("spec.endpoints")
-                && let Some(without) = backend.spec.endpoints.iter().find(|e| e.port.is_none())
-            {
-                let problem = format!("is missing: endpoint {} of {name} has no port of its own", without.address);
-                found.hinted(
-                    &document.place(&reference.at, "port"),
-                    problem,
-                    "give a port here, or to every endpoint of the Backend",
-                );
-            }
-        }
     }
 }
 

@@ -52,6 +52,10 @@ pub struct Configuration {
     pub routes: Vec<Located<HttpRoute>>,
     /// All Backends.
     pub backends: Vec<Located<Backend>>,
+    /// All ReferenceGrants.
+    pub grants: Vec<Located<ReferenceGrant>>,
+    /// Namespaces whose labels are given.
+    pub namespaces: Vec<Located<Namespace>>,
     /// All RoutePolicies.
     pub route_policies: Vec<Located<RoutePolicy>>,
     /// All SecurityPolicies.
@@ -74,6 +78,29 @@ impl Configuration {
     #[must_use]
     pub fn gateway(&self, name: &ObjectName) -> Option<&Located<Gateway>> {
         self.gateways.iter().find(|g| g.metadata.object == *name)
+    }
+
+    /// Whether HTTPRoutes of the namespace `from` may refer to an object: it is of the same namespace, or a ReferenceGrant of its own
+    /// says so.
+    #[must_use]
+    pub fn permits(&self, from: &Name, kind: &BackendKind, object: &ObjectName) -> bool {
+        *from == object.namespace || self.grants.iter().any(|grant| grant.permits(from, kind, object))
+    }
+
+    /// Whether a listener of `gateway` takes routes of a namespace.
+    #[must_use]
+    pub fn takes_routes_from(&self, gateway: &Gateway, listener: &Listener, namespace: &Name) -> bool {
+        match &listener.allowed_routes {
+            RouteNamespaces::All => true,
+            RouteNamespaces::None => false,
+            RouteNamespaces::Same => namespace == gateway.metadata.namespace(),
+            RouteNamespaces::Selector(selector) => {
+                let found = self.namespaces.iter().find(|n| n.metadata.name() == namespace);
+                let mut labels = found.map(|n| n.metadata.labels.clone()).unwrap_or_default();
+                labels.insert("kubernetes.io/metadata.name".to_owned(), namespace.as_str().to_owned());
+                selector.selects(&labels)
+            }
+        }
     }
 
     /// The Backend of this name.

@@ -154,6 +154,7 @@ impl Loader {
         let (mut errors, more) = self.found.into_errors();
         let mut appliance = None;
         let (mut gateways, mut routes, mut backends) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut grants, mut namespaces) = (Vec::new(), Vec::new());
         let (mut route_policies, mut security_policies) = (Vec::new(), Vec::new());
         for document in self.documents {
             match document.resource {
@@ -161,15 +162,24 @@ impl Loader {
                 Some(Resource::Gateway(found)) => gateways.push(found),
                 Some(Resource::Route(found)) => routes.push(found),
                 Some(Resource::Backend(found)) => backends.push(found),
+                Some(Resource::ReferenceGrant(found)) => grants.push(found),
+                Some(Resource::Namespace(found)) => namespaces.push(found),
                 Some(Resource::RoutePolicy(found)) => route_policies.push(found),
                 Some(Resource::SecurityPolicy(found)) => security_policies.push(found),
                 None => {}
             }
         }
         match appliance {
-            Some(appliance) if errors.is_empty() => {
-                Ok(Configuration { appliance, gateways, routes, backends, route_policies, security_policies })
-            }
+            Some(appliance) if errors.is_empty() => Ok(Configuration {
+                appliance,
+                gateways,
+                routes,
+                backends,
+                grants,
+                namespaces,
+                route_policies,
+                security_policies,
+            }),
             _ => {
                 errors.sort();
                 errors.dedup();

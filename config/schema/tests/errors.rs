@@ -112,7 +112,7 @@ fn a_document_has_to_be_a_known_resource() {
         (
             r#"kind: Gateway"#,
             r#"kind: Gatway"#,
-            r#"18:7 kind: unknown value "Gatway"; one of Appliance, Backend, Gateway, HTTPRoute, RoutePolicy, SecurityPolicy (did you mean Gateway?)"#,
+            r#"18:7 kind: unknown value "Gatway"; one of Appliance, Backend, Gateway, HTTPRoute, Namespace, ReferenceGrant, RoutePolicy, SecurityPolicy (did you mean Gateway?)"#,
         ),
         (
             r#"kind: Gateway"#,
@@ -507,14 +507,14 @@ fn gateways() {
         ),
         (
             r#"name: http, protocol: HTTP, port: 80"#,
-            r#"name: http, protocol: HTTP, port: 80, allowedRoutes: { namespaces: { from: Selector, selector: {} } }"#,
-            r#"23:92 spec.listeners[0].allowedRoutes.namespaces.from: not supported yet: namespaces other than Same and All (leave it out; a later release takes it)
-23:112 spec.listeners[0].allowedRoutes.namespaces.selector: not supported yet: selector (leave it out; a later release takes it)"#,
+            r#"name: http, protocol: HTTP, port: 80, allowedRoutes: { namespaces: { from: All, selector: { matchLabel: {} } } }"#,
+            r#"23:107 spec.listeners[0].allowedRoutes.namespaces.selector: there is a selector, but routes are taken from All (from: Selector)
+23:109 spec.listeners[0].allowedRoutes.namespaces.selector.matchLabel: unknown field (did you mean `matchLabels`?)"#,
         ),
         (
             r#"name: http, protocol: HTTP, port: 80"#,
             r#"name: http, protocol: HTTP, port: 80, allowedRoutes: { namespaces: { from: all }, kinds: [{ kind: GRPCRoute }, { kind: Foo }] }"#,
-            r#"23:92 spec.listeners[0].allowedRoutes.namespaces.from: unknown value "all"; one of Same, All (did you mean All?)
+            r#"23:92 spec.listeners[0].allowedRoutes.namespaces.from: unknown value "all"; one of Same, All, Selector, None (did you mean All?)
 23:115 spec.listeners[0].allowedRoutes.kinds[0].kind: not supported yet: GRPCRoute (leave it out; a later release takes it)
 23:136 spec.listeners[0].allowedRoutes.kinds[1].kind: unknown value "Foo"; it must be HTTPRoute"#,
         ),
@@ -646,7 +646,7 @@ fn routes() {
         (
             r#"group: millrace.dev, kind: Backend, name: hello"#,
             r#"group: millrace.dev, kind: Backend, name: hello, namespace: other"#,
-            r#"32:83 spec.rules[0].backendRefs[0].namespace: not supported yet: a backend of another namespace, other/hello (it takes a ReferenceGrant, which comes with a later release; put both into one namespace)"#,
+            r#"32:83 spec.rules[0].backendRefs[0].namespace: no ReferenceGrant lets routes of the namespace default refer to Backend other/hello (define one in the namespace other, or put both into one namespace)"#,
         ),
         (
             r#"group: millrace.dev, kind: Backend, name: hello, port: 8080"#,

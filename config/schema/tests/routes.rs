@@ -53,7 +53,7 @@ fn filters() {
             r#"      backendRefs:"#,
             r#"      filters: [{ type: URLRewrit }]
       backendRefs:"#,
-            r#"32:25 spec.rules[0].filters[0].type: unknown value "URLRewrit"; one of RequestHeaderModifier, ResponseHeaderModifier, RequestRedirect, URLRewrite (did you mean URLRewrite?)"#,
+            r#"32:25 spec.rules[0].filters[0].type: unknown value "URLRewrit"; one of RequestHeaderModifier, ResponseHeaderModifier, RequestMirror, RequestRedirect, URLRewrite, CORS (did you mean URLRewrite?)"#,
         ),
         (
             r#"      backendRefs:"#,
@@ -104,6 +104,32 @@ fn filters() {
             r#"    - matches: [{ path: { type: Exact, value: / } }]
       filters: [{ type: URLRewrite, urlRewrite: { path: { type: ReplacePrefixMatch, replacePrefixMatch: /a } } }]"#,
             r#"32:17 spec.rules[0].filters[0]: ReplacePrefixMatch in a rule without exactly one match, of type PathPrefix (split the rule into one for each prefix)"#,
+        ),
+        (
+            r#"      backendRefs:"#,
+            r#"      filters: [{ type: RequestMirror, requestMirror: { backendRef: { name: hello }, percent: 101, fraction: { numerator: 2, denominator: 1 } } }]
+      backendRefs:"#,
+            r#"32:69 spec.rules[0].filters[0].requestMirror.backendRef: not supported yet: references to a Service (group: millrace.dev, kind: Backend)
+32:95 spec.rules[0].filters[0].requestMirror.percent: 101 is out of range (it can be 0 to 100)
+32:110 spec.rules[0].filters[0].requestMirror.fraction: 2 of 1 are more than all (the numerator is at most the denominator)"#,
+        ),
+        (
+            r#"      backendRefs:"#,
+            r#"      filters: [{ type: RequestMirror, requestMirror: { backendRef: { group: millrace.dev, kind: Backend, name: helo, port: 80 }, percent: 1, fraction: { numerator: 1 } } }]
+      backendRefs:"#,
+            r#"32:55 spec.rules[0].filters[0].requestMirror: both percent and fraction are given (leave out one of them)
+32:113 spec.rules[0].filters[0].requestMirror.backendRef.name: there is no Backend default/helo (did you mean hello?)"#,
+        ),
+        (
+            r#"      backendRefs:"#,
+            r#"      filters: [{ type: CORS, cors: { allowOrigins: ["*", "https://a.b", "ftp://a", "https://a.*"], allowMethods: [get], allowHeaders: ["a b"], maxAge: 0 } }]
+      backendRefs:"#,
+            r#"32:54 spec.rules[0].filters[0].cors.allowOrigins[0]: * beside others (it stands for all of them: leave the others out)
+32:74 spec.rules[0].filters[0].cors.allowOrigins[2]: "ftp://a" is not an origin (*, or such as https://shop.example.com, https://*.example.com:8443)
+32:85 spec.rules[0].filters[0].cors.allowOrigins[3]: "https://a.*" is not an origin (*, or such as https://shop.example.com, https://*.example.com:8443)
+32:116 spec.rules[0].filters[0].cors.allowMethods[0]: unknown value "get"; one of GET, HEAD, POST, PUT, DELETE, CONNECT, OPTIONS, TRACE, PATCH, * (did you mean GET?)
+32:137 spec.rules[0].filters[0].cors.allowHeaders[0]: "a b" is not a token (letters, digits and !#$%&'*+-.^_`|~, as in x-user)
+32:153 spec.rules[0].filters[0].cors.maxAge: 0 is out of range (it can be 1 to 2147483647)"#,
         ),
     ]);
 }

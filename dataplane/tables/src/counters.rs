@@ -141,6 +141,10 @@ core_counters! {
     Counter upstream_reused "millrace_upstream_connections_reused_total",
     /// Requests sent again because a reused connection ended before its response began.
     Counter upstream_replayed "millrace_upstream_requests_replayed_total",
+    /// Copies of requests made for mirrors.
+    Counter mirrors "millrace_mirror_requests_total",
+    /// Copies given up: no connection, no answer in time, or a mirror too slow for the body.
+    Counter mirrors_lost "millrace_mirror_requests_lost_total",
     /// Connections in TIME-WAIT.
     Gauge time_wait "millrace_tcp_time_wait",
     /// TCP segments handed to the stack.

@@ -153,7 +153,7 @@ impl OriginPattern {
                     None => return false,
                 };
                 // A wildcard stands for a part of a host, and no host has these.
-                found.eq_ignore_ascii_case(end) && !between.is_empty() && !between.iter().any(|b| b"/@".contains(b))
+                found.eq_ignore_ascii_case(end) && !between.is_empty() && !between.iter().any(|b| b":/@".contains(b))
             }
         }
     }

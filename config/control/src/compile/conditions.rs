@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use schema::{Configuration, HttpRoute, ParentRef};
 
+use super::ListenerInput;
+use super::references::References;
 use super::routes::hosts_of;
-use super::{ListenerInput, allows};
 use crate::status::{
     Condition, ConditionKind, ConditionStatus, GatewayStatus, ListenerStatus, ParentStatus, RouteStatus,
 };
@@ -26,6 +27,7 @@ pub(super) struct Parent {
 
 /// Finds the listeners that a `parentRef` attaches its route to.
 pub(super) fn parent(
+    configuration: &Configuration,
     route: &HttpRoute,
     reference: &ParentRef,
     listeners: &[ListenerInput<'_>],
@@ -47,7 +49,9 @@ pub(super) fn parent(
         }
     };
     narrow("NoMatchingParent", "the Gateway has no listener of this sectionName and port", &|_, _| true);
-    narrow("NotAllowedByListeners", "the listeners take no routes from this namespace", &|_, l| allows(l, route));
+    narrow("NotAllowedByListeners", "the listeners take no routes from this namespace", &|_, l| {
+        configuration.takes_routes_from(l.gateway, l.listener, route.metadata.namespace())
+    });
     narrow("NoMatchingListenerHostname", "no hostname of the route is one that a listener serves", &|_, l| {
         !hosts_of(route, l.listener.hostname.as_deref()).is_empty()
     });
@@ -107,18 +111,20 @@ pub(super) fn gateways(
 }
 
 /// Conditions of all routes, in the configuration's order.
-pub(super) fn routes(configuration: &Configuration, attachments: &[Attachment<'_>]) -> Vec<RouteStatus> {
+pub(super) fn routes(references: &References<'_>, attachments: &[Attachment<'_>]) -> Vec<RouteStatus> {
     attachments
         .iter()
         .map(|attachment| {
-            let refs = attachment.route.spec.rules.iter().flat_map(|rule| &rule.backend_refs);
-            let missing: BTreeSet<String> =
-                refs.filter(|r| configuration.backend(&r.backend).is_none()).map(|r| r.backend.to_string()).collect();
-            let resolved = if missing.is_empty() {
-                Condition::holds(ConditionKind::ResolvedRefs)
-            } else {
-                let names = missing.into_iter().collect::<Vec<_>>().join(", ");
-                Condition::new(ConditionKind::ResolvedRefs, ConditionStatus::False, "BackendNotFound", names)
+            let invalid = references.invalid(attachment.route);
+            let resolved = match invalid.first() {
+                None => Condition::holds(ConditionKind::ResolvedRefs),
+                Some((first, _)) => {
+                    let mut each: Vec<_> =
+                        invalid.iter().map(|(why, what)| format!("{what}: {}", why.reason())).collect();
+                    each.dedup();
+                    let message = each.join(", ");
+                    Condition::new(ConditionKind::ResolvedRefs, ConditionStatus::False, first.reason(), message)
+                }
             };
             RouteStatus {
                 name: attachment.route.metadata.object.to_string(),

@@ -1,32 +1,56 @@
 //! Filters of rules and backend references, worked into what is done with a request and its response.
 
-use schema::{HttpHeaderFilter, HttpPathMatch, HttpPathModifier, HttpRouteFilter, HttpRouteRule, Located};
-use tables::filter::{FieldChanges, Filters, PathChange, Redirect, RuleFilters};
+use schema::{
+    BackendObject, Fraction, HttpCorsFilter, HttpHeaderFilter, HttpPathMatch, HttpPathModifier, HttpRouteFilter,
+    HttpRouteRule, Located, Name,
+};
+use tables::filter::{Cors, FieldChanges, Filters, Mirror, OriginPattern, PathChange, Redirect, RuleFilters};
 
-/// The filters of a rule and of its backend references; `None` where there are none.
-pub(super) fn of_rule(rule: &HttpRouteRule) -> Option<Box<RuleFilters>> {
-    let with_own = rule.backend_refs.iter().any(|reference| !reference.filters.is_empty());
-    if rule.filters.is_empty() && !with_own {
-        return None;
-    }
-    // `schema` lets no prefix be replaced where there are several.
-    let prefix = rule.matches.iter().find_map(|matched| match &matched.path {
-        HttpPathMatch::PathPrefix(path) => Some(&**path),
-        HttpPathMatch::Exact(_) | HttpPathMatch::RegularExpression(_) => None,
-    });
-    let mut whole = Gathered::default();
-    whole.add(&rule.filters, prefix.unwrap_or("/"));
-    let targets = if with_own {
-        let of_target = |reference: &Located<schema::HttpBackendRef>| {
-            let mut gathered = whole.clone();
-            gathered.add(&reference.filters, prefix.unwrap_or("/"));
-            gathered.finish()
+use super::Run;
+
+impl Run<'_> {
+    /// The filters of a rule and of its backend references; `None` where there are none.
+    pub(super) fn filters(&mut self, namespace: &Name, rule: &HttpRouteRule) -> Option<Box<RuleFilters>> {
+        let with_own = rule.backend_refs.iter().any(|reference| !reference.filters.is_empty());
+        if rule.filters.is_empty() && !with_own {
+            return None;
+        }
+        // `schema` lets no prefix be replaced where there are several.
+        let prefix = rule.matches.iter().find_map(|matched| match &matched.path {
+            HttpPathMatch::PathPrefix(path) => Some(&**path),
+            HttpPathMatch::Exact(_) | HttpPathMatch::RegularExpression(_) => None,
+        });
+        let mut whole = Gathered::default();
+        let mut mirrors = self.mirrors(namespace, &rule.filters);
+        whole.add(&rule.filters, prefix.unwrap_or("/"), &mut mirrors);
+        let targets = if with_own {
+            let of_target = |reference: &Located<schema::HttpBackendRef>| {
+                let mut gathered = whole.clone();
+                let mut mirrors = self.mirrors(namespace, &reference.filters);
+                gathered.add(&reference.filters, prefix.unwrap_or("/"), &mut mirrors);
+                gathered.finish()
+            };
+            rule.backend_refs.iter().map(of_target).collect()
+        } else {
+            Box::default()
         };
-        rule.backend_refs.iter().map(of_target).collect()
-    } else {
-        Box::default()
-    };
-    Some(Box::new(RuleFilters { rule: whole.finish(), targets }))
+        Some(Box::new(RuleFilters { rule: whole.finish(), targets }))
+    }
+
+    /// The mirrors among `filters`. One whose reference is invalid is left out, as the Gateway API says; the route's conditions tell.
+    fn mirrors(&mut self, namespace: &Name, filters: &[Located<HttpRouteFilter>]) -> Vec<Mirror> {
+        let mut mirrors = Vec::new();
+        for filter in filters {
+            let HttpRouteFilter::RequestMirror(mirror) = &filter.value else { continue };
+            let BackendObject { kind, object, port } = &mirror.backend_ref.value;
+            if self.references.resolve(namespace, kind, object).is_ok() {
+                let cluster = self.cluster(object, *port);
+                let Fraction { numerator, denominator } = mirror.fraction;
+                mirrors.push(Mirror { cluster, numerator, denominator });
+            }
+        }
+        mirrors
+    }
 }
 
 /// Filters one after the other.
@@ -34,6 +58,7 @@ pub(super) fn of_rule(rule: &HttpRouteRule) -> Option<Box<RuleFilters>> {
 struct Gathered {
     request: Changes,
     response: Changes,
+    mirrors: Vec<Mirror>,
     filters: Filters,
 }
 
@@ -46,7 +71,8 @@ struct Changes {
 }
 
 impl Gathered {
-    fn add(&mut self, filters: &[Located<HttpRouteFilter>], prefix: &str) {
+    fn add(&mut self, filters: &[Located<HttpRouteFilter>], prefix: &str, mirrors: &mut Vec<Mirror>) {
+        self.mirrors.append(mirrors);
         for filter in filters {
             match &filter.value {
                 HttpRouteFilter::RequestHeaderModifier(modifier) => self.request.add(modifier),
@@ -68,12 +94,20 @@ impl Gathered {
                         self.filters.path = Some(path_change(path, prefix));
                     }
                 }
+                HttpRouteFilter::Cors(cors) => self.filters.cors = Some(Box::new(of_cors(cors))),
+                // Those come with their clusters.
+                HttpRouteFilter::RequestMirror(_) => {}
             }
         }
     }
 
     fn finish(&self) -> Filters {
-        Filters { request: self.request.finish(), response: self.response.finish(), ..self.filters.clone() }
+        Filters {
+            request: self.request.finish(),
+            response: self.response.finish(),
+            mirrors: self.mirrors.clone().into(),
+            ..self.filters.clone()
+        }
     }
 }
 
@@ -106,5 +140,25 @@ fn path_change(modifier: &HttpPathModifier, prefix: &str) -> PathChange {
             let replacement = replacement.trim_end_matches('/').as_bytes().into();
             PathChange::Prefix(prefix.trim_end_matches('/').len(), replacement)
         }
+    }
+}
+
+fn of_cors(cors: &HttpCorsFilter) -> Cors {
+    let joined = |list: &[Located<Box<str>>]| -> Box<[u8]> {
+        let items: Vec<&str> = list.iter().map(|item| &*item.value).collect();
+        items.join(", ").into_bytes().into()
+    };
+    let origin = |origin: &Located<Box<str>>| match origin.value.split_once('*') {
+        _ if *origin.value == *"*" => OriginPattern::Any,
+        Some((start, end)) => OriginPattern::Between(start.as_bytes().into(), end.as_bytes().into()),
+        None => OriginPattern::Exact(origin.value.as_bytes().into()),
+    };
+    Cors {
+        origins: cors.allow_origins.iter().map(origin).collect(),
+        credentials: cors.allow_credentials,
+        methods: joined(&cors.allow_methods),
+        headers: joined(&cors.allow_headers),
+        expose: joined(&cors.expose_headers),
+        max_age: cors.max_age.to_string().into_bytes().into(),
     }
 }

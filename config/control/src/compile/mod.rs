@@ -8,6 +8,7 @@ mod clusters;
 mod conditions;
 mod filters;
 mod limits;
+mod references;
 mod routes;
 mod settings;
 
@@ -17,7 +18,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use schema::{Configuration, Gateway, Hostname, HttpRoute, Metadata, ObjectName, RouteNamespaces};
+use schema::{Configuration, Gateway, Hostname, Metadata, ObjectName};
 use tables::snapshot::Listener as ListenerTable;
 use tables::{
     Bind, Cluster, ClusterId, EndpointId, Epoch, HostPattern, RouteTable, Rule, Series, SeriesId, Snapshot, SourceTable,
@@ -26,6 +27,7 @@ use tables::{
 use crate::status::{GatewayStatus, RouteStatus};
 use conditions::Attachment;
 use limits::{LimitTables, Limits};
+use references::References;
 pub use settings::{core_settings, exception_settings};
 
 /// Turns configurations into snapshots.
@@ -75,8 +77,10 @@ impl Compiler {
         let listeners = listeners(configuration);
         let conflicted = conflicts(&listeners);
         let limits = Limits::new(configuration, &mut self.limit_tables, self.cores);
+        let references = References::of(configuration);
         let mut run = Run {
             compiler: self,
+            references: &references,
             configuration,
             clusters: Vec::new(),
             cluster_ids: HashMap::new(),
@@ -98,7 +102,7 @@ impl Compiler {
             snapshot: Arc::new(snapshot.with_limits(limits.limits)),
             series_in_use: in_use,
             gateways: conditions::gateways(configuration, &listeners, &conflicted, &attachments),
-            routes: conditions::routes(configuration, &attachments),
+            routes: conditions::routes(&references, &attachments),
         }
     }
 
@@ -133,6 +137,7 @@ struct ListenerInput<'c> {
 /// What one compilation gathers.
 struct Run<'a> {
     compiler: &'a mut Compiler,
+    references: &'a References<'a>,
     configuration: &'a Configuration,
     clusters: Vec<Cluster>,
     cluster_ids: HashMap<(ObjectName, Option<NonZeroU16>), ClusterId>,
@@ -237,17 +242,10 @@ fn attachments<'c>(
                 .spec
                 .parent_refs
                 .iter()
-                .map(|p| conditions::parent(route, p, listeners, conflicted))
+                .map(|p| conditions::parent(configuration, route, p, listeners, conflicted))
                 .collect(),
         })
         .collect()
-}
-
-fn allows(listener: &ListenerInput<'_>, route: &HttpRoute) -> bool {
-    match listener.listener.allowed_routes {
-        RouteNamespaces::All => true,
-        RouteNamespaces::Same => route.metadata.namespace() == listener.gateway.metadata.namespace(),
-    }
 }
 
 fn pattern(hostname: &Hostname) -> HostPattern {

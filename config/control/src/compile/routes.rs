@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use schema::{Expression, Hostname, HttpPathMatch, HttpRoute, HttpRouteMatch, HttpRouteRule, HttpValueMatch, Located};
-use tables::{Conditions, HostPattern, PathPattern, RouteTable, RouteTableBuilder, Rule, Target, ValueMatch};
+use tables::{
+    ClusterId, Conditions, HostPattern, PathPattern, RouteTable, RouteTableBuilder, Rule, Target, ValueMatch,
+};
 
 use super::conditions::Attachment;
-use super::{ListenerInput, Run, by_age, filters, pattern, settings};
+use super::{ListenerInput, Run, by_age, pattern, settings};
 
 impl Run<'_> {
     /// The routes that a listener serves. Where two match equally well, the first inserted wins: the older route, then the
@@ -44,7 +46,9 @@ impl Run<'_> {
         let route_name: Arc<str> = route.metadata.object.to_string().into();
         let mut targets = Vec::new();
         for reference in &rule.backend_refs {
-            let cluster = self.cluster(&reference.backend, reference.port);
+            let valid =
+                self.references.resolve(route.metadata.namespace(), &reference.kind, &reference.backend).is_ok();
+            let cluster = if valid { self.cluster(&reference.backend, reference.port) } else { ClusterId::INVALID };
             let backend = reference.backend.to_string().into();
             let series = self.series([Arc::clone(&listener.name), Arc::clone(&route_name), backend]);
             targets.push(Target { cluster, weight: reference.weight, series });
@@ -54,7 +58,7 @@ impl Run<'_> {
         compiled.limits = self.limits.of(listener, route, rule);
         compiled.request_timeout = settings::rule_timeout(rule.timeouts.request);
         compiled.backend_timeout = rule.timeouts.backend_request.and_then(schema::Timeout::limit);
-        compiled.filters = filters::of_rule(rule);
+        compiled.filters = self.filters(route.metadata.namespace(), rule);
         self.rules.push(compiled);
         // A rule is hundreds of bytes: memory ends long before 32 bits do.
         self.rules.len() as u32 - 1

@@ -2,17 +2,21 @@
 
 use super::matching::{field_name, field_value, path_value};
 use super::object::{Object, at_most};
-use super::scalar::{choice, hostname, integer, port, text};
-use super::{At, Decoder, quote};
+use super::scalar::{boolean, choice, hostname, integer, port, text};
+use super::{At, Decoder, quote, reference};
 use crate::hostname::Hostname;
 use crate::located::Located;
+use crate::name::Name;
 use crate::resources::{
-    HttpBackendRef, HttpHeader, HttpHeaderFilter, HttpPathMatch, HttpPathModifier, HttpRequestRedirectFilter,
-    HttpRouteFilter, HttpRouteMatch, HttpUrlRewriteFilter,
+    Fraction, HttpBackendRef, HttpCorsFilter, HttpHeader, HttpHeaderFilter, HttpPathMatch, HttpPathModifier,
+    HttpRequestMirrorFilter, HttpRequestRedirectFilter, HttpRouteFilter, HttpRouteMatch, HttpUrlRewriteFilter,
 };
 
 /// What the Gateway API takes.
 const MAX_FILTERS: usize = 16;
+const MAX_ORIGINS: usize = 64;
+/// Copies of each request that there can be, so that a core's work for one is bounded.
+const MAX_MIRRORS: usize = 4;
 const MAX_HEADERS: usize = 16;
 
 /// Fields that say where a message ends or belong to one connection (RFC 9110 §7.6.1, RFC 9112 §6), which Millrace writes itself.
@@ -35,13 +39,25 @@ const NOT_TO_BE_CHANGED: [&str; 15] = [
 ];
 
 /// The field `filters`.
-pub(super) fn filters(decoder: &mut Decoder<'_>, object: &mut Object<'_>) -> Vec<Located<HttpRouteFilter>> {
-    let mut filters = object.list(decoder, "filters", filter);
+pub(super) fn filters(
+    decoder: &mut Decoder<'_>,
+    object: &mut Object<'_>,
+    namespace: &Name,
+) -> Vec<Located<HttpRouteFilter>> {
+    let mut filters = object.list(decoder, "filters", |d, at| filter(d, at, namespace));
     at_most(decoder, MAX_FILTERS, &mut filters);
     for (index, filter) in filters.iter().enumerate() {
         let kind = filter.kind();
         let mut before = filters.iter().take(index);
-        if before.any(|other| other.kind() == kind) {
+        if kind == "RequestMirror" {
+            if before.filter(|other| other.kind() == kind).count() >= MAX_MIRRORS {
+                decoder.found.hinted(
+                    &filter.at,
+                    "one mirror more than there can be",
+                    format!("at most {MAX_MIRRORS} are taken"),
+                );
+            }
+        } else if before.any(|other| other.kind() == kind) {
             decoder.found.hinted(&filter.at, format!("a second {kind}"), "put what both do into one");
         }
         let both = |kind| filters.iter().any(|filter| filter.kind() == kind);
@@ -80,21 +96,23 @@ pub(super) fn check_filters(
     }
 }
 
-type Make = fn(&mut Decoder<'_>, At<'_>) -> Option<HttpRouteFilter>;
+type Make = fn(&mut Decoder<'_>, At<'_>, &Name) -> Option<HttpRouteFilter>;
 
 /// Each type, the field of its settings, and what reads these.
-const TYPES: [(&str, &str, Make); 4] = [
-    ("RequestHeaderModifier", "requestHeaderModifier", |d, at| {
+const TYPES: [(&str, &str, Make); 6] = [
+    ("RequestHeaderModifier", "requestHeaderModifier", |d, at, _| {
         modifier(d, at).map(HttpRouteFilter::RequestHeaderModifier)
     }),
-    ("ResponseHeaderModifier", "responseHeaderModifier", |d, at| {
+    ("ResponseHeaderModifier", "responseHeaderModifier", |d, at, _| {
         modifier(d, at).map(HttpRouteFilter::ResponseHeaderModifier)
     }),
-    ("RequestRedirect", "requestRedirect", |d, at| redirect(d, at).map(HttpRouteFilter::RequestRedirect)),
-    ("URLRewrite", "urlRewrite", |d, at| rewrite(d, at).map(HttpRouteFilter::UrlRewrite)),
+    ("RequestMirror", "requestMirror", |d, at, namespace| mirror(d, at, namespace).map(HttpRouteFilter::RequestMirror)),
+    ("RequestRedirect", "requestRedirect", |d, at, _| redirect(d, at).map(HttpRouteFilter::RequestRedirect)),
+    ("URLRewrite", "urlRewrite", |d, at, _| rewrite(d, at).map(HttpRouteFilter::UrlRewrite)),
+    ("CORS", "cors", |d, at, _| cors(d, at).map(HttpRouteFilter::Cors)),
 ];
 
-fn filter(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<HttpRouteFilter> {
+fn filter(decoder: &mut Decoder<'_>, at: At<'_>, namespace: &Name) -> Option<HttpRouteFilter> {
     let mut object = Object::open(decoder, at)?;
     let kind = object.required(decoder, "type", |decoder, at| {
         let given = text(decoder, at)?;
@@ -107,7 +125,9 @@ fn filter(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<HttpRouteFilter> {
     let mut filter = None;
     for (_, field, make) in TYPES {
         match kind {
-            Some((_, own, _)) if own == field => filter = object.required(decoder, field, make),
+            Some((_, own, _)) if own == field => {
+                filter = object.required(decoder, field, |d, at| make(d, at, namespace));
+            }
             Some((kind, own, _)) => {
                 object.optional(decoder, field, |decoder, at| {
                     decoder.error(
@@ -201,6 +221,94 @@ fn rewrite(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<HttpUrlRewriteFilter
     };
     object.close(decoder);
     Some(rewrite)
+}
+
+fn mirror(decoder: &mut Decoder<'_>, at: At<'_>, namespace: &Name) -> Option<HttpRequestMirrorFilter> {
+    const ALL: Fraction = Fraction { numerator: 100, denominator: 100 };
+    let mut object = Object::open(decoder, at)?;
+    let backend_ref = object.required(decoder, "backendRef", |decoder, at| {
+        decoder.located(at, |decoder, at| reference::backend_object(decoder, at, namespace))
+    });
+    let percent = object.optional(decoder, "percent", integer(0..=100_u32));
+    let fraction = object.optional(decoder, "fraction", |decoder, at| {
+        let mut object = Object::open(decoder, at)?;
+        let numerator = object.required(decoder, "numerator", integer(0..=i32::MAX as u32));
+        let denominator = object.or(decoder, "denominator", 100, integer(1..=i32::MAX as u32));
+        object.close(decoder);
+        let numerator = numerator?;
+        if numerator > denominator {
+            decoder.error(
+                at,
+                format!("{numerator} of {denominator} are more than all"),
+                "the numerator is at most the denominator",
+            );
+            return None;
+        }
+        Some(Fraction { numerator, denominator })
+    });
+    object.close(decoder);
+    if percent.is_some() && fraction.is_some() {
+        decoder.error(at, "both percent and fraction are given", "leave out one of them");
+    }
+    let percent = percent.map(|numerator| Fraction { numerator, denominator: 100 });
+    Some(HttpRequestMirrorFilter { backend_ref: backend_ref?, fraction: fraction.or(percent).unwrap_or(ALL) })
+}
+
+fn cors(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<HttpCorsFilter> {
+    const METHODS: [&str; 10] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "*"];
+    let mut object = Object::open(decoder, at)?;
+    let mut cors = HttpCorsFilter {
+        allow_origins: object.list(decoder, "allowOrigins", origin),
+        allow_credentials: object.or(decoder, "allowCredentials", false, boolean),
+        allow_methods: object.list(decoder, "allowMethods", |decoder, at| {
+            choice(decoder, at, &METHODS.map(|method| (method, method))).map(Into::into)
+        }),
+        allow_headers: object.list(decoder, "allowHeaders", field_name),
+        expose_headers: object.list(decoder, "exposeHeaders", field_name),
+        max_age: object.or(decoder, "maxAge", 5, integer(1..=i32::MAX as u32)),
+    };
+    object.close(decoder);
+    for list in [&mut cors.allow_origins, &mut cors.allow_methods, &mut cors.allow_headers, &mut cors.expose_headers] {
+        at_most(decoder, MAX_ORIGINS, list);
+        if list.len() > 1
+            && let Some(all) = list.iter().find(|item| *item.value == *"*")
+        {
+            decoder.found.hinted(&all.at, "* beside others", "it stands for all of them: leave the others out");
+        }
+    }
+    Some(cors)
+}
+
+/// An origin, as browsers send it: in lower case, without the port that its scheme has anyway.
+fn origin(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<Box<str>> {
+    let given = text(decoder, at)?;
+    if &*given == "*" {
+        return Some("*".into());
+    }
+    let lower = given.to_ascii_lowercase();
+    let parsed = lower.split_once("://").and_then(|(scheme, rest)| {
+        let well_known = match scheme {
+            "http" => 80,
+            "https" => 443,
+            _ => return None,
+        };
+        let (host, port) = match rest.rsplit_once(':') {
+            Some((host, port)) => (host, Some(port.parse::<std::num::NonZeroU16>().ok()?.get())),
+            None => (rest, None),
+        };
+        if host != "*" {
+            Hostname::parse(host).ok()?;
+        }
+        Some(match port {
+            Some(port) if port != well_known => format!("{scheme}://{host}:{port}"),
+            _ => format!("{scheme}://{host}"),
+        })
+    });
+    if parsed.is_none() {
+        let hint = "*, or such as https://shop.example.com, https://*.example.com:8443";
+        decoder.error(at, format!("{} is not an origin", quote(&given)), hint);
+    }
+    parsed.map(Into::into)
 }
 
 /// Gateway API `PreciseHostname`.

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::object::{Object, at_most, list};
+use super::reference::selector;
 use super::scalar::{address, choice, hostname, name, port, text};
 use super::{At, Decoder, quote};
 use crate::resources::{GatewaySpec, Listener, Protocol, RouteNamespaces};
@@ -87,23 +88,33 @@ fn protocol(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<Protocol> {
 
 fn allowed_routes(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<RouteNamespaces> {
     let mut object = Object::open(decoder, at)?;
-    let from = object.or(decoder, "namespaces", RouteNamespaces::Same, |decoder, at| {
-        let mut object = Object::open(decoder, at)?;
-        let from = object.or(decoder, "from", RouteNamespaces::Same, |decoder, at| {
-            if matches!(&*text(decoder, at)?, "Selector" | "None") {
-                decoder.unsupported(at, "namespaces other than Same and All");
-                return None;
-            }
-            let choices = [("Same", RouteNamespaces::Same), ("All", RouteNamespaces::All)];
-            choice(decoder, at, &choices)
-        });
-        object.later(decoder, "selector");
-        object.close(decoder);
-        Some(from)
-    });
+    let from = object.or(decoder, "namespaces", RouteNamespaces::Same, namespaces);
     object.optional(decoder, "kinds", |decoder, at| list(decoder, at, route_kind));
     object.close(decoder);
     Some(from)
+}
+
+fn namespaces(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<RouteNamespaces> {
+    const SELECTOR: &str = "Selector";
+    const FROM: [(&str, &str); 4] = [("Same", "Same"), ("All", "All"), (SELECTOR, SELECTOR), ("None", "None")];
+    let mut object = Object::open(decoder, at)?;
+    let from = object.or(decoder, "from", "Same", |d, at| choice(d, at, &FROM));
+    let selector = object.optional(decoder, "selector", |d, at| Some((d.location(at), selector(d, at)?)));
+    if from == SELECTOR {
+        object.required(decoder, "selector", |_, _| Some(()));
+    }
+    object.close(decoder);
+    if let Some((at, _)) = &selector
+        && from != SELECTOR
+    {
+        decoder.found.hinted(at, format!("there is a selector, but routes are taken from {from}"), "from: Selector");
+    }
+    Some(match from {
+        "All" => RouteNamespaces::All,
+        "None" => RouteNamespaces::None,
+        SELECTOR => RouteNamespaces::Selector(selector.map(|(_, selector)| selector).unwrap_or_default()),
+        _ => RouteNamespaces::Same,
+    })
 }
 
 /// HTTPRoute is all that a listener of protocol HTTP can take, so that there is nothing to keep.

@@ -59,7 +59,7 @@ pub(super) fn placeholder() -> Metadata {
     }
 }
 
-fn strings(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<BTreeMap<String, String>> {
+pub(super) fn strings(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<BTreeMap<String, String>> {
     let Value::Mapping(entries) = &at.node.value else {
         wrong_type(decoder, at, &at.node.value, "a mapping");
         return None;

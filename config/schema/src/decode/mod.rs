@@ -14,6 +14,7 @@ mod matching;
 mod metadata;
 mod object;
 mod policy;
+pub(crate) mod reference;
 mod route;
 mod scalar;
 
@@ -22,7 +23,9 @@ use std::sync::Arc;
 use crate::error::{Found, printable};
 use crate::located::{Located, Location};
 use crate::name::ObjectName;
-use crate::resources::{Appliance, Backend, Gateway, HttpRoute, RoutePolicy, SecurityPolicy};
+use crate::resources::{
+    Appliance, Backend, Gateway, HttpRoute, Namespace, ReferenceGrant, RoutePolicy, SecurityPolicy,
+};
 use crate::yaml::{Mark, Node};
 use crate::{GATEWAY_GROUP, MILLRACE_GROUP};
 use object::Object;
@@ -71,6 +74,8 @@ pub(crate) enum Resource {
     Gateway(Located<Gateway>),
     Route(Located<HttpRoute>),
     Backend(Located<Backend>),
+    ReferenceGrant(Located<ReferenceGrant>),
+    Namespace(Located<Namespace>),
     RoutePolicy(Located<RoutePolicy>),
     SecurityPolicy(Located<SecurityPolicy>),
 }
@@ -82,13 +87,23 @@ pub(crate) enum Kind {
     Gateway,
     HttpRoute,
     Backend,
+    Namespace,
+    ReferenceGrant,
     RoutePolicy,
     SecurityPolicy,
 }
 
 impl Kind {
-    const ALL: [Kind; 6] =
-        [Kind::Appliance, Kind::Backend, Kind::Gateway, Kind::HttpRoute, Kind::RoutePolicy, Kind::SecurityPolicy];
+    const ALL: [Kind; 8] = [
+        Kind::Appliance,
+        Kind::Backend,
+        Kind::Gateway,
+        Kind::HttpRoute,
+        Kind::Namespace,
+        Kind::ReferenceGrant,
+        Kind::RoutePolicy,
+        Kind::SecurityPolicy,
+    ];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -96,6 +111,8 @@ impl Kind {
             Kind::Gateway => "Gateway",
             Kind::HttpRoute => "HTTPRoute",
             Kind::Backend => "Backend",
+            Kind::Namespace => "Namespace",
+            Kind::ReferenceGrant => "ReferenceGrant",
             Kind::RoutePolicy => "RoutePolicy",
             Kind::SecurityPolicy => "SecurityPolicy",
         }
@@ -106,19 +123,19 @@ impl Kind {
             Kind::Appliance | Kind::Backend | Kind::RoutePolicy | Kind::SecurityPolicy => {
                 format!("{MILLRACE_GROUP}/v1alpha1")
             }
-            Kind::Gateway | Kind::HttpRoute => format!("{GATEWAY_GROUP}/v1"),
+            Kind::Gateway | Kind::HttpRoute | Kind::ReferenceGrant => format!("{GATEWAY_GROUP}/v1"),
+            Kind::Namespace => "v1".to_owned(),
         }
     }
 }
 
 /// Kinds of DESIGN.md §4 that later releases take.
-const LATER_KINDS: [&str; 11] = [
+const LATER_KINDS: [&str; 10] = [
     "BackendPolicy",
     "BackendTLSPolicy",
     "EndpointSlice",
     "GRPCRoute",
     "GatewayClass",
-    "ReferenceGrant",
     "Secret",
     "Service",
     "TCPRoute",
@@ -229,6 +246,13 @@ impl Decoder<'_> {
             Kind::Backend => object
                 .required(self, "spec", backend::spec)
                 .map(|spec| Resource::Backend(Located::new(Backend { metadata, spec }, at))),
+            Kind::Namespace => {
+                object.ignored("spec");
+                Some(Resource::Namespace(Located::new(Namespace { metadata }, at)))
+            }
+            Kind::ReferenceGrant => object
+                .required(self, "spec", reference::grant)
+                .map(|spec| Resource::ReferenceGrant(Located::new(ReferenceGrant { metadata, spec }, at))),
             Kind::RoutePolicy => object
                 .required(self, "spec", |decoder, at| policy::route_policy(decoder, at, metadata.namespace()))
                 .map(|spec| {
@@ -257,6 +281,8 @@ impl Decoder<'_> {
         let expected = kind.api_version();
         if let Some(given) = api_version
             && given != expected
+            // It was of v1beta1 before, and is the same.
+            && !(kind == Kind::ReferenceGrant && given == format!("{GATEWAY_GROUP}/v1beta1"))
         {
             let problem = format!("{} is not of apiVersion {}", kind.name(), quote(given));
             self.error(at, problem, format!("apiVersion: {expected}"));

@@ -46,6 +46,21 @@ pub struct ApplianceSpec {
     pub ip: Ip,
     /// Connections to backends.
     pub upstream: Upstream,
+    /// What becomes of routes with references to backends that are invalid; default `refuse`.
+    pub invalid_references: InvalidReferences,
+}
+
+/// `Appliance.spec.invalidReferences`: about references of routes to backends that do not exist, are of another kind, or are of another
+/// namespace and not granted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum InvalidReferences {
+    /// The configuration is refused: in a file they are mistakes, which can be mended before anything is served.
+    #[default]
+    Refuse,
+    /// Their share of requests is answered 500 and the route's conditions tell why, as the Gateway API has it: for
+    /// configurations whose objects come and go one by one.
+    Serve500,
 }
 
 /// The number of a CPU as the operating system counts them, from 0.

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::hostname::Hostname;
 use crate::located::Located;
+use crate::resources::BackendObject;
 
 /// `HTTPRoute.spec.rules[].filters[]` and `backendRefs[].filters[]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -19,6 +20,10 @@ pub enum HttpRouteFilter {
     RequestRedirect(HttpRequestRedirectFilter),
     /// Changes where the backend sees the request go.
     UrlRewrite(HttpUrlRewriteFilter),
+    /// Copies requests to another backend.
+    RequestMirror(HttpRequestMirrorFilter),
+    /// Lets scripts of other origins read responses.
+    Cors(HttpCorsFilter),
 }
 
 impl HttpRouteFilter {
@@ -30,6 +35,8 @@ impl HttpRouteFilter {
             Self::ResponseHeaderModifier(_) => "ResponseHeaderModifier",
             Self::RequestRedirect(_) => "RequestRedirect",
             Self::UrlRewrite(_) => "URLRewrite",
+            Self::RequestMirror(_) => "RequestMirror",
+            Self::Cors(_) => "CORS",
         }
     }
 }
@@ -97,4 +104,41 @@ pub enum HttpPathModifier {
     ReplaceFullPath(Box<str>),
     /// What the rule's only match, a prefix, matched.
     ReplacePrefixMatch(Box<str>),
+}
+
+/// `requestMirror`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpRequestMirrorFilter {
+    /// Where copies go.
+    pub backend_ref: Located<BackendObject>,
+    /// How many of the requests are copied; default all. `percent: 5` is 5 of 100.
+    pub fraction: Fraction,
+}
+
+/// So many of so many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Fraction {
+    /// Not above `denominator`.
+    pub numerator: u32,
+    /// At least 1; default 100.
+    pub denominator: u32,
+}
+
+/// `cors`. Lists are in the order given; one with `*` has nothing else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpCorsFilter {
+    /// `*`, or origins in lower case and without their scheme's own port, whose host may be `*` or start with `*.`.
+    pub allow_origins: Vec<Located<Box<str>>>,
+    /// Whether requests may carry credentials; default no.
+    pub allow_credentials: bool,
+    /// Methods beside GET, HEAD and POST, which are always allowed; or `*`.
+    pub allow_methods: Vec<Located<Box<str>>>,
+    /// Request fields; or `*`.
+    pub allow_headers: Vec<Located<Box<str>>>,
+    /// Response fields that scripts may read; or `*`.
+    pub expose_headers: Vec<Located<Box<str>>>,
+    /// Seconds for which the answer to a preflight holds; default 5.
+    pub max_age: u32,
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::hostname::Hostname;
 use crate::located::Located;
 use crate::name::Name;
-use crate::resources::Metadata;
+use crate::resources::{LabelSelector, Metadata};
 
 /// Addresses, and what is listened for on them. Its class is `millrace`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -55,11 +55,15 @@ pub enum Protocol {
 }
 
 /// `Gateway.spec.listeners[].allowedRoutes.namespaces.from`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub enum RouteNamespaces {
     /// Routes of the Gateway's own namespace.
     #[default]
     Same,
     /// Routes of any namespace.
     All,
+    /// Routes of namespaces with such labels; the label `kubernetes.io/metadata.name` is every namespace's name.
+    Selector(LabelSelector),
+    /// No routes.
+    None,
 }

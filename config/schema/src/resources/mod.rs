@@ -12,16 +12,18 @@ mod gateway;
 mod metadata;
 mod policy;
 mod port;
+mod reference;
 mod route;
 
 pub use appliance::{
     AccessLog, AccessLogRequests, Admin, Appliance, ApplianceSpec, Cpu, ForwardedFor, Http, HttpLimits, HttpTimeouts,
-    Hugepages, Idle, Ip, Memory, SourceLimit, SynCookies, Tcp, Upstream,
+    Hugepages, Idle, InvalidReferences, Ip, Memory, SourceLimit, SynCookies, Tcp, Upstream,
 };
 pub use backend::{Backend, BackendProtocol, BackendSpec, Endpoint};
 pub use exception::Exception;
 pub use filter::{
-    HttpHeader, HttpHeaderFilter, HttpPathModifier, HttpRequestRedirectFilter, HttpRouteFilter, HttpUrlRewriteFilter,
+    Fraction, HttpCorsFilter, HttpHeader, HttpHeaderFilter, HttpPathModifier, HttpRequestMirrorFilter,
+    HttpRequestRedirectFilter, HttpRouteFilter, HttpUrlRewriteFilter,
 };
 pub use gateway::{Gateway, GatewaySpec, Listener, Protocol, RouteNamespaces};
 pub use metadata::{Metadata, Timestamp};
@@ -30,6 +32,10 @@ pub use policy::{
     RouteTargetKind, SecurityPolicy, SecurityPolicySpec, SourceLists,
 };
 pub use port::{Interface, Port, Route, Vlan};
+pub use reference::{
+    BackendKind, BackendObject, GrantFrom, GrantTo, LabelExpression, LabelOperator, LabelSelector, Namespace,
+    ReferenceGrant, ReferenceGrantSpec,
+};
 pub use route::{
     HttpBackendRef, HttpPathMatch, HttpRoute, HttpRouteMatch, HttpRouteRule, HttpRouteSpec, HttpRouteTimeouts,
     HttpValueMatch, ParentRef, ValueMatch,

@@ -9,7 +9,7 @@ use crate::hostname::Hostname;
 use crate::located::Located;
 use crate::name::{Name, ObjectName};
 use crate::quantity::Timeout;
-use crate::resources::{HttpRouteFilter, Metadata};
+use crate::resources::{BackendKind, HttpRouteFilter, Metadata};
 
 /// Which requests go to which backends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -114,10 +114,12 @@ pub enum HttpPathMatch {
     RegularExpression(Expression),
 }
 
-/// `HTTPRoute.spec.rules[].backendRefs[]`, always to a `Backend` of millrace.dev in the route's namespace.
+/// `HTTPRoute.spec.rules[].backendRefs[]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HttpBackendRef {
-    /// The Backend; it exists.
+    /// What it leads to.
+    pub kind: BackendKind,
+    /// The object. It exists and may be referred to, unless the appliance serves invalid references.
     pub backend: ObjectName,
     /// The port of endpoints that name none themselves. Present if there are such.
     #[serde(skip_serializing_if = "Option::is_none")]

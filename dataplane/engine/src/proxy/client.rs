@@ -8,6 +8,7 @@ use proto::http1::{BodyDecoder, Framing, Method, Version};
 use tables::access::{TARGET_BYTES, WORD_BYTES};
 use tables::{BindId, EndpointId, Epoch, SeriesId, Snapshot};
 
+use super::mirror::{Copies, Wanted};
 use super::pins::Pins;
 use crate::clock::Instant;
 use crate::stack::ConnectionId;
@@ -51,6 +52,10 @@ pub(super) struct Changed {
     pub(super) strip: Vec<u8>,
     /// Response field lines to be put in, each with its CRLF.
     pub(super) append: Vec<u8>,
+    /// Where copies of the request will go.
+    pub(super) wanted: Wanted,
+    /// Copies of the request that want its body.
+    pub(super) copies: Copies,
 }
 
 impl Changed {
@@ -63,6 +68,8 @@ impl Changed {
             part.clear();
             part.shrink_to(Self::KEPT);
         }
+        self.wanted.clear();
+        self.copies.clear();
     }
 }
 

@@ -48,6 +48,12 @@ impl Proxy {
             }
         }
         let filters = filters.of(target);
+        for mirror in &filters.mirrors {
+            if self.draw.next(mirror) {
+                // `schema` bounds how many there are.
+                let _ = changed.wanted.try_push(mirror.cluster);
+            }
+        }
         let changes = RequestChanges {
             path: filters.path.as_ref().map(|change| change.apply(head.path)),
             authority: filters.host.as_deref(),

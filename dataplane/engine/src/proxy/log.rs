@@ -10,12 +10,13 @@ impl Proxy {
     /// Counts the request as finished, and reports it to the access log.
     pub(super) fn finish<L: Lane>(
         &mut self,
-        cx: &Context<'_, L>,
+        cx: &mut Context<'_, L>,
         client: &mut Client,
         flag: Flag,
         detail: &'static str,
     ) {
         self.unpin(cx, client);
+        self.drop_copies(cx, client);
         let words = client.words.take();
         if let Some(mut changed) = client.changed.take()
             && self.spare_changed.len() < SPARE_CLIENTS

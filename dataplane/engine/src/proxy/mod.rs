@@ -8,6 +8,7 @@ mod client;
 mod dispatch;
 mod filter;
 mod log;
+mod mirror;
 mod pins;
 mod reply;
 mod request;
@@ -25,6 +26,7 @@ use tables::publish::find;
 use tables::{CoreCounters, Epoch, Snapshot};
 
 use self::client::{Changed, Client, Phase, Words};
+use self::mirror::{Draw, Mirror};
 use self::pins::Pins;
 use self::upstream::{Pools, Upstream};
 use crate::balance::Balance;
@@ -73,6 +75,7 @@ enum Role {
     None,
     Client(Box<Client>),
     Upstream(Upstream),
+    Mirror(Box<Mirror>),
 }
 
 /// What a step of a client connection came to.
@@ -95,6 +98,9 @@ pub struct Proxy {
     spare_words: Vec<Box<Words>>,
     #[expect(clippy::vec_box, reason = "they are kept for clients, which box them to stay small without filters")]
     spare_changed: Vec<Box<Changed>>,
+    #[expect(clippy::vec_box, reason = "they are kept for `Role::Mirror`, which boxes them to stay small")]
+    spare_mirrors: Vec<Box<Mirror>>,
+    draw: Draw,
     wheel: Wheel,
     due: Vec<u32>,
     pools: Pools,
@@ -105,6 +111,8 @@ pub struct Proxy {
     input: Vec<u8>,
     /// What is being encoded.
     out: Vec<u8>,
+    /// What a request's mirrors get of its body.
+    copy: Vec<u8>,
     active: u64,
     tunnels: u64,
     clients: u64,
@@ -122,6 +130,8 @@ impl Proxy {
             spare: Vec::new(),
             spare_words: Vec::new(),
             spare_changed: Vec::new(),
+            spare_mirrors: Vec::new(),
+            draw: Draw::default(),
             wheel: Wheel::with_capacity(1024),
             due: Vec::with_capacity(TIMERS_A_TURN),
             pools: Pools::default(),
@@ -130,6 +140,7 @@ impl Proxy {
             limiter: Limiter::new(core),
             input: Vec::with_capacity(64 << 10),
             out: Vec::with_capacity(64 << 10),
+            copy: Vec::new(),
             active: 0,
             tunnels: 0,
             clients: 0,
@@ -188,6 +199,7 @@ impl Proxy {
                 let upstream = *upstream;
                 self.drive_upstream(cx, id, upstream);
             }
+            Some(Role::Mirror(_)) => self.drive_mirror(cx, id),
             Some(Role::None) | None => self.adopt(cx, id),
         }
     }
@@ -210,6 +222,7 @@ impl Proxy {
                     let upstream = *upstream;
                     self.expire_upstream(cx, id, upstream);
                 }
+                Some(Role::Mirror(_)) => self.expire_mirror(cx, id),
                 _ => {}
             }
         }
@@ -236,6 +249,7 @@ impl Proxy {
             let id = ConnectionId(slot);
             match self.roles.get(slot as usize) {
                 Some(Role::Client(_)) => self.stop_client(cx, id),
+                Some(Role::Mirror(_)) => self.lose(cx, id),
                 Some(&Role::Upstream(upstream)) if upstream.client.is_none() => self.close_idle(cx, id, upstream),
                 _ => {}
             }

@@ -75,6 +75,9 @@ impl Proxy {
             }
             Ok(Some(Ok(()))) => {
                 self.start(cx, client);
+                if client.changed.is_some() {
+                    self.start_mirrors(cx, client);
+                }
                 self.dispatch(cx, client, true)
             }
         }

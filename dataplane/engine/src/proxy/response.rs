@@ -40,7 +40,7 @@ impl Proxy {
         }
         let chunked = client.exchange.response_framing == Framing::Chunked;
         let Some(body) = client.exchange.response.as_mut() else { return Step::Wait(Instant::NEVER) };
-        let (moved, bytes) = move_body(cx, &mut self.out, body, up, client.id, chunked);
+        let (moved, bytes) = move_body(cx, &mut self.out, body, (up, client.id), chunked, None);
         if bytes > 0 {
             client.exchange.response_bytes += bytes;
             client.exchange.progress = cx.net.now;

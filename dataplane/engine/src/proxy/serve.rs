@@ -82,7 +82,16 @@ impl Proxy {
     /// Moves what can be moved of the request's body.
     fn move_request<L: Lane>(&mut self, cx: &mut Context<'_, L>, client: &mut Client, upstream: ConnectionId) -> Moved {
         let chunked = client.exchange.framing == Framing::Chunked;
-        let (moved, bytes) = move_body(cx, &mut self.out, &mut client.exchange.body, client.id, upstream, chunked);
+        let mirrored = client.changed.as_ref().is_some_and(|changed| !changed.copies.is_empty());
+        let copy = mirrored.then_some(&mut self.copy);
+        let (moved, bytes) =
+            move_body(cx, &mut self.out, &mut client.exchange.body, (client.id, upstream), chunked, copy);
+        if mirrored {
+            let mut copy = core::mem::take(&mut self.copy);
+            self.copy_body(cx, client, &copy, moved == Moved::All);
+            copy.clear();
+            self.copy = copy;
+        }
         if bytes > 0 {
             client.exchange.request_bytes += bytes;
             client.exchange.body_bytes += bytes;
@@ -222,13 +231,14 @@ impl Proxy {
 }
 
 /// Moves what can be moved of a body from one connection to another, framed anew. Returns what it came to, and the payload's bytes.
+/// What is sent is also appended to `copy`.
 pub(super) fn move_body<L: Lane>(
     cx: &mut Context<'_, L>,
     out: &mut Vec<u8>,
     body: &mut http1::BodyDecoder,
-    from: ConnectionId,
-    to: ConnectionId,
+    (from, to): (ConnectionId, ConnectionId),
     chunked: bool,
+    mut copy: Option<&mut Vec<u8>>,
 ) -> (Moved, u64) {
     let mut bytes = 0;
     for _ in 0..PIECES_A_STEP {
@@ -254,11 +264,21 @@ pub(super) fn move_body<L: Lane>(
                     http1::encode_chunk_header(len, out);
                     cx.stack.send(to, out);
                 }
+                if let Some(copy) = copy.as_deref_mut() {
+                    if chunked {
+                        copy.extend_from_slice(out);
+                    }
+                    copy.extend_from_slice(cx.stack.front(from).get(..len).unwrap_or_default());
+                }
                 let moved = cx.stack.transfer(from, to, len);
                 body.advance(moved);
                 bytes += moved as u64;
+                if let Some(copy) = copy.as_deref_mut() {
+                    copy.truncate((copy.len() + moved).saturating_sub(len));
+                }
                 if chunked {
                     cx.stack.send(to, http1::CHUNK_END);
+                    copy.as_deref_mut().into_iter().for_each(|copy| copy.extend_from_slice(http1::CHUNK_END));
                 }
             }
             Ok(Decoded::More { skip }) => {
@@ -269,6 +289,7 @@ pub(super) fn move_body<L: Lane>(
                     if !trailers_in_two_pieces(cx, out, body, from, to, chunked) {
                         return (Moved::Stuck, bytes);
                     }
+                    copy.as_deref_mut().into_iter().for_each(|copy| copy.extend_from_slice(out));
                 } else if skip == 0 {
                     return (Moved::Stuck, bytes);
                 }
@@ -277,6 +298,7 @@ pub(super) fn move_body<L: Lane>(
                 encode_end(trailers.and_then(|range| front.get(range)), chunked, out);
                 cx.stack.send(to, out);
                 cx.stack.consume(from, skip);
+                copy.into_iter().for_each(|copy| copy.extend_from_slice(out));
                 return (Moved::All, bytes);
             }
         }

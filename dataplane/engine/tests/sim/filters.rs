@@ -1,12 +1,13 @@
 //! Filters of routes, segment by segment.
 
+use tables::ClusterId;
 use tables::access::Flag;
-use tables::filter::{Cors, FieldChanges, Filters, OriginPattern, PathChange, Redirect, RuleFilters};
+use tables::filter::{Cors, FieldChanges, Filters, Mirror, OriginPattern, PathChange, Redirect, RuleFilters};
 
 use crate::http::Side::{Backend, Client};
 use crate::http::{REPLY, Stage};
 use crate::support::gateway::GatewayOptions;
-use crate::support::script::{ACK, FIN};
+use crate::support::script::{ACK, FIN, RST, SYN};
 use crate::support::{ms, secs};
 
 fn stage(filters: Filters) -> Stage {
@@ -182,4 +183,154 @@ fn what_the_backend_says_about_origins_is_replaced() {
         assert_eq!(reply.contains("Allow-Origin: https://a.example\r\n"), allowed, "{reply}");
         assert!(!reply.contains("allow-origin: *"), "{reply}");
     }
+}
+
+fn mirrored(numerator: u32) -> Stage {
+    let mirror = Mirror { cluster: ClusterId(1), numerator, denominator: 2 };
+    stage(Filters { mirrors: [mirror].into(), ..everything() })
+}
+
+const POST: &[u8] = b"POST /api/x HTTP/1.1\r\nHost: a.example\r\nContent-Length: 8\r\n\r\n";
+
+#[test]
+fn a_mirror_gets_what_the_backend_gets_and_nobody_gets_its_answer() {
+    let mut stage = mirrored(2);
+    let mut client = stage.connect(4000);
+    stage.send(Client, &mut client, ACK, POST);
+    let mut mirror = stage.accept();
+    let mut backend = stage.accept();
+    assert_eq!((mirror.local.1, backend.local.1), (9090, 8080));
+    for round in 0..2 {
+        if round > 0 {
+            stage.send(Client, &mut client, ACK, POST);
+        }
+        stage.send(Client, &mut client, ACK, b"01234567");
+        let whole = |bytes: &[u8]| bytes.ends_with(b"01234567");
+        let original = stage.read(Backend, &mut backend, whole);
+        let copy = stage.read(Backend, &mut mirror, whole);
+        assert!(copy.starts_with("POST /v2/x HTTP/1.1\r\nHost: inner.example\r\n"), "{copy}");
+        assert_eq!(copy, original);
+        // The mirror answers first, with a body of which no byte is passed on.
+        stage.send(
+            Backend,
+            &mut mirror,
+            ACK,
+            b"HTTP/1.1 500 No\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n",
+        );
+        stage.send(Backend, &mut backend, ACK, REPLY);
+        let reply = stage.read(Client, &mut client, |bytes| bytes.ends_with(b"ok"));
+        assert!(reply.starts_with("HTTP/1.1 200 OK\r\n") && !reply.contains("no"), "{reply}");
+    }
+    let counters = &stage.world.mid.counters;
+    assert_eq!((counters.mirrors.read(), counters.mirrors_lost.read()), (2, 0));
+    assert_eq!(counters.upstream_opened.read(), 2, "the mirror's connection serves again, too");
+}
+
+#[test]
+fn a_chunked_body_is_copied_with_its_trailers() {
+    let mut stage = mirrored(2);
+    let mut client = stage.connect(4000);
+    stage.send(
+        Client,
+        &mut client,
+        ACK,
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+    );
+    let mut mirror = stage.accept();
+    let mut backend = stage.accept();
+    stage.send(Client, &mut client, ACK, b"2;x=y\r\nde\r\n0\r\nA: b\r\n\r\n");
+    let whole = |bytes: &[u8]| bytes.ends_with(b"0\r\nA: b\r\n\r\n");
+    let copy = stage.read(Backend, &mut mirror, whole);
+    assert_eq!(copy, stage.read(Backend, &mut backend, whole));
+    assert!(copy.contains("3\r\nabc\r\n2\r\nde\r\n0\r\n"), "{copy}");
+}
+
+#[test]
+fn a_share_of_requests_is_mirrored() {
+    let mut stage = mirrored(1);
+    let mut client = stage.connect(4000);
+    stage.send(Client, &mut client, ACK, REQUEST);
+    let mut backends = vec![stage.accept()];
+    for round in 0..20 {
+        if round > 0 {
+            stage.send(Client, &mut client, ACK, REQUEST);
+            stage.settle();
+        }
+        while stage.world.south.inbox.iter().any(|segment| segment.is(SYN)) {
+            backends.push(stage.accept());
+        }
+        for backend in &mut backends {
+            stage.settle();
+            let asked = stage.world.south.inbox.iter().any(|s| s.source == backend.remote && !s.payload.is_empty());
+            if asked {
+                stage.head(Backend, backend);
+                stage.send(Backend, backend, ACK, REPLY);
+            }
+        }
+        stage.read(Client, &mut client, |bytes| bytes.ends_with(b"ok"));
+    }
+    assert!((9..=11).contains(&stage.world.mid.counters.mirrors.read()));
+}
+
+#[test]
+fn a_dead_mirror_costs_the_original_nothing() {
+    let mut stage = mirrored(2);
+    let mut client = stage.connect(4000);
+    stage.send(Client, &mut client, ACK, REQUEST);
+    stage.settle();
+    // The mirror's SYN is never answered.
+    stage.world.south.inbox.pop_front();
+    let mut backend = stage.accept();
+    let asked = stage.world.clock.now();
+    stage.head(Backend, &mut backend);
+    stage.send(Backend, &mut backend, ACK, REPLY);
+    stage.read(Client, &mut client, |bytes| bytes.ends_with(b"ok"));
+    assert!(stage.world.clock.now() - asked < ms(5));
+    stage.world.run(secs(120));
+    let counters = &stage.world.mid.counters;
+    assert_eq!((counters.mirrors.read(), counters.mirrors_lost.read()), (1, 1));
+    assert_eq!(stage.world.mid.log[0].flag, Flag::None);
+    stage.world.mid.assert_sums();
+}
+
+#[test]
+fn a_mirror_too_slow_for_a_body_is_given_up_and_the_body_goes_on() {
+    const BODY: usize = 400_000;
+    let mut stage = mirrored(2);
+    let mut client = stage.connect(4000);
+    let head = format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {BODY}\r\n\r\n");
+    stage.send(Client, &mut client, ACK, head.as_bytes());
+    stage.accept();
+    let mut backend = stage.accept();
+    stage.head(Backend, &mut backend);
+    let mut sent = 0;
+    while sent < BODY {
+        let piece = vec![b'x'; 1400.min(BODY - sent)];
+        stage.send(Client, &mut client, ACK, &piece);
+        sent += piece.len();
+        // The backend takes it, the mirror acknowledges nothing.
+        stage.read(Backend, &mut backend, |bytes| bytes.len() >= piece.len());
+    }
+    stage.send(Backend, &mut backend, ACK, REPLY);
+    let reply = stage.read(Client, &mut client, |bytes| bytes.ends_with(b"ok"));
+    assert!(reply.starts_with("HTTP/1.1 200 OK\r\n"), "{reply}");
+    assert_eq!(stage.world.mid.counters.mirrors_lost.read(), 1);
+}
+
+#[test]
+fn a_copy_ends_with_a_client_that_leaves_in_the_middle_of_its_body() {
+    let mut stage = mirrored(2);
+    let mut client = stage.connect(4000);
+    stage.send(Client, &mut client, ACK, POST);
+    let mut mirror = stage.accept();
+    stage.accept();
+    stage.head(Backend, &mut mirror);
+    stage.send(Client, &mut client, RST, b"");
+    let mut resets = 0;
+    while resets < 2 {
+        resets += u32::from(stage.closing(Backend).flags.rst());
+    }
+    stage.world.run(secs(5));
+    assert_eq!(stage.world.mid.counters.mirrors_lost.read(), 1);
+    stage.world.mid.assert_empty();
 }

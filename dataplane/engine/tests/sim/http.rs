@@ -20,8 +20,8 @@ pub struct Stage {
 /// One end of a scripted connection.
 #[derive(Debug, Clone, Copy)]
 pub struct End {
-    local: (Ipv4Addr, u16),
-    remote: (Ipv4Addr, u16),
+    pub local: (Ipv4Addr, u16),
+    pub remote: (Ipv4Addr, u16),
     seq: u32,
     ack: u32,
     window: u16,

@@ -282,6 +282,8 @@ pub fn snapshot(epoch: u64, options: &GatewayOptions, endpoints: &[SocketAddr], 
         address: *address,
         weight: 1,
     };
+    // Where filters can have requests copied to.
+    let mirror = Endpoint { id: EndpointId(255), address: "10.9.2.2:9090".parse().unwrap(), weight: 1 };
     let mut rule = Rule::new("ns/route".into(), 0, vec![target], SeriesId(2));
     rule.filters = options.filters.clone().map(Box::new);
     if !options.limits.is_empty() {
@@ -293,7 +295,10 @@ pub fn snapshot(epoch: u64, options: &GatewayOptions, endpoints: &[SocketAddr], 
         options.http.clone(),
         vec![bind],
         vec![rule],
-        vec![Cluster::new("ns/backend:8080".into(), endpoints.iter().map(endpoint).collect())],
+        vec![
+            Cluster::new("ns/backend:8080".into(), endpoints.iter().map(endpoint).collect()),
+            Cluster::new("ns/mirror:9090".into(), vec![mirror]),
+        ],
         series.to_vec(),
     )
     .with_limits(options.limits.clone())
