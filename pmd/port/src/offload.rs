@@ -102,7 +102,7 @@ pub(crate) fn complete_partial(frame: &mut [u8]) {
 fn ipv4_header_verdict(frame: &[u8]) -> RxChecksum {
     let Some((l2_len, l3_len)) = ip_header(frame) else { return RxChecksum::Unchecked };
     match frame.get(l2_len..l2_len + l3_len) {
-        Some(header) if header[0] >> 4 == 6 || checksum::sum(0, header) == 0xffff => RxChecksum::Good,
+        Some(header) if header[0] >> 4 == 6 || checksum::header_is_right(header) => RxChecksum::Good,
         Some(_) => RxChecksum::Bad,
         None => RxChecksum::Unchecked,
     }
