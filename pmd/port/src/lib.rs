@@ -15,6 +15,7 @@ pub mod mbuf;
 pub mod mempool;
 pub mod offload;
 pub mod port;
+mod prefetch;
 pub mod queue;
 pub mod sim;
 
@@ -27,4 +28,5 @@ pub use mbuf::Mbuf;
 pub use mempool::Mempool;
 pub use offload::Offloads;
 pub use port::{Capabilities, Port, PortOptions, PortStatistics, Spreading};
+pub use prefetch::prefetch;
 pub use queue::DpdkLane;

@@ -8,6 +8,7 @@ use dpdk_sys::rte_mbuf;
 
 use crate::lane::{Frame, RxChecksum};
 use crate::offload;
+use crate::prefetch;
 
 /// An mbuf of one segment, owned by whoever holds it. As large as a pointer; dropping it gives it back to its pool.
 #[repr(transparent)]
@@ -74,6 +75,13 @@ impl Mbuf {
     pub(crate) fn linearize(&mut self) -> bool {
         // SAFETY: the mbuf and its segments are ours.
         unsafe { dpdk_sys::rte_pktmbuf_linearize(self.raw.as_ptr()) == 0 }
+    }
+
+    /// Has the CPU fetch the headers and the first bytes of payload, which another core or a device wrote. All that a burst has come with is under
+    /// way then while its first frame is looked at.
+    #[inline]
+    pub(crate) fn prefetch(&self) {
+        prefetch::lines(self.data(), 2);
     }
 
     #[inline]

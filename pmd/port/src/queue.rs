@@ -135,8 +135,13 @@ impl Lane for DpdkLane {
         if burst.iter().any(|frame| frame.segments() > 1) {
             self.straighten(burst);
         }
+        let mut bytes = 0;
+        for frame in burst.iter() {
+            bytes += u64::from(frame.frame_len());
+            frame.prefetch();
+        }
         self.counters.rx_packets += burst.len() as u64;
-        self.counters.rx_bytes += burst.iter().map(|frame| u64::from(frame.frame_len())).sum::<u64>();
+        self.counters.rx_bytes += bytes;
     }
 
     #[inline]
