@@ -3,6 +3,7 @@
 use pmd::Lane;
 use smoltcp::iface::PollResult;
 use smoltcp::socket::tcp::State;
+use smoltcp::time::Instant as StackInstant;
 
 use super::device::{ConnectionDevice, Out};
 use super::ingress::ask_again;
@@ -81,8 +82,8 @@ impl Stack {
         let mut sent = 0;
         let queued = connection.pooled.socket().send_queue();
         // Half of all visits have nothing to send, and finding that out is cheaper than trying.
-        let due =
-            connection.has_news() || interface.poll_at(time, &connection.pooled.sockets).is_some_and(|at| at <= time);
+        let next = if connection.has_news() { None } else { Some(interface.poll_at(time, &connection.pooled.sockets)) };
+        let due = next.is_none_or(|next| next.is_some_and(|at| at <= time));
         while due && sent < SEGMENTS_A_TURN {
             let Some(port) = net.ports.get_mut(usize::from(connection.port)) else { break };
             let out = Out {
@@ -113,11 +114,11 @@ impl Stack {
                 self.mark_ready(id);
             }
         }
-        self.settle(net.now, id, sent);
+        self.settle(net.now, id, sent, next.filter(|_| !due));
     }
 
-    /// Frees a connection that is done, or arms its timer.
-    fn settle(&mut self, now: Instant, id: ConnectionId, sent: usize) {
+    /// Frees a connection that is done, or arms its timer. `next` is when the stack wants to be called, if that is known already.
+    fn settle(&mut self, now: Instant, id: ConnectionId, sent: usize, next: Option<Option<StackInstant>>) {
         let Some(Some(connection)) = self.slots.get_mut(id.0 as usize) else { return };
         let state = connection.pooled.socket().state();
         let unowned = connection.orphan || connection.half_open;
@@ -143,7 +144,7 @@ impl Stack {
         }
         let time = connection.stack_time(now);
         let Some(interface) = self.interfaces.get_mut(connection.interface) else { return };
-        let due = interface.poll_at(time, &connection.pooled.sockets);
+        let due = next.unwrap_or_else(|| interface.poll_at(time, &connection.pooled.sockets));
         let mut at = match due {
             // Something keeps it from sending now, an empty pool say: it tries again with the next tick.
             Some(at) if at <= time => now,
