@@ -7,7 +7,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use crate::cluster::{Cluster, ClusterId};
-use crate::counters::{Series, SeriesId};
+use crate::counters::{Series, SeriesCore, SeriesId};
 use crate::filter::RuleFilters;
 use crate::limit::{Limit, LimitId};
 use crate::matching::{Fields, Request};
@@ -41,6 +41,8 @@ pub struct Snapshot {
     pub limits: Box<[Limit]>,
     /// All series of the process so far, by [`SeriesId`]. A later snapshot holds all of an earlier one's.
     pub series: Box<[Arc<Series>]>,
+    /// Their numbers, without the way through the names: with thousands of routes it is a miss for each step.
+    blocks: Box<[Arc<[SeriesCore]>]>,
 }
 
 /// One address and port that clients connect to, with the listeners that share it.
@@ -69,27 +71,58 @@ pub struct Listener {
     pub unmatched: SeriesId,
 }
 
-/// One rule of a route.
+/// One rule of a route. What nearly every request looks at stands in its first cache line: with thousands of rules each line is a miss.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub struct Rule {
-    /// `namespace/route`.
-    pub route: Arc<str>,
-    /// Position in the route, from 0.
-    pub index: u32,
     /// Its backends.
-    pub targets: Box<[Target]>,
+    pub targets: Targets,
     /// Whose turn it is among the targets. `None` where none takes requests: they are answered 500.
     pub schedule: Option<Schedule>,
-    /// Rate limits that its requests have to pass, all of them.
-    pub limits: Option<Box<[LimitId]>>,
+    /// What is done beside forwarding.
+    pub filters: Option<Box<RuleFilters>>,
     /// Counts requests for which no target was chosen.
     pub unserved: SeriesId,
+    /// Position in the route, from 0.
+    pub index: u32,
+    /// Rate limits that its requests have to pass, all of them.
+    pub limits: Option<Box<[LimitId]>>,
     /// `timeouts.request`: from the head's arrival to the end of the response.
     pub request_timeout: Option<Duration>,
     /// `timeouts.backendRequest`: from sending to the end of the response.
     pub backend_timeout: Option<Duration>,
-    /// What is done beside forwarding.
-    pub filters: Option<Box<RuleFilters>>,
+    /// `namespace/route`.
+    pub route: Arc<str>,
+}
+
+/// The backends of a rule. A single one lies in the rule itself.
+#[derive(Debug, Clone)]
+pub enum Targets {
+    /// There is one.
+    One([Target; 1]),
+    /// There are several, or none.
+    Many(Box<[Target]>),
+}
+
+impl core::ops::Deref for Targets {
+    type Target = [Target];
+
+    #[inline]
+    fn deref(&self) -> &[Target] {
+        match self {
+            Self::One(target) => target,
+            Self::Many(targets) => targets,
+        }
+    }
+}
+
+impl From<Vec<Target>> for Targets {
+    fn from(targets: Vec<Target>) -> Self {
+        match targets[..] {
+            [target] => Self::One([target]),
+            _ => Self::Many(targets.into()),
+        }
+    }
 }
 
 /// One backend of a rule.
@@ -155,7 +188,7 @@ impl Rule {
         Self {
             route,
             index,
-            targets: targets.into(),
+            targets: Targets::from(targets),
             schedule: Schedule::new(&weights),
             limits: None,
             unserved,
@@ -177,6 +210,7 @@ impl Snapshot {
         clusters: Vec<Cluster>,
         series: Vec<Arc<Series>>,
     ) -> Self {
+        let blocks = series.iter().map(|series| Arc::clone(&series.cores)).collect();
         let by_address = (0u32..).zip(&binds).map(|(i, b)| (b.address, BindId(i))).collect();
         Self {
             epoch,
@@ -187,6 +221,7 @@ impl Snapshot {
             clusters: clusters.into(),
             limits: Box::default(),
             series: series.into(),
+            blocks,
         }
     }
 
@@ -195,6 +230,13 @@ impl Snapshot {
     pub fn with_limits(mut self, limits: Vec<Limit>) -> Self {
         self.limits = limits.into();
         self
+    }
+
+    /// What `core` counts of a series.
+    #[inline]
+    #[must_use]
+    pub fn block(&self, series: SeriesId, core: u16) -> Option<&SeriesCore> {
+        self.blocks.get(series.0 as usize)?.get(usize::from(core))
     }
 
     /// All binds.

@@ -22,6 +22,12 @@ impl Proxy {
         let Some((id, cluster)) = target.and_then(|t| Some((t.cluster, tables.cluster(t.cluster)?))) else {
             return self.refuse(cx, client, Refusal::new(500, Flag::NoBackend, "no_backend"));
         };
+        if let Some(block) = cx.snapshot.block(client.exchange.series, cx.core) {
+            // Until it is counted, the request is away for long enough.
+            let (sums, latency) = block.likely();
+            pmd::prefetch(sums);
+            pmd::prefetch(latency);
+        }
         let failed = client.exchange.endpoint.map(|(id, _)| id);
         let Some((endpoint, address)) = self.balance.endpoint(id, cluster, failed) else {
             return self.refuse(cx, client, Refusal::new(503, Flag::NoEndpoint, "no_endpoint"));

@@ -31,8 +31,7 @@ impl Proxy {
         }
         cx.net.counters.requests_finished.add(1);
         let duration_ns = cx.net.now.since(client.started);
-        let series = cx.snapshot.series.get(exchange.series.0 as usize);
-        if let Some(block) = series.and_then(|series| series.cores.get(usize::from(cx.core))) {
+        if let Some(block) = cx.snapshot.block(exchange.series, cx.core) {
             block.finished(exchange.status, duration_ns, exchange.request_bytes, exchange.response_bytes);
         }
         let wanted = match cx.snapshot.http.access {
