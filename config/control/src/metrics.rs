@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::reload::Origin;
 use crate::status::ConfigurationStatus;
-use tables::counters::{LATENCY_BOUNDS_US, PortCounters, ScalarKind, SeriesCore, WAYS, status_label};
+use tables::counters::{LATENCY_BOUNDS_US, NAP_BOUNDS_US, PortCounters, ScalarKind, SeriesCore, WAYS, status_label};
 use tables::limit::LimitCounts;
 use tables::{CoreCounters, Counter, Limit, Series, SeriesId, Verdict};
 
@@ -142,6 +142,7 @@ fn cores(text: &mut Exposition<'_>, sources: &Sources<'_>) {
             text.sample(scalar.metric, &[], sources.access_log_lost);
         }
     }
+    naps(text, sources);
     let drops = "millrace_packets_dropped_total";
     if text.family(drops, "counter", "Packets that went no further, by reason.") {
         for (index, core) in sources.cores.iter().enumerate() {
@@ -149,6 +150,28 @@ fn cores(text: &mut Exposition<'_>, sources: &Sources<'_>) {
                 text.sample(drops, &[("core", &index), ("reason", &verdict.token())], counter.read());
             }
         }
+    }
+}
+
+fn naps(text: &mut Exposition<'_>, sources: &Sources<'_>) {
+    let name = "millrace_core_nap_seconds";
+    let help = "How long an idle core slept at a time (idle: adaptive); what arrived meanwhile waited no longer.";
+    if !text.family(name, "histogram", help) {
+        return;
+    }
+    for (index, core) in sources.cores.iter().enumerate() {
+        let mut cumulative = 0;
+        for (bucket, counter) in core.naps.buckets.iter().enumerate() {
+            cumulative += counter.read();
+            let bound = match NAP_BOUNDS_US.get(bucket) {
+                Some(&microseconds) => (microseconds as f64 / 1e6).to_string(),
+                None => "+Inf".to_owned(),
+            };
+            text.sample("millrace_core_nap_seconds_bucket", &[("core", &index), ("le", &bound)], cumulative);
+        }
+        let seconds = core.naps.nanoseconds.read() as f64 / 1e9;
+        text.sample("millrace_core_nap_seconds_sum", &[("core", &index)], seconds);
+        text.sample("millrace_core_nap_seconds_count", &[("core", &index)], cumulative);
     }
 }
 

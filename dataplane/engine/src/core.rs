@@ -142,7 +142,7 @@ impl<L: Lane, X: Lane<Frame = L::Frame>> Core<L, X> {
         while self.lifecycle.stage() < Stage::Stopped {
             let now = clock.now();
             let busy = self.turn(now);
-            rest.after(now, busy, clock, || self.next_due());
+            rest.after(now, busy, clock, &self.counters.naps, || self.next_due());
         }
         // What others handed to us before they agreed to leave still goes out.
         for _ in 0..LAST_TURNS {
@@ -170,6 +170,7 @@ impl<L: Lane, X: Lane<Frame = L::Frame>> Core<L, X> {
                 port.unreachable(|address| self.stack.unreachable(address));
             }
         }
+        busy |= self.stack.give_up_unreachable();
         busy |= self.serve(now, stage);
         if self.unserved_since.is_some_and(|requests| self.counters.requests_started.read() > requests) {
             self.unserved_since = None;

@@ -6,6 +6,8 @@
 
 use core::time::Duration;
 
+use tables::counters::Naps;
+
 use crate::clock::{Clock, Instant};
 
 /// Whether an idle core sleeps.
@@ -44,14 +46,23 @@ impl Rest {
 
     /// To be called after each turn: `due` says when something is due, where nothing arrives before.
     #[inline]
-    pub(crate) fn after(&mut self, turn: Instant, busy: bool, clock: &Clock, due: impl FnOnce() -> Option<Instant>) {
+    pub(crate) fn after(
+        &mut self,
+        turn: Instant,
+        busy: bool,
+        clock: &Clock,
+        naps: &Naps,
+        due: impl FnOnce() -> Option<Instant>,
+    ) {
         if self.idle == Idle::Polling {
             return;
         }
         if busy {
             self.busy = turn;
         } else if let Some(nap) = self.nap(turn, due) {
+            let asleep = clock.now();
             clock.nap(nap);
+            naps.slept(clock.now().since(asleep));
         }
     }
 
@@ -73,12 +84,15 @@ mod tests {
     fn a_core_naps_once_it_was_idle_and_wakes_for_what_is_due() {
         let mut rest = Rest::new(Idle::Adaptive);
         let at = |us: u64| Instant(us * 1000);
-        rest.after(at(100), true, &Clock::start(), || None);
+        rest.after(at(100), true, &Clock::start(), &Naps::default(), || None);
         assert_eq!(rest.nap(at(149), || None), None);
         assert_eq!(rest.nap(at(150), || None), Some(NAP));
         assert_eq!(rest.nap(at(150), || Some(at(157))), Some(Duration::from_micros(7)));
         assert_eq!(rest.nap(at(150), || Some(at(151))), None);
         assert_eq!(rest.nap(at(150), || Some(at(100))), None);
         assert_eq!(rest.nap(at(150), || Some(Instant::NEVER)), Some(NAP));
+        let naps = Naps::default();
+        rest.after(at(150), false, &Clock::start(), &naps, || None);
+        assert!(naps.nanoseconds.read() >= NAP.as_nanos() as u64);
     }
 }

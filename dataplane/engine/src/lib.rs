@@ -12,6 +12,7 @@ pub mod limit;
 pub mod port;
 pub mod proxy;
 pub mod random;
+pub mod reflect;
 pub mod stack;
 pub mod steer;
 pub mod timer;

@@ -86,7 +86,21 @@ fn findings(host: &Host, spec: Option<&ApplianceSpec>) -> Vec<Finding> {
     for (name, device) in devices {
         found.extend(device::findings(host, name, device));
     }
+    if spec.is_some_and(|spec| spec.ports.iter().any(|port| port.exception.is_some())) {
+        found.push(tap(host));
+    }
     found
+}
+
+/// What exception paths need of the kernel.
+fn tap(host: &Host) -> Finding {
+    let subject = "TAP";
+    if host.exists("/dev/net/tun") {
+        Finding::new(Level::Pass, subject, "/dev/net/tun is there for the exception path")
+    } else {
+        Finding::new(Level::Fail, subject, "an exception path is configured, and there is no /dev/net/tun")
+            .hint("modprobe tun; in a container, give it the device /dev/net/tun and CAP_NET_ADMIN")
+    }
 }
 
 /// Capabilities that DPDK's drivers need, by their bit (linux/capability.h).

@@ -74,8 +74,47 @@ pub(crate) enum Command {
         #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9901", env = "MILLRACE_ADMIN")]
         admin: SocketAddr,
     },
+    /// Send every frame back to where it came from, until a signal: the far end of a benchmark by RFC 2544, or a look at a new wire. Needs no configuration.
+    Reflect(Mirror),
     /// Say which Millrace and which DPDK this is.
     Version,
+}
+
+/// What is to be reflected, and by whom.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Mirror {
+    /// A device, as in spec.ports[].device. Each reflects its own frames.
+    #[arg(long = "device", value_name = "DEVICE", required = true)]
+    pub(crate) devices: Vec<String>,
+    /// CPUs, one polling thread on each; each device needs as many queues.
+    #[arg(long, value_name = "CPU,…", value_delimiter = ',', default_value = "1")]
+    pub(crate) cores: Vec<u16>,
+    /// Memory for frames, in MiB.
+    #[arg(long, value_name = "MIB", default_value_t = 256)]
+    pub(crate) mebibytes: u32,
+    /// Where that memory comes from.
+    #[arg(long, value_enum, default_value_t = Pages::Auto)]
+    pub(crate) hugepages: Pages,
+    /// The largest IP packet, where it is not the device's own.
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(1280..=9600))]
+    pub(crate) mtu: Option<u16>,
+    /// How long, in seconds.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) duration: Option<f64>,
+    /// How to say what was reflected.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+}
+
+/// Where memory comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Pages {
+    /// Hugepages where enough are free.
+    Auto,
+    /// Hugepages, or no start.
+    Required,
+    /// Ordinary pages.
+    Off,
 }
 
 /// Where a configuration is.

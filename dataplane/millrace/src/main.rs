@@ -11,6 +11,7 @@ mod exceptions;
 mod failure;
 mod live;
 mod polling;
+mod reflect;
 mod run;
 mod status;
 mod validate;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         Command::Get { what: Listing::Epochs, admin, output } => live::epochs(*admin, *output),
         Command::Reload { ask } => live::reload(ask.admin, ask.output),
         Command::Drain { admin } => live::drain(*admin),
+        Command::Reflect(mirror) => reflect::reflect(mirror),
         Command::Version => {
             say(&format!("millrace {}\n{}\n", env!("CARGO_PKG_VERSION"), pmd::dpdk_version()));
             Ok(())

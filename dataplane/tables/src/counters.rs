@@ -56,6 +56,8 @@ macro_rules! core_counters {
             $($(#[doc = $doc])+ pub $name: Counter,)+
             /// Dropped packets by reason, indexed by `Verdict as usize`.
             pub drops: [Counter; Verdict::COUNT],
+            /// How long the core slept.
+            pub naps: Box<Naps>,
             /// Per port, in the order of the appliance's ports.
             pub ports: Box<[PortCounters]>,
         }
@@ -67,6 +69,7 @@ macro_rules! core_counters {
                 Self {
                     $($name: Counter::default(),)+
                     drops: core::array::from_fn(|_| Counter::default()),
+                    naps: Box::default(),
                     ports: (0..ports).map(|_| PortCounters::default()).collect(),
                 }
             }
@@ -82,6 +85,29 @@ macro_rules! core_counters {
             }
         }
     };
+}
+
+/// Upper bounds of the buckets of [`Naps`], in microseconds; the last bucket has none.
+pub const NAP_BOUNDS_US: [u64; 10] = [10, 15, 20, 30, 50, 75, 100, 200, 500, 1_000];
+
+/// How long an idle core's naps took, from falling asleep until it looked again: no packet waited longer for it.
+#[derive(Debug, Default)]
+pub struct Naps {
+    /// Naps by [`NAP_BOUNDS_US`].
+    pub buckets: [Counter; NAP_BOUNDS_US.len() + 1],
+    /// All naps together.
+    pub nanoseconds: Counter,
+}
+
+impl Naps {
+    /// Counts a nap.
+    pub fn slept(&self, nanoseconds: u64) {
+        let bucket = NAP_BOUNDS_US.partition_point(|&bound| bound * 1_000 < nanoseconds);
+        if let Some(bucket) = self.buckets.get(bucket) {
+            bucket.add(1);
+        }
+        self.nanoseconds.add(nanoseconds);
+    }
 }
 
 /// One number of a core, as exporters see it.
@@ -380,6 +406,17 @@ mod tests {
         assert_eq!(status_label(status_slot(103)), "1xx");
         assert_eq!(status_label(status_slot(0)), "000");
         assert_eq!(status_label(status_slot(700)), "000");
+    }
+
+    #[test]
+    fn a_nap_lands_in_the_bucket_whose_bound_it_does_not_exceed() {
+        let naps = Naps::default();
+        for nanoseconds in [10_000, 10_001, 1_000_000, 1_000_001] {
+            naps.slept(nanoseconds);
+        }
+        let counted = naps.buckets.each_ref().map(Counter::read);
+        assert_eq!(counted, [1, 1, 0, 0, 0, 0, 0, 0, 0, 1, 1]);
+        assert_eq!(naps.nanoseconds.read(), 2_020_002);
     }
 
     #[test]

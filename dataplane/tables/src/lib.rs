@@ -21,6 +21,7 @@ pub mod route;
 pub mod schedule;
 pub mod settings;
 pub mod snapshot;
+pub mod source_rate;
 pub mod sources;
 pub mod swap;
 mod sync;

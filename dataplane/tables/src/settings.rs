@@ -87,7 +87,7 @@ pub enum SynCookies {
     Never,
 }
 
-/// New connections of one source, on one core. A source is a network of the prefix's length.
+/// New connections of one source, on all cores together. A source is a network of the prefix's length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceLimit {
     /// SYNs a second in the long run.

@@ -317,7 +317,7 @@ pub enum SynCookies {
     Never,
 }
 
-/// `Appliance.spec.tcp.sourceLimit`: how fast one client network may open connections, on each core. What comes faster is
+/// `Appliance.spec.tcp.sourceLimit`: how fast one client network may open connections, on all cores together. What comes faster is
 /// dropped at the SYN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -330,7 +330,7 @@ pub struct SourceLimit {
     pub ipv4_prefix: u8,
     /// Bits of an IPv6 address that make a network; 16..=128, default 64.
     pub ipv6_prefix: u8,
-    /// Networks remembered on each core, rounded up to a power of two; 64..=16,777,216, default 65,536, which take 1 MiB.
+    /// Networks remembered, rounded up to a power of two; 64..=16,777,216, default 65,536, which take 1 MiB.
     pub sources: u32,
 }
 

@@ -62,8 +62,8 @@ impl Stack {
         segment: &Segment,
         hash: u64,
     ) {
-        if let Some(sources) = &mut self.sources
-            && !sources.admit(net.now, segment.key.remote_addr())
+        if let Some(sources) = &self.leases.sources
+            && !sources.admit(net.now.0, segment.key.remote_addr())
         {
             return drop_packet(net.counters, Verdict::SourceRate);
         }

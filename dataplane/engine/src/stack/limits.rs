@@ -1,7 +1,10 @@
-//! How many connections there may be, on all cores together.
+//! How many connections there may be, and how fast each source may open them, on all cores together.
+
+use std::sync::Arc;
 
 use tables::TcpSettings;
 use tables::lease::{Budget, Lease};
+use tables::source_rate::SourceRates;
 
 /// The limits of an appliance, which its cores share.
 #[derive(Debug, Clone)]
@@ -9,6 +12,7 @@ pub struct Limits {
     connections: Budget,
     clients: Budget,
     half_open: Budget,
+    sources: Option<Arc<SourceRates>>,
 }
 
 /// One core's leases of them.
@@ -20,17 +24,20 @@ pub(super) struct Leases {
     pub clients: Lease,
     /// Handshakes begun by clients and not yet complete.
     pub half_open: Lease,
+    /// What sources have opened, where that is limited.
+    pub sources: Option<Arc<SourceRates>>,
 }
 
 impl Limits {
-    /// What `settings` allow `cores` cores together.
+    /// What `settings` allow `cores` cores together. `secret` keys the table of sources.
     #[must_use]
-    pub fn new(settings: &TcpSettings, cores: u16) -> Self {
+    pub fn new(settings: &TcpSettings, cores: u16, secret: [u64; 2]) -> Self {
         let sockets = sockets(settings);
         Self {
             connections: Budget::new(sockets.min(u64::from(settings.max_connections)), cores),
             clients: Budget::new(sockets - sockets / 8, cores),
             half_open: Budget::new(settings.half_open.into(), cores),
+            sources: settings.source_limit.as_ref().map(|limit| Arc::new(SourceRates::new(limit, secret))),
         }
     }
 
@@ -39,6 +46,7 @@ impl Limits {
             connections: self.connections.lease(),
             clients: self.clients.lease(),
             half_open: self.half_open.lease(),
+            sources: self.sources.clone(),
         }
     }
 }

@@ -17,9 +17,9 @@ mod isn;
 mod limits;
 mod pool;
 mod recovery;
-mod sources;
 mod streams;
 mod time_wait;
+mod unreachable;
 
 use core::time::Duration;
 use std::collections::VecDeque;
@@ -38,9 +38,9 @@ use self::isn::IsnGenerator;
 use self::limits::Leases;
 pub use self::limits::Limits;
 use self::pool::{SocketPool, SocketTimers};
-use self::sources::Sources;
 pub use self::streams::Status;
 use self::time_wait::{Entry, TimeWait};
+use self::unreachable::Unreachable;
 use crate::clock::Instant;
 use crate::flow::{FlowKey, FlowTable};
 use crate::port::{Hop, Port, Segment};
@@ -109,7 +109,7 @@ pub struct Stack {
     ready: VecDeque<u32>,
     isn: IsnGenerator,
     cookies: Cookies,
-    sources: Option<Sources>,
+    unreachable: Unreachable,
     random: Random,
     source_ports: SourcePorts,
     half_open: u32,
@@ -123,6 +123,7 @@ impl Stack {
     #[must_use]
     pub fn new(settings: &TcpSettings, mut random: Random) -> Self {
         let flows = settings.max_connections.saturating_add(settings.max_time_wait) as usize;
+        let secret = [random.next_u64(), random.next_u64()];
         Self {
             slots: Vec::new(),
             free: Vec::new(),
@@ -135,16 +136,13 @@ impl Stack {
             ready: VecDeque::with_capacity(1024),
             isn: IsnGenerator::new((random.next_u64(), random.next_u64())),
             cookies: Cookies::new(random.behind_a_hash()),
-            sources: settings
-                .source_limit
-                .as_ref()
-                .map(|limit| Sources::new(limit, (random.next_u64(), random.next_u64()))),
+            unreachable: Unreachable::default(),
             // Source ports are there for anybody to see: what draws them must not tell what the secrets were drawn from.
             random: random.behind_a_hash(),
             source_ports: SourcePorts::alone(),
             half_open: 0,
             live: 0,
-            leases: Limits::new(settings, 1).lease(),
+            leases: Limits::new(settings, 1, secret).lease(),
             scratch: Vec::new(),
             settings: settings.clone(),
         }
@@ -203,19 +201,6 @@ impl Stack {
         }
         self.mark_dirty(id);
         Ok(id)
-    }
-
-    /// Fails the connections in their handshake with `address`, whose link-layer address nobody told us.
-    pub fn unreachable(&mut self, address: IpAddr) {
-        for id in 0..self.slots.len() as u32 {
-            let Some(connection) = self.connection_mut(ConnectionId(id)) else { continue };
-            if connection.track.remote == address && !connection.established && connection.side == Side::Backend {
-                connection.ended = Some(Ended::TimedOut);
-                connection.pooled.socket_mut().abort();
-                self.mark_ready(ConnectionId(id));
-                self.mark_dirty(ConnectionId(id));
-            }
-        }
     }
 
     /// When a timer is due at the earliest; a lower bound.

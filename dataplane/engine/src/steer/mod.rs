@@ -79,7 +79,8 @@ impl Place {
 /// nobody outside can then choose addresses and ports that all end at one core.
 #[must_use]
 pub fn places<F>(cores: u16, ports: &[PortPlan], tcp: &TcpSettings, secret: [u64; 2]) -> Vec<(Place, Vec<Link<F>>)> {
-    let limits = Limits::new(tcp, cores);
+    // Another use of the same secret: what one hash tells must not help with the other.
+    let limits = Limits::new(tcp, cores, secret.map(|half| !half));
     let departures = Departure::new(cores);
     let rss: Vec<Option<Rss>> = ports.iter().map(|plan| plan.rss.clone().filter(|_| plan.queues == cores)).collect();
     let mut links: Vec<Vec<Link<F>>> =

@@ -127,6 +127,7 @@ impl<A: App> Party for Host<A> {
         if now >= port[0].next_maintenance() {
             port[0].maintain(now, counters);
             port[0].unreachable(|address| stack.unreachable(address));
+            stack.give_up_unreachable();
         }
         let mut net = Net { now, ports: port, counters };
         while let Some(id) = stack.next_ready() {

@@ -99,3 +99,19 @@ fn hugepages_are_judged_by_what_the_configuration_asks() {
     };
     assert_eq!([level_for("auto"), level_for("required"), level_for("off")], [Level::Pass, Level::Fail, Level::Pass]);
 }
+
+#[test]
+fn an_exception_path_needs_the_kernels_tap_driver() {
+    let with_exception =
+        "{ name: p, device: net_null0, addresses: [10.9.1.1/24], exception: { interface: mr0, tcp: [22] } }";
+    let text = format!(
+        "apiVersion: millrace.dev/v1alpha1\nkind: Appliance\nmetadata: {{ name: t }}\nspec:\n  cores: [1]\n  ports:\n    - {with_exception}\n"
+    );
+    let spec = schema::load_str("t", &text).unwrap_or_else(|errors| panic!("{errors}")).appliance.value.spec;
+    let without = Root::new("no-tun", GOOD);
+    assert_eq!(level(&findings(&Host::at(&without.0), Some(&spec)), "TAP", "there is no /dev/net/tun"), Level::Fail);
+    let with = Root::new("tun", &[GOOD, &[("dev/net/tun", "")]].concat());
+    assert_eq!(level(&findings(&Host::at(&with.0), Some(&spec)), "TAP", "is there"), Level::Pass);
+    let plain = self::spec("[1]", "{ hugepages: off }", &["net_null0"]);
+    assert!(findings(&Host::at(&without.0), Some(&plain)).iter().all(|found| found.subject != "TAP"));
+}

@@ -31,6 +31,13 @@ pub struct Wire {
 impl Wire {
     /// Plugs the host in and asks for the gateway's MAC address.
     pub fn plug(sandbox: &Sandbox) -> Self {
+        let mut wire = Self::listen(sandbox);
+        wire.gateway_mac = wire.resolve(GATEWAY).expect("the gateway answers ARP");
+        wire
+    }
+
+    /// Plugs the host in where no gateway answers.
+    pub fn listen(sandbox: &Sandbox) -> Self {
         let mut command = sandbox.command(Ns::Client, "python3");
         command.arg(format!("{REPOSITORY}/dataplane/millrace/tests/support/wire.py")).arg("eth0");
         let mut pipe = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3 runs");
@@ -43,9 +50,7 @@ impl Wire {
             let input = Arc::clone(&input);
             move || relay(output, &sender, &input)
         });
-        let mut wire = Self { pipe, input, frames, gateway_mac: BROADCAST };
-        wire.gateway_mac = wire.resolve(GATEWAY).expect("the gateway answers ARP");
-        wire
+        Self { pipe, input, frames, gateway_mac: BROADCAST }
     }
 
     /// Sends a frame as it is.
