@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use support::gateway::{MILLRACE, polling_cpu};
 use support::packets::ethernet;
-use support::sandbox::{Ns, Sandbox};
+use support::sandbox::Ns;
 use support::wire::Wire;
 
 #[test]
