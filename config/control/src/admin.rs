@@ -23,7 +23,8 @@ use serde::Serialize;
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::Instant;
 
-use crate::metrics;
+use crate::explain::{Question, explain};
+use crate::{listing, metrics};
 use crate::reload::{Answer, Command, Outcome};
 use crate::supervisor::Supervisor;
 
@@ -172,6 +173,11 @@ fn router(access: &Access, panics: &Arc<Notify>) -> Router {
         .route("/metrics", get(prometheus))
         .route("/status", get(async |State(s): State<Arc<Supervisor>>| json(&s.status())))
         .route("/cores", get(async |State(s): State<Arc<Supervisor>>| json(&s.core_details())))
+        .route("/listeners", get(async |State(s): State<Arc<Supervisor>>| json(&listing::listeners(&s.compiled()))))
+        .route("/routes", get(async |State(s): State<Arc<Supervisor>>| json(&listing::routes(&s.compiled()))))
+        .route("/backends", get(async |State(s): State<Arc<Supervisor>>| json(&listing::backends(&s.compiled()))))
+        .route("/limits", get(async |State(s): State<Arc<Supervisor>>| json(&listing::limits(&s.compiled()))))
+        .route("/explain", get(explained))
         .route("/epochs", get(async |State(s): State<Arc<Supervisor>>| json(&s.epochs())))
         .route("/drain", post(drain))
         .with_state(Arc::clone(&access.supervisor))
@@ -240,6 +246,16 @@ fn from_browser(headers: &HeaderMap) -> Option<(StatusCode, &'static str)> {
 
 async fn prometheus(State(supervisor): State<Arc<Supervisor>>, RawQuery(query): RawQuery) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], supervisor.metrics(&names(query.as_deref())))
+}
+
+/// What would become of a request; 400 with the reason where the question makes no sense.
+async fn explained(State(supervisor): State<Arc<Supervisor>>, RawQuery(query): RawQuery) -> Response {
+    let answer = Question::from_query(query.as_deref().unwrap_or_default())
+        .and_then(|question| explain(&supervisor.compiled(), &question));
+    match answer {
+        Ok(explanation) => json(&explanation),
+        Err(wrong) => (StatusCode::BAD_REQUEST, format!("{wrong}\n")).into_response(),
+    }
 }
 
 /// The values of `name[]` in a query, as Prometheus' client libraries have it: the only metrics that are wanted. Their names need no escapes.

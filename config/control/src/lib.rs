@@ -9,6 +9,8 @@ pub mod access_log;
 pub mod admin;
 pub mod compile;
 pub mod epochs;
+pub mod explain;
+pub mod listing;
 pub mod metrics;
 pub mod reload;
 pub mod runtime;

@@ -51,6 +51,12 @@ impl Condition {
         Self { kind, status: ConditionStatus::True, reason: format!("{kind:?}"), message: String::new() }
     }
 
+    /// Whether an operator should look at it. A conflict is bad where it holds, everything else where it does not.
+    #[must_use]
+    pub fn is_bad(&self) -> bool {
+        (self.kind == ConditionKind::Conflicted) == (self.status == ConditionStatus::True)
+    }
+
     /// One that holds or does not, for this reason.
     #[must_use]
     pub fn new(kind: ConditionKind, status: ConditionStatus, reason: &str, message: impl Into<String>) -> Self {

@@ -270,7 +270,7 @@ impl Supervisor {
         }
     }
 
-    fn compiled(&self) -> Arc<Compiled> {
+    pub(crate) fn compiled(&self) -> Arc<Compiled> {
         Arc::clone(&lock(&self.compiled))
     }
 

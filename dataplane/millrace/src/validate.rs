@@ -1,7 +1,9 @@
 //! `millrace validate`: what is wrong with a configuration, or how it would be attached.
 
+use std::sync::Arc;
+
 use control::Compiler;
-use control::status::{Condition, ConditionStatus, GatewayStatus, RouteStatus};
+use control::status::{Condition, GatewayStatus, RouteStatus};
 use serde::Serialize;
 
 use crate::cli::{Files, Output};
@@ -11,7 +13,7 @@ use crate::failure::Failure;
 pub(crate) fn validate(files: &Files, output: Output) -> Result<(), Failure> {
     match (schema::load(&files.files), output) {
         (Ok(configuration), _) => {
-            let compiled = Compiler::new(1).compile(&configuration);
+            let compiled = Compiler::new(1).compile(&Arc::new(configuration));
             match output {
                 Output::Json => {
                     print_json(&Valid { valid: true, gateways: &compiled.gateways, routes: &compiled.routes });
@@ -82,21 +84,16 @@ pub(crate) fn print_json(value: &impl Serialize) {
     crate::say(&(serde_json::to_string_pretty(value).unwrap_or_default() + "\n"));
 }
 
-fn state(conditions: &[Condition]) -> String {
-    match conditions.iter().find(|c| is_bad(c)) {
+pub(crate) fn state(conditions: &[Condition]) -> String {
+    match conditions.iter().find(|c| c.is_bad()) {
         None => "ok".to_owned(),
         Some(bad) => bad.reason.clone(),
     }
 }
 
 fn unfulfilled(whose: &str, conditions: &[Condition]) -> Vec<String> {
-    let bad = conditions.iter().filter(|c| is_bad(c));
+    let bad = conditions.iter().filter(|c| c.is_bad());
     bad.map(|c| format!("{whose}: {:?} is {:?}: {} ({})", c.kind, c.status, c.reason, c.message)).collect()
-}
-
-/// A conflict is bad where it holds, everything else where it does not.
-fn is_bad(condition: &Condition) -> bool {
-    (condition.kind == control::status::ConditionKind::Conflicted) == (condition.status == ConditionStatus::True)
 }
 
 /// Rows in columns that are as wide as they need to be.

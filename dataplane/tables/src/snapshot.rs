@@ -173,6 +173,12 @@ impl Bind {
         self.sources.iter().all(|table| table.allows(client))
     }
 
+    /// The listener that takes this host, given without port.
+    #[must_use]
+    pub fn listener(&self, host: &[u8]) -> Option<&Listener> {
+        self.listeners.get(self.hosts.find(&Host::new(host))? as usize)
+    }
+
     /// Its listeners.
     #[must_use]
     pub fn listeners(&self) -> &[Listener] {

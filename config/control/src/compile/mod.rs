@@ -9,7 +9,7 @@ mod conditions;
 mod filters;
 mod limits;
 mod references;
-mod routes;
+pub(crate) mod routes;
 mod settings;
 
 use std::cmp::Ordering;
@@ -48,6 +48,10 @@ pub struct Compiled {
     pub snapshot: Arc<Snapshot>,
     /// Series that this snapshot can count to; the others are of earlier ones.
     pub series_in_use: HashSet<SeriesId>,
+    /// What it was compiled from.
+    pub configuration: Arc<Configuration>,
+    /// The listeners that each route is attached to, both by their names.
+    pub attached: HashMap<String, Vec<Arc<str>>>,
     /// How each Gateway stands.
     pub gateways: Vec<GatewayStatus>,
     /// How each route stands.
@@ -72,7 +76,7 @@ impl Compiler {
     }
 
     /// Compiles one configuration under the next epoch.
-    pub fn compile(&mut self, configuration: &Configuration) -> Compiled {
+    pub fn compile(&mut self, configuration: &Arc<Configuration>) -> Compiled {
         self.epoch += 1;
         let listeners = listeners(configuration);
         let conflicted = conflicts(&listeners);
@@ -101,6 +105,8 @@ impl Compiler {
         Compiled {
             snapshot: Arc::new(snapshot.with_limits(limits.limits)),
             series_in_use: in_use,
+            configuration: Arc::clone(configuration),
+            attached: attached(&attachments, &listeners),
             gateways: conditions::gateways(configuration, &listeners, &conflicted, &attachments),
             routes: conditions::routes(&references, &attachments),
         }
@@ -257,7 +263,7 @@ fn pattern(hostname: &Hostname) -> HostPattern {
 
 /// The Gateway API's order among equals: the older first, then by namespace and name. What comes from a file has no age and
 /// counts as oldest.
-fn by_age(a: &Metadata, b: &Metadata) -> Ordering {
+pub(crate) fn by_age(a: &Metadata, b: &Metadata) -> Ordering {
     a.creation_timestamp.cmp(&b.creation_timestamp).then_with(|| a.object.cmp(&b.object))
 }
 

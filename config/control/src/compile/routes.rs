@@ -65,7 +65,7 @@ impl Run<'_> {
     }
 }
 
-fn path_pattern(path: &HttpPathMatch) -> PathPattern {
+pub(crate) fn path_pattern(path: &HttpPathMatch) -> PathPattern {
     match path {
         HttpPathMatch::Exact(path) => PathPattern::Exact(path.as_bytes().into()),
         HttpPathMatch::PathPrefix(path) => PathPattern::Prefix(path.as_bytes().into()),
@@ -73,7 +73,7 @@ fn path_pattern(path: &HttpPathMatch) -> PathPattern {
     }
 }
 
-fn conditions(matched: &HttpRouteMatch) -> Conditions {
+pub(crate) fn conditions(matched: &HttpRouteMatch) -> Conditions {
     let values = |values: &[Located<HttpValueMatch>], name: fn(&str) -> String| {
         let each = |value: &Located<HttpValueMatch>| {
             let wanted = match &value.value.value {
@@ -97,7 +97,7 @@ fn expression(expression: &Expression) -> tables::Expression {
 
 /// The hosts under which a route stands in a listener's table: its own, where they meet the listener's. They need not be
 /// narrowed to the listener's, because no other host gets that far; and its own ones decide the precedence among routes.
-pub(super) fn hosts_of(route: &HttpRoute, listener: Option<&Hostname>) -> Vec<HostPattern> {
+pub(crate) fn hosts_of(route: &HttpRoute, listener: Option<&Hostname>) -> Vec<HostPattern> {
     if route.spec.hostnames.is_empty() {
         return vec![HostPattern::Any];
     }

@@ -48,9 +48,9 @@ fn rule(path: &str, kind: &str, backend: &str) -> String {
     )
 }
 
-fn configuration(documents: &[String]) -> Configuration {
+fn configuration(documents: &[String]) -> Arc<Configuration> {
     let text = format!("{APPLIANCE}{BACKENDS}{}", documents.concat());
-    schema::load_str("test.yaml", &text).unwrap_or_else(|errors| panic!("{errors}\n{text}"))
+    Arc::new(schema::load_str("test.yaml", &text).unwrap_or_else(|errors| panic!("{errors}\n{text}")))
 }
 
 fn compile(documents: &[String]) -> Compiled {

@@ -48,7 +48,7 @@ pub struct Configured {
     paths: Vec<PathBuf>,
     keeper: Option<Keeper>,
     compiler: Compiler,
-    configuration: Configuration,
+    configuration: Arc<Configuration>,
     sources: Vec<Source>,
     /// What was read last, whether or not it was accepted.
     read: Vec<Source>,
@@ -128,7 +128,7 @@ impl Configured {
         let running = |configuration: Configuration, sources| Self {
             paths: paths.to_vec(),
             compiler: Compiler::new(configuration.appliance.spec.cores.len()),
-            configuration,
+            configuration: Arc::new(configuration),
             sources,
             read: read.clone(),
             keeper: keeper.clone(),
@@ -160,7 +160,7 @@ impl Configured {
             paths: Vec::new(),
             keeper: None,
             compiler: Compiler::new(configuration.appliance.spec.cores.len()),
-            configuration,
+            configuration: Arc::new(configuration),
             sources: Vec::new(),
             read: Vec::new(),
             origin: Origin::Files,
@@ -318,7 +318,7 @@ impl Reloader {
             return self.answer(Outcome::Valid, changes);
         }
         let outcome = if changes.is_empty() { Outcome::Unchanged } else { Outcome::Accepted };
-        self.configured.configuration = configuration;
+        self.configured.configuration = Arc::new(configuration);
         self.configured.sources = sources;
         self.configured.origin = origin;
         self.configured.accepted = unix_seconds();

@@ -1,0 +1,133 @@
+//! What the chosen rule does with the request.
+
+use schema::{HttpRouteRule, Located};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tables::{Cluster, Rule};
+
+use super::question::Asked;
+use crate::compile::Compiled;
+
+/// Endpoints that are shown of a backend, at most.
+const SHOWN: usize = 50;
+
+/// The rule that takes a request, and what it does with it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Chosen {
+    /// `namespace/route`.
+    pub route: String,
+    /// Position of the rule, from 0.
+    pub rule: u32,
+    /// Where it stands: file and line.
+    pub source: String,
+    /// Its filters, as they are configured.
+    pub filters: Vec<String>,
+    /// Rate limits that the request has to pass: names, and what they are attached to.
+    pub limits: Vec<String>,
+    /// From the head's arrival to the end of the response.
+    pub request_timeout: Option<String>,
+    /// One try at a backend.
+    pub backend_timeout: Option<String>,
+    /// Its backends.
+    pub backends: Vec<BackendChoice>,
+    /// Where a redirect answers instead of a backend.
+    pub redirect: Option<u16>,
+}
+
+/// One backend of the chosen rule.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackendChoice {
+    /// `namespace/name:port`.
+    pub name: String,
+    /// Its weight in the rule.
+    pub weight: u32,
+    /// Its share of the rule's requests, 0 to 1.
+    pub share: f64,
+    /// Its endpoints.
+    pub endpoints: Vec<EndpointShare>,
+    /// Endpoints that are not shown.
+    pub more_endpoints: usize,
+}
+
+/// One endpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointShare {
+    /// Address and port.
+    pub address: String,
+    /// Its weight in the backend.
+    pub weight: u32,
+    /// Its share of the backend's requests, 0 to 1, as weights have it.
+    pub share: f64,
+}
+
+pub(super) fn describe(compiled: &Compiled, rule: &Rule, source: &HttpRouteRule, _asked: &Asked) -> Chosen {
+    let snapshot = &compiled.snapshot;
+    let limits = rule.limits.iter().flatten().filter_map(|id| snapshot.limits.get(id.0 as usize));
+    let total: u64 = rule.targets.iter().map(|t| u64::from(t.weight)).sum();
+    let backends = rule.targets.iter().filter_map(|target| {
+        let cluster = snapshot.cluster(target.cluster)?;
+        Some(backend(cluster, target.weight, total))
+    });
+    let place = source.matches.first().map(|matched| matched.at.to_string());
+    Chosen {
+        route: rule.route.to_string(),
+        rule: rule.index,
+        source: place.unwrap_or_default(),
+        filters: source.filters.iter().map(filter).collect(),
+        limits: limits.map(|limit| format!("{} of {}: {}", limit.name, limit.target, limit.policy_field)).collect(),
+        request_timeout: rule.request_timeout.map(|t| format!("{t:?}")),
+        backend_timeout: rule.backend_timeout.map(|t| format!("{t:?}")),
+        backends: backends.collect(),
+        redirect: rule.filters.as_ref().and_then(|filters| filters.rule.redirect.as_ref()).map(|r| r.status),
+    }
+}
+
+fn backend(cluster: &Cluster, weight: u32, total: u64) -> BackendChoice {
+    let sum: u64 = cluster.endpoints.iter().map(|e| u64::from(e.weight)).sum();
+    let share = |part: u32, whole: u64| if whole == 0 { 0.0 } else { f64::from(part) / whole as f64 };
+    let endpoints = cluster.endpoints.iter().take(SHOWN).map(|endpoint| EndpointShare {
+        address: endpoint.address.to_string(),
+        weight: endpoint.weight,
+        share: share(endpoint.weight, sum),
+    });
+    BackendChoice {
+        name: cluster.name.to_string(),
+        weight,
+        share: share(weight, total),
+        endpoints: endpoints.collect(),
+        more_endpoints: cluster.endpoints.len().saturating_sub(SHOWN),
+    }
+}
+
+/// A filter as it was written: `RequestHeaderModifier {"set": …}`.
+fn filter(filter: &Located<schema::HttpRouteFilter>) -> String {
+    let json = serde_json::to_value(&filter.value).unwrap_or_default();
+    let Value::Object(mut fields) = json else { return json.to_string() };
+    let kind = fields.remove("type").and_then(|kind| kind.as_str().map(str::to_owned)).unwrap_or_default();
+    let inner = if fields.len() == 1 { fields.into_iter().next().map(|(_, v)| v) } else { Some(Value::Object(fields)) };
+    format!("{kind} {}", inner.unwrap_or_default())
+}
+
+impl Chosen {
+    /// What becomes of the request, in a sentence.
+    pub(super) fn outcome(&self) -> String {
+        if let Some(status) = self.redirect {
+            return format!("answered here with {status}, a redirect");
+        }
+        let taking: Vec<&BackendChoice> = self.backends.iter().filter(|b| b.share > 0.0).collect();
+        match taking.as_slice() {
+            [] => "500: the rule has no backend that takes requests".to_owned(),
+            [one] if one.endpoints.iter().all(|e| e.share == 0.0) => {
+                format!("503: {} has no endpoint that takes requests", one.name)
+            }
+            [one] => format!("goes to {}", one.name),
+            several => {
+                let parts: Vec<_> = several.iter().map(|b| format!("{:.1} % to {}", b.share * 100.0, b.name)).collect();
+                parts.join(", ")
+            }
+        }
+    }
+}
