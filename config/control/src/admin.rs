@@ -24,9 +24,9 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::Instant;
 
 use crate::explain::{Question, explain};
-use crate::{listing, metrics};
 use crate::reload::{Answer, Command, Outcome};
 use crate::supervisor::Supervisor;
+use crate::{listing, metrics};
 
 /// Connections served at a time; others wait in the kernel's backlog.
 const CONNECTIONS: usize = 64;

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 
 use schema::{HttpPathMatch, HttpRoute, HttpRouteMatch, HttpRouteRule, ValueMatch};
 use serde::{Deserialize, Serialize};
-use tables::{Bind, Conditions, HostPattern, Listener, PathPattern, Request, Routed, RouteTableBuilder};
+use tables::{Bind, Conditions, HostPattern, Listener, PathPattern, Request, RouteTableBuilder, Routed};
 
 use crate::compile::Compiled;
 use crate::compile::routes::{conditions, hosts_of, path_pattern};
@@ -247,7 +247,9 @@ fn candidates<'c, 'b, F: tables::matching::Fields<'b>>(
     let mut attached: Vec<&HttpRoute> = attached.filter(|route| is_attached(compiled, route, &listener.name)).collect();
     attached.sort_by(|a, b| crate::compile::by_age(&a.metadata, &b.metadata));
     let listens = configuration.gateways.iter().find_map(|gateway| {
-        let own = |l: &&schema::Located<schema::Listener>| *listener.name == *format!("{}/{}", gateway.metadata.object, l.name);
+        let own = |l: &&schema::Located<schema::Listener>| {
+            *listener.name == *format!("{}/{}", gateway.metadata.object, l.name)
+        };
         gateway.spec.listeners.iter().find(own)
     });
     let mut found = Vec::new();

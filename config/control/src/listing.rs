@@ -234,7 +234,7 @@ impl Sum {
             (so_far, bound)
         });
         let mut bounds = bounds.filter(|_| all > 0);
-        bounds.find(|(so_far, _)| *so_far >= wanted).map(|(_, bound)| bound as f64 / 1e6)
+        bounds.find(|(so_far, _)| *so_far >= wanted).map(|(_, bound)| *bound as f64 / 1e6)
     }
 }
 

@@ -254,6 +254,16 @@ fn attachments<'c>(
         .collect()
 }
 
+/// The listeners that each route is attached to.
+fn attached(attachments: &[Attachment<'_>], listeners: &[ListenerInput<'_>]) -> HashMap<String, Vec<Arc<str>>> {
+    let of = |attachment: &Attachment<'_>| {
+        let indices: BTreeSet<usize> = attachment.parents.iter().flat_map(|p| p.listeners.iter().copied()).collect();
+        let names = indices.into_iter().filter_map(|index| Some(Arc::clone(&listeners.get(index)?.name)));
+        (attachment.route.metadata.object.to_string(), names.collect())
+    };
+    attachments.iter().map(of).collect()
+}
+
 fn pattern(hostname: &Hostname) -> HostPattern {
     match hostname {
         Hostname::Exact(host) => HostPattern::Exact(host.as_ref().into()),

@@ -347,7 +347,7 @@ fn no_two_series_or_endpoints_share_an_id() {
 
 #[test]
 fn the_appliances_numbers_reach_the_cores() {
-    let mut configuration = configuration(&[]);
+    let mut configuration = Arc::unwrap_or_clone(configuration(&[]));
     configuration.appliance.value.spec.tcp.half_open = 77;
     configuration.appliance.value.spec.http.limits.fields = 33;
     configuration.appliance.value.spec.http.timeouts.request = schema::Timeout::Never;
@@ -356,13 +356,13 @@ fn the_appliances_numbers_reach_the_cores() {
     assert_eq!((settings.tcp.syn_cookies, settings.tcp.source_limit), (tables::SynCookies::Overload, None));
     assert_eq!(settings.ports.iter().map(|p| &*p.name).collect::<Vec<_>>(), ["north", "south"]);
     assert_eq!(settings.ports[0].interfaces[0].addresses.len(), 2);
-    let http = &Compiler::new(1).compile(&configuration).snapshot.http;
+    let http = &Compiler::new(1).compile(&Arc::new(configuration)).snapshot.http;
     assert_eq!((http.max_fields, http.request_timeout), (33, None));
 }
 
 #[test]
 fn flood_limits_reach_the_cores() {
-    let mut configuration = configuration(&[]);
+    let mut configuration = Arc::unwrap_or_clone(configuration(&[]));
     let tcp = &mut configuration.appliance.value.spec.tcp;
     tcp.syn_cookies = schema::SynCookies::Always;
     let limit =
@@ -377,7 +377,7 @@ fn flood_limits_reach_the_cores() {
 #[test]
 fn a_listener_in_conflict_is_served_nowhere() {
     // `schema` refuses such files; a cluster's Gateways will come one by one.
-    let mut configuration = configuration(&[
+    let mut configuration = Arc::unwrap_or_clone(configuration(&[
         gateway("old", WEB),
         gateway(
             "young",
@@ -385,9 +385,9 @@ fn a_listener_in_conflict_is_served_nowhere() {
         ),
         route("name: o", &format!("parentRefs: [{{ name: old }}], rules: [{}]", rule("/", "PathPrefix", "a"))),
         route("name: y", &format!("parentRefs: [{{ name: young }}], rules: [{}]", rule("/y", "PathPrefix", "a"))),
-    ]);
+    ]));
     configuration.gateways[1].value.spec.addresses.clear();
-    let compiled = Compiler::new(1).compile(&configuration);
+    let compiled = Compiler::new(1).compile(&Arc::new(configuration));
     assert_eq!(served(&compiled, "10.9.1.1:80", "h", "/y"), "o#0");
     assert_eq!(served(&compiled, "10.9.1.5:80", "h", "/y"), "-");
     let young = &compiled.gateways[1];
