@@ -377,3 +377,6 @@ fn value_text(value: &ValueMatch) -> String {
         ValueMatch::RegularExpression(expression) => format!("~ {}", expression.text()),
     }
 }
+
+#[cfg(test)]
+mod tests;

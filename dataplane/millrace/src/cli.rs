@@ -63,6 +63,13 @@ pub(crate) enum Command {
         #[arg(short, long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
+    /// Say which rule a request would meet, why, and where it would go.
+    Explain {
+        #[command(flatten)]
+        request: crate::explain::Request,
+        #[command(flatten)]
+        ask: Ask,
+    },
     /// Have a running Millrace read its files again, and say what came of it.
     Reload {
         #[command(flatten)]
@@ -141,6 +148,14 @@ pub(crate) struct Ask {
 pub(crate) enum Listing {
     /// The polling cores: their load, their connections, and how packets find them.
     Cores,
+    /// What is listened for, and what came.
+    Listeners,
+    /// Routes: where they are attached, and what they served.
+    Routes,
+    /// Backends: their endpoints, and how they answered.
+    Backends,
+    /// Rate limits: whom they let pass, and whom not.
+    Limits,
     /// Which core runs which epoch of the configuration, and how it came to.
     Epochs,
 }

@@ -8,7 +8,9 @@
 mod check;
 mod cli;
 mod exceptions;
+mod explain;
 mod failure;
+mod listings;
 mod live;
 mod polling;
 mod reflect;
@@ -32,6 +34,11 @@ fn main() -> ExitCode {
         Command::Status { admin, output } => status::status(*admin, *output),
         Command::Get { what: Listing::Cores, admin, output } => status::cores(*admin, *output),
         Command::Get { what: Listing::Epochs, admin, output } => live::epochs(*admin, *output),
+        Command::Get { what: Listing::Listeners, admin, output } => listings::listeners(*admin, *output),
+        Command::Get { what: Listing::Routes, admin, output } => listings::routes(*admin, *output),
+        Command::Get { what: Listing::Backends, admin, output } => listings::backends(*admin, *output),
+        Command::Get { what: Listing::Limits, admin, output } => listings::limits(*admin, *output),
+        Command::Explain { request, ask } => explain::explain(request, ask.admin, ask.output),
         Command::Reload { ask } => live::reload(ask.admin, ask.output),
         Command::Drain { admin } => live::drain(*admin),
         Command::Reflect(mirror) => reflect::reflect(mirror),

@@ -102,13 +102,12 @@ fn backend(cluster: &Cluster, weight: u32, total: u64) -> BackendChoice {
     }
 }
 
-/// A filter as it was written: `RequestHeaderModifier {"set": …}`.
+/// A filter as it was written: `requestHeaderModifier {"set": …}`.
 fn filter(filter: &Located<schema::HttpRouteFilter>) -> String {
-    let json = serde_json::to_value(&filter.value).unwrap_or_default();
-    let Value::Object(mut fields) = json else { return json.to_string() };
-    let kind = fields.remove("type").and_then(|kind| kind.as_str().map(str::to_owned)).unwrap_or_default();
-    let inner = if fields.len() == 1 { fields.into_iter().next().map(|(_, v)| v) } else { Some(Value::Object(fields)) };
-    format!("{kind} {}", inner.unwrap_or_default())
+    match serde_json::to_value(&filter.value).unwrap_or_default() {
+        Value::Object(fields) if fields.len() == 1 => fields.into_iter().map(|(k, v)| format!("{k} {v}")).collect(),
+        other => other.to_string(),
+    }
 }
 
 impl Chosen {

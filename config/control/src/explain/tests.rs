@@ -1,0 +1,144 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::compile::Compiler;
+
+const CONFIGURATION: &str = "
+apiVersion: millrace.dev/v1alpha1
+kind: Appliance
+metadata: { name: edge }
+spec:
+  cores: [0]
+  ports:
+    - { name: north, device: \"net_af_packet0,iface=n\", addresses: [10.9.1.1/24, 10.9.1.5/24] }
+    - { name: south, device: \"net_af_packet1,iface=s\", addresses: [10.9.2.1/24] }
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: { name: web }
+spec:
+  gatewayClassName: millrace
+  listeners:
+    - { name: http, protocol: HTTP, port: 80 }
+    - { name: shop, protocol: HTTP, port: 80, hostname: \"*.example\" }
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: shop }
+spec:
+  parentRefs: [{ name: web, sectionName: shop }]
+  hostnames: [shop.example]
+  rules:
+    - name: beta
+      matches: [{ path: { type: PathPrefix, value: /cart }, headers: [{ name: x-user, value: \"7\" }] }]
+      filters: [{ type: RequestHeaderModifier, requestHeaderModifier: { set: [{ name: x-beta, value: \"1\" }] } }]
+      backendRefs:
+        - { group: millrace.dev, kind: Backend, name: a, port: 8080, weight: 3 }
+        - { group: millrace.dev, kind: Backend, name: b, port: 8080, weight: 1 }
+      timeouts: { request: 5s }
+    - matches: [{ path: { type: PathPrefix, value: /cart } }]
+      backendRefs: [{ group: millrace.dev, kind: Backend, name: a, port: 8080 }]
+    - matches: [{ path: { type: Exact, value: /old } }]
+      filters: [{ type: RequestRedirect, requestRedirect: { statusCode: 301, hostname: new.example } }]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: all }
+spec:
+  parentRefs: [{ name: web, sectionName: shop }]
+  rules: [{ backendRefs: [{ group: millrace.dev, kind: Backend, name: b, port: 8080 }] }]
+---
+apiVersion: millrace.dev/v1alpha1
+kind: Backend
+metadata: { name: a }
+spec: { endpoints: [{ address: 10.9.2.2 }, { address: 10.9.2.3, weight: 3 }] }
+---
+apiVersion: millrace.dev/v1alpha1
+kind: Backend
+metadata: { name: b }
+spec: { endpoints: [{ address: 10.9.2.4, weight: 0 }] }
+---
+apiVersion: millrace.dev/v1alpha1
+kind: SecurityPolicy
+metadata: { name: doors }
+spec:
+  targetRefs: [{ group: gateway.networking.k8s.io, kind: Gateway, name: web }]
+  sources: { deny: [192.0.2.0/24] }
+";
+
+fn ask(query: &str) -> Explanation {
+    let configuration = schema::load_str("x.yaml", CONFIGURATION).unwrap_or_else(|errors| panic!("{errors}"));
+    let compiled = Compiler::new(1).compile(&Arc::new(configuration));
+    explain(&compiled, &Question::from_query(query).unwrap()).unwrap()
+}
+
+fn verdicts(explanation: &Explanation) -> Vec<(String, &str)> {
+    let rows = explanation.considered.iter();
+    rows.map(|row| (format!("{}#{}", row.route.trim_start_matches("default/"), row.rule), &*row.verdict)).collect()
+}
+
+#[test]
+fn the_chosen_rule_comes_first_and_the_others_say_why_not() {
+    let e = ask("url=http://shop.example/cart/1&header=X-User: 7");
+    assert_eq!(
+        verdicts(&e),
+        [
+            ("shop#0".to_owned(), "chosen"),
+            ("shop#1".to_owned(), "matches, but the chosen one asks for more header fields"),
+            ("all#0".to_owned(), "matches, but the chosen one's hostname is more specific"),
+            ("shop#2".to_owned(), "its path does not match"),
+        ]
+    );
+    assert_eq!(e.listener.as_ref().unwrap().name.as_deref(), Some("default/web/shop"));
+    assert_eq!(e.outcome, "75.0 % to default/a:8080, 25.0 % to default/b:8080");
+    let chosen = e.chosen.unwrap();
+    assert_eq!(chosen.request_timeout.as_deref(), Some("5s"));
+    assert!(chosen.filters[0].starts_with("requestHeaderModifier {\"set\""), "{:?}", chosen.filters);
+    assert!(chosen.source.starts_with("x.yaml:"), "{}", chosen.source);
+    let shares: Vec<f64> = chosen.backends[0].endpoints.iter().map(|e| e.share).collect();
+    assert_eq!(shares, [0.25, 0.75]);
+
+    let e = ask("url=http://shop.example/cart&header=x-user: 8");
+    assert_eq!(verdicts(&e)[0], ("shop#1".to_owned(), "chosen"));
+    let missed = e.considered.iter().find(|row| row.name.as_deref() == Some("beta")).unwrap();
+    assert_eq!(missed.verdict, "header x-user is not = 7");
+    assert_eq!(e.outcome, "goes to default/a:8080");
+}
+
+#[test]
+fn what_is_answered_here_or_not_at_all_is_said() {
+    assert_eq!(ask("url=http://shop.example/old").outcome, "answered here with 301, a redirect");
+    assert_eq!(ask("url=http://x.example/").outcome, "503: default/b:8080 has no endpoint that takes requests");
+    assert_eq!(ask("url=http://elsewhere.org/").outcome, "404: no rule of listener default/web/http takes it");
+    let nobody = ask("url=http://shop.example:81/").outcome;
+    assert!(nobody.starts_with("nobody listens there"), "{nobody}");
+    let denied = ask("url=http://shop.example/&client=192.0.2.9").outcome;
+    assert_eq!(denied, "192.0.2.9 may not connect (SecurityPolicy): its packets get no answer");
+    let at = ask("url=http://shop.example/cart&address=10.9.1.5").listener.unwrap().address;
+    assert_eq!(at, "10.9.1.5:80");
+}
+
+#[test]
+fn questions_survive_their_way_and_bad_ones_are_refused_in_words() {
+    let question = Question {
+        method: "POST".to_owned(),
+        url: "http://a.b/c?d=e&f=%20".to_owned(),
+        headers: vec![("x-a".to_owned(), "1&2=3+4".to_owned())],
+        client: Some("2001:db8::1".parse().unwrap()),
+        address: None,
+    };
+    assert_eq!(Question::from_query(&question.to_query()), Ok(question));
+    for (query, wrong) in [
+        ("header=x", "header x has no colon"),
+        ("client=me", "me is not an IP address"),
+        ("to=x", "unknown parameter to"),
+    ] {
+        let error = Question::from_query(query).unwrap_err();
+        assert!(error.starts_with(wrong), "{error}");
+    }
+    let compiled = Compiler::new(1).compile(&Arc::new(schema::load_str("x.yaml", CONFIGURATION).unwrap()));
+    for url in ["", "shop.example/cart", "https://shop.example/", "http:///x", "http://a b/"] {
+        let question = Question { method: "GET".to_owned(), url: url.to_owned(), ..Question::default() };
+        assert!(explain(&compiled, &question).is_err(), "{url}");
+    }
+}
