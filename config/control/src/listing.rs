@@ -146,7 +146,7 @@ pub fn backends(compiled: &Compiled) -> Vec<BackendRow> {
     let counted = by(compiled, |series| &series.backend);
     let snapshot = &compiled.snapshot;
     let mut rules: BTreeMap<u32, usize> = BTreeMap::new();
-    for target in snapshot.rules.iter().flat_map(|rule| &rule.targets) {
+    for target in snapshot.rules.iter().flat_map(|rule| rule.targets.iter()) {
         *rules.entry(target.cluster.0).or_default() += 1;
     }
     let rows = (0u32..).zip(&snapshot.clusters).map(|(id, cluster)| {

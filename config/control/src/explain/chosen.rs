@@ -67,9 +67,15 @@ pub(super) fn describe(compiled: &Compiled, rule: &Rule, source: &HttpRouteRule,
     let snapshot = &compiled.snapshot;
     let limits = rule.limits.iter().flatten().filter_map(|id| snapshot.limits.get(id.0 as usize));
     let total: u64 = rule.targets.iter().map(|t| u64::from(t.weight)).sum();
-    let backends = rule.targets.iter().filter_map(|target| {
-        let cluster = snapshot.cluster(target.cluster)?;
-        Some(backend(cluster, target.weight, total))
+    let backends = rule.targets.iter().map(|target| match snapshot.cluster(target.cluster) {
+        Some(cluster) => backend(cluster, target.weight, total),
+        None => BackendChoice {
+            name: "a 500, because the reference is invalid".to_owned(),
+            weight: target.weight,
+            share: share(target.weight, total),
+            endpoints: Vec::new(),
+            more_endpoints: 0,
+        },
     });
     let place = source.matches.first().map(|matched| matched.at.to_string());
     Chosen {
@@ -87,7 +93,6 @@ pub(super) fn describe(compiled: &Compiled, rule: &Rule, source: &HttpRouteRule,
 
 fn backend(cluster: &Cluster, weight: u32, total: u64) -> BackendChoice {
     let sum: u64 = cluster.endpoints.iter().map(|e| u64::from(e.weight)).sum();
-    let share = |part: u32, whole: u64| if whole == 0 { 0.0 } else { f64::from(part) / whole as f64 };
     let endpoints = cluster.endpoints.iter().take(SHOWN).map(|endpoint| EndpointShare {
         address: endpoint.address.to_string(),
         weight: endpoint.weight,
@@ -100,6 +105,10 @@ fn backend(cluster: &Cluster, weight: u32, total: u64) -> BackendChoice {
         endpoints: endpoints.collect(),
         more_endpoints: cluster.endpoints.len().saturating_sub(SHOWN),
     }
+}
+
+fn share(part: u32, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { f64::from(part) / whole as f64 }
 }
 
 /// A filter as it was written: `requestHeaderModifier {"set": …}`.
