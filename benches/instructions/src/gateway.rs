@@ -11,10 +11,11 @@ use engine::core::{Core, CoreInput};
 use engine::steer::Place;
 use pmd::Frame;
 use tables::access::AccessQueue;
+use tables::filter::{FieldChanges, Filters, PathChange, RuleFilters};
 use tables::{
     Bind, Cluster, ClusterId, Conditions, CoreCounters, CoreSettings, Endpoint, EndpointId, HostPattern, HttpSettings,
     Listener, PathPattern, PortSettings, RouteTableBuilder, Rule, Series, SeriesId, Snapshot, SynCookies, Target,
-    TcpSettings, publish,
+    TcpSettings, ValueMatch, publish,
 };
 
 use crate::collect_here;
@@ -73,7 +74,26 @@ impl Gateway {
 
     /// The same that answers SYNs with cookies, or does not.
     pub(crate) fn with(request: &'static [u8], response: &[u8], syn_cookies: SynCookies) -> Self {
-        let (publisher, snapshot) = publish::slot(Arc::new(snapshot()));
+        Self::serving(snapshot(Conditions::default(), None), request, response, syn_cookies)
+    }
+
+    /// One whose route asks for a header field, and has filters.
+    pub(crate) fn filtered(request: &'static [u8], response: &[u8]) -> Self {
+        let wanted = (b"x-user".as_slice().into(), ValueMatch::Exact(b"7".as_slice().into()));
+        let conditions = Conditions { headers: [wanted].into(), ..Conditions::default() };
+        let changes = |strip: &[u8], append: &[u8]| FieldChanges { strip: strip.into(), append: append.into() };
+        let rule = Filters {
+            request: changes(b"x-secret\n", b"X-Stage: canary\r\n"),
+            response: changes(b"server\n", b"X-Served-By: millrace\r\n"),
+            path: Some(PathChange::Prefix(4, b"/v2".as_slice().into())),
+            ..Filters::default()
+        };
+        let filters = RuleFilters { rule, targets: Box::default() };
+        Self::serving(snapshot(conditions, Some(Box::new(filters))), request, response, SynCookies::Overload)
+    }
+
+    fn serving(snapshot: Snapshot, request: &'static [u8], response: &[u8], syn_cookies: SynCookies) -> Self {
+        let (publisher, snapshot) = publish::slot(Arc::new(snapshot));
         let counters = Arc::new(CoreCounters::new(2));
         let access: AccessQueue = Arc::new(ArrayQueue::new(16));
         let port = |name: &str, address: &str| PortSettings::untagged(name, address.parse().into_iter().collect());
@@ -319,7 +339,7 @@ impl Gateway {
 }
 
 /// One listener, one route, one backend with two endpoints.
-fn snapshot() -> Snapshot {
+fn snapshot(conditions: Conditions, filters: Option<Box<RuleFilters>>) -> Snapshot {
     let series = Series::new("default/web/http".into(), "default/hello".into(), "default/hello".into(), 1);
     let endpoints = (0..)
         .zip(BACKENDS)
@@ -327,9 +347,10 @@ fn snapshot() -> Snapshot {
         .collect();
     let cluster = Cluster::new("default/hello:8080".into(), endpoints);
     let target = Target { cluster: ClusterId(0), weight: 1, series: SeriesId(0) };
-    let rule = Rule::new("default/hello".into(), 0, vec![target], SeriesId(0));
+    let mut rule = Rule::new("default/hello".into(), 0, vec![target], SeriesId(0));
+    rule.filters = filters;
     let mut routes = RouteTableBuilder::default();
-    routes.insert(HostPattern::Any, &PathPattern::Prefix(b"/".as_slice().into()), Conditions::default(), 0);
+    routes.insert(HostPattern::Any, &PathPattern::Prefix(b"/".as_slice().into()), conditions, 0);
     let listener = Listener {
         name: "default/web/http".into(),
         hostname: HostPattern::Any,

@@ -3,7 +3,10 @@
 /// What `wrk` sends.
 pub(crate) const WRK: &[u8] = b"GET / HTTP/1.1\r\nHost: 10.9.1.1\r\n\r\n";
 
-/// The same, from somebody who will not ask again.
+/// What a route can tell from others by a field.
+pub(crate) const CANARY: &[u8] = b"GET /api/cart HTTP/1.1\r\nHost: 10.9.1.1\r\nX-User: 7\r\n\r\n";
+
+/// What `wrk` sends, from somebody who will not ask again.
 pub(crate) const WRK_CLOSE: &[u8] = b"GET / HTTP/1.1\r\nHost: 10.9.1.1\r\nConnection: close\r\n\r\n";
 
 /// A browser's request: fifteen fields.

@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use gateway::Gateway;
-use heads::{ENDLESS, NGINX, WRK, WRK_CLOSE};
+use heads::{CANARY, ENDLESS, NGINX, WRK, WRK_CLOSE};
 use tables::SynCookies;
 
 /// One operation to be measured.
@@ -54,9 +54,12 @@ const CASES: &[Case] = &[
     Case { name: "body-chunked-16k", n: 1000, bound: 2080, run: parts::chunked_16k },
     Case { name: "route-10", n: 1000, bound: 550, run: parts::route_10 },
     Case { name: "route-10000", n: 1000, bound: 563, run: parts::route_10_000 },
+    Case { name: "route-header-10", n: 1000, bound: 1860, run: |n| parts::route_by_header(n, 10) },
+    Case { name: "route-header-10000", n: 1000, bound: 1860, run: |n| parts::route_by_header(n, 10_000) },
     Case { name: "schedule-next", n: 1000, bound: 17, run: parts::schedule },
     Case { name: "idle-turn", n: 1000, bound: 759, run: idle_turn },
     Case { name: "request", n: 1000, bound: 21_050, run: |n| requests(n, 1) },
+    Case { name: "request-filtered", n: 1000, bound: 24_570, run: filtered },
     Case { name: "request-burst-32", n: 3200, bound: 19_520, run: |n| requests(n, 32) },
     Case { name: "connection-burst-16", n: 1600, bound: 35_010, run: |n| visits(n, SynCookies::Never) },
     Case { name: "connection-cookie-16", n: 1600, bound: 36_600, run: |n| visits(n, SynCookies::Always) },
@@ -167,6 +170,22 @@ fn requests(n: u64, connections: usize) {
     }
     gateway.count();
     for _ in 0..n / connections as u64 {
+        gateway.exchange(&ports);
+    }
+    gateway.check();
+}
+
+/// Requests on one connection, routed by a header field, rewritten, and changed both ways.
+fn filtered(n: u64) {
+    let mut gateway = Gateway::filtered(CANARY, NGINX);
+    gateway.connect(1);
+    gateway.connect(1);
+    let ports = gateway.connect(1);
+    for _ in 0..8 {
+        gateway.exchange(&ports);
+    }
+    gateway.count();
+    for _ in 0..n {
         gateway.exchange(&ports);
     }
     gateway.check();

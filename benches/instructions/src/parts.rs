@@ -13,12 +13,13 @@ use pmd::{BURST, Burst, Lane, checksum};
 use proto::http1::{self, BodyDecoder, Connection, Decoded, ForwardOptions, Framing, Limits, Method, Version};
 use tables::route::Host;
 use tables::{
-    Conditions, CoreCounters, HostPattern, PathPattern, PortSettings, Request, RouteTableBuilder, Schedule, TcpSettings,
+    Conditions, CoreCounters, HostPattern, PathPattern, PortSettings, Request, RouteTableBuilder, Schedule,
+    TcpSettings, ValueMatch,
 };
 
 use crate::collect_here;
 use crate::frames::{ACK, PSH, Peer};
-use crate::heads::{BROWSER, NGINX, WRK};
+use crate::heads::{BROWSER, CANARY, NGINX, WRK};
 use crate::lane::MemoryLane;
 
 /// Measures `n` calls, after a few that bring the caches of the process (CPU features, first allocations) into being.
@@ -254,6 +255,25 @@ pub(crate) fn route_10(n: u64) {
 
 pub(crate) fn route_10_000(n: u64) {
     route(n, 100, 100);
+}
+
+/// Looks up one of `users` rules of the same path, of which each wants another value of a header field.
+pub(crate) fn route_by_header(n: u64, users: u32) {
+    let mut builder = RouteTableBuilder::default();
+    let root = PathPattern::Prefix(b"/".as_slice().into());
+    for user in 0..users {
+        let wanted = (b"x-user".as_slice().into(), ValueMatch::Exact(user.to_string().into_bytes().into()));
+        let conditions = Conditions { headers: [wanted].into(), ..Conditions::default() };
+        builder.insert(HostPattern::Any, &root, conditions, user);
+    }
+    builder.insert(HostPattern::Any, &root, Conditions::default(), users);
+    let table = builder.build();
+    let Ok(Some(head)) = http1::parse_request(CANARY, &Limits::default()) else { panic!("refused") };
+    calls(n, |_| {
+        let fields = head.fields.iter().map(|field| (field.name, field.value));
+        let request = Request { method: head.method_bytes, path: black_box(head.path), query: None, fields };
+        assert_eq!(table.find(&Host::new(head.host), &request), Some(7));
+    });
 }
 
 pub(crate) fn schedule(n: u64) {

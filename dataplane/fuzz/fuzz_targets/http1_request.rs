@@ -4,7 +4,10 @@
 use std::net::IpAddr;
 
 use libfuzzer_sys::fuzz_target;
-use proto::http1::{ForwardOptions, ForwardedFor, Framing, Limits, Method, encode_request, head_end, parse_request};
+use proto::http1::{
+    FieldChanges, ForwardOptions, ForwardedFor, Framing, Limits, Method, RequestChanges, encode_request, head_end,
+    parse_request,
+};
 
 fuzz_target!(|bytes: &[u8]| {
     let limits = Limits { target: 64, head: 512, fields: 12 };
@@ -33,6 +36,31 @@ fuzz_target!(|bytes: &[u8]| {
     for field in &head.fields {
         assert!(!field.name.is_empty() && !field.name.contains(&b' '));
         assert!(!field.value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)));
+    }
+
+    // A route's changes leave it one message with the same end.
+    let changes = RequestChanges {
+        path: Some((b"/new", b"/path")),
+        authority: Some(b"inner"),
+        fields: FieldChanges { strip: b"x-a\ncookie\n", append: b"X-A: b\r\n" },
+    };
+    let options = ForwardOptions {
+        client: IpAddr::from([10, 0, 0, 1]),
+        scheme: "http",
+        forwarded_for: ForwardedFor::Append,
+        via: None,
+        default_authority: "backend",
+        changes: Some(&changes),
+    };
+    let mut out = Vec::new();
+    encode_request(&head, &options, &mut out);
+    match parse_request(&out, &Limits::default()) {
+        Ok(Some(again)) => {
+            assert_eq!((again.len, again.framing, again.query), (out.len(), head.framing, head.query));
+            assert_eq!((again.path, again.authority), (&b"/new/path"[..], &b"inner"[..]));
+            assert_eq!(again.fields.get_all(b"x-a").collect::<Vec<_>>(), [b"b"]);
+        }
+        other => panic!("{}: {other:?}", out.escape_ascii()),
     }
 
     for forwarded_for in [ForwardedFor::Append, ForwardedFor::Replace, ForwardedFor::None] {

@@ -8,7 +8,8 @@ use serde_json::Value;
 
 /// Fields of `Appliance.spec` that a reload may change. All others are what the process was started with: EAL arguments, threads,
 /// pools, tables of fixed size, sockets.
-const CHANGEABLE: &[&str] = &["spec.http", "spec.upstream", "spec.accessLog.requests", "spec.debug", "metadata"];
+const CHANGEABLE: &[&str] =
+    &["spec.http", "spec.upstream", "spec.accessLog.requests", "spec.debug", "spec.invalidReferences", "metadata"];
 
 /// Fields named of one changed resource at most.
 const FIELDS: usize = 20;
@@ -119,6 +120,7 @@ fn resources(configuration: &Configuration) -> BTreeMap<String, Value> {
 fn kind(field: &str) -> String {
     match field {
         "routes" => "HTTPRoute".to_owned(),
+        "grants" => "ReferenceGrant".to_owned(),
         _ => {
             let singular = field.strip_suffix("ies").map(|stem| format!("{stem}y"));
             let singular = singular.unwrap_or_else(|| field.strip_suffix('s').unwrap_or(field).to_owned());

@@ -59,7 +59,7 @@ impl Proxy {
             authority: filters.host.as_deref(),
             fields: FieldChanges { strip: &filters.request.strip, append: &filters.request.append },
         };
-        let options = forward_options(&snapshot.http, client.remote.ip(), Some(changes));
+        let options = forward_options(&snapshot.http, client.remote.ip(), Some(&changes));
         http1::encode_request(head, &options, &mut changed.head);
         self.out.clear();
         self.out.extend_from_slice(&changed.head);

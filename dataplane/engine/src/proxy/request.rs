@@ -188,7 +188,7 @@ impl Proxy {
 pub(super) fn forward_options<'a>(
     http: &'a HttpSettings,
     client: IpAddr,
-    changes: Option<RequestChanges<'a>>,
+    changes: Option<&'a RequestChanges<'a>>,
 ) -> ForwardOptions<'a> {
     ForwardOptions {
         client,

@@ -5,7 +5,9 @@
 //! the sender spelt it gets through.
 
 use arrayvec::ArrayVec;
+use memchr::memchr;
 
+use super::encode::FieldChanges;
 use super::fields::{Field, Fields, FieldsIter, Known, MAX_CONNECTION_OPTIONS, known, members};
 
 /// How many marks a head has room for: Host, Connection, a framing field and what a proxy before us adds, and some more.
@@ -119,6 +121,40 @@ impl<'b> Layout<'b> {
         }
     }
 
+    /// The same without the fields that `changes` takes out.
+    #[inline(never)]
+    pub(super) fn copy_changed(
+        &self,
+        from: usize,
+        out: &mut Vec<u8>,
+        changes: &FieldChanges<'_>,
+        mut keeps: impl FnMut(Known) -> bool,
+    ) {
+        if changes.strip.is_empty() {
+            return self.copy(from, out, keeps);
+        }
+        let letters = changes.letters();
+        let strips = |line: &[u8]| changes.strips_line(letters, line);
+        let mut at = from;
+        for mark in &self.marks {
+            copy_lines(self.bytes.get(at..mark.start.into()).unwrap_or_default(), out, strips);
+            at = mark.end.into();
+            if mark.known.is_none_or(&mut keeps) && !strips(self.line(mark)) {
+                respell(out, self.line(mark));
+            }
+        }
+        let unmarked = self.unmarked.unwrap_or(self.bytes.len());
+        copy_lines(self.bytes.get(at..unmarked).unwrap_or_default(), out, strips);
+        if unmarked < self.bytes.len() {
+            let nominated = Nominated::of(&self.fields(0));
+            for Field { name, value } in self.lines(unmarked) {
+                if !nominated.contains(name) && known(name).is_none_or(&mut keeps) && !changes.strips(name) {
+                    field(out, name, value);
+                }
+            }
+        }
+    }
+
     /// The values of all fields of that kind, in the order sent.
     pub(super) fn values(&self, of: Known) -> impl Iterator<Item = &'b [u8]> {
         let marked = self.marks.iter().filter(move |mark| mark.known == Some(of));
@@ -145,13 +181,18 @@ impl core::fmt::Debug for Layout<'_> {
     }
 }
 
-/// The fields that are meant for the other end: of those that are known, the ones that `keeps` wants, and none that Connection names.
-pub(super) fn passing<'b>(
-    fields: &Fields<'b>,
-    mut keeps: impl FnMut(Known) -> bool,
-) -> impl Iterator<Item = Field<'b>> {
-    let nominated = Nominated::of(fields);
-    fields.iter().filter(move |field| !nominated.contains(field.name) && known(field.name).is_none_or(&mut keeps))
+/// Appends the lines of a run but those that `strips` names, in as few pieces as there are.
+fn copy_lines(run: &[u8], out: &mut Vec<u8>, strips: impl Fn(&[u8]) -> bool) {
+    let (mut from, mut at) = (0, 0);
+    while let Some(len) = run.get(at..).and_then(|rest| memchr(b'\n', rest)) {
+        let end = at + len + 1;
+        if strips(run.get(at..end).unwrap_or_default()) {
+            out.extend_from_slice(run.get(from..at).unwrap_or_default());
+            from = end;
+        }
+        at = end;
+    }
+    out.extend_from_slice(run.get(from..).unwrap_or_default());
 }
 
 /// Appends a field line.

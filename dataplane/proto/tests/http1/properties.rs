@@ -116,6 +116,54 @@ proptest! {
         }
     }
 
+    /// Whatever a route changes, the backend reads one message, framed as it was, and nothing of what was taken out.
+    #[test]
+    fn what_is_changed_parses_as_one_request_of_the_same_framing(
+        bytes in sound_request(),
+        path in prop::option::of(("/[a-z]{0,5}", "(/[a-z]{0,5})?")),
+        authority in prop::option::of("[a-z]{1,5}"),
+        strip in prop::sample::subsequence(vec!["x-a", "accept", "cookie", "x-forwarded-proto", "absent"], 0..5),
+        append in prop::collection::vec("[a-z]{1,4}", 0..3),
+    ) {
+        let limits = Limits::default();
+        let head = parse_request(&bytes, &limits).unwrap().unwrap();
+        let names: String = strip.iter().flat_map(|name| [*name, "\n"]).collect();
+        let lines: String = append.iter().map(|value| format!("X-New: {value}\r\n")).collect();
+        let parts = path.as_ref().map(|(start, end)| (start.as_bytes(), end.as_bytes()));
+        let changes = RequestChanges {
+            path: parts,
+            authority: authority.as_ref().map(|name| name.as_bytes()),
+            fields: FieldChanges { strip: names.as_bytes(), append: lines.as_bytes() },
+        };
+        let options = ForwardOptions {
+            client: IpAddr::from([10, 0, 0, 1]), scheme: "http", forwarded_for: ForwardedFor::Append, via: Some("mr"),
+            default_authority: "d", changes: Some(&changes),
+        };
+        let mut out = Vec::new();
+        encode_request(&head, &options, &mut out);
+        let again = parse_request(&out, &limits).unwrap().unwrap();
+        prop_assert_eq!(again.len, out.len());
+        prop_assert_eq!((again.method_bytes, again.query, again.framing), (head.method_bytes, head.query, head.framing));
+        prop_assert_eq!((again.expect_continue, again.upgrade), (head.expect_continue, head.upgrade));
+        let expected = path.map_or_else(|| head.path.to_vec(), |(start, end)| [start, end].concat().into_bytes());
+        // `*` stands for no path only with OPTIONS and alone.
+        prop_assert_eq!(again.path, &expected[..]);
+        prop_assert_eq!(again.authority, authority.as_deref().map_or(head.authority, str::as_bytes));
+        for name in &strip {
+            prop_assert_eq!(again.fields.get(name), None, "{}", name);
+        }
+        let added: Vec<_> = again.fields.get_all(b"x-new").collect();
+        prop_assert_eq!(added, append.iter().map(|value| value.as_bytes()).collect::<Vec<_>>());
+        for field in &head.fields {
+            let kept = again.fields.get_all(field.name).any(|value| value == field.value);
+            let nominated = head.fields.get_all(b"connection").any(|v| v.to_ascii_lowercase().ends_with(&field.name.to_ascii_lowercase()));
+            let changed = strip.iter().any(|name| field.name.eq_ignore_ascii_case(name.as_bytes()));
+            if [&b"X-A"[..], b"Accept", b"Cookie"].contains(&field.name) && !changed && !nominated {
+                prop_assert!(kept, "{:?}", field);
+            }
+        }
+    }
+
     #[test]
     fn a_body_comes_out_as_it_went_in(
         chunks in prop::collection::vec((prop::collection::vec(any::<u8>(), 1..40), "(;[a-z]{1,9}(=\"[ -!#-Z]{0,9}\")?)?"), 0..8),
