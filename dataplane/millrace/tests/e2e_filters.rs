@@ -2,7 +2,10 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
 use support::backend::Backend;
 use support::client::Response;
 use support::gateway::Gateway;
@@ -11,18 +14,21 @@ use support::wait_for;
 
 /// The two backends of the examples, each of which says what it got.
 fn backends(sandbox: &Sandbox) -> [Backend; 2] {
-    let serve = |ns, address, name: &'static str| {
-        Backend::start(sandbox, ns, address, move |served| {
-            while let Some(request) = served.request() {
-                let body = request.head;
-                served.send(format!(
-                    "HTTP/1.1 200 OK\r\nServer: {name}\r\nX-By: {name}\r\nContent-Length: {}\r\n\r\n{body}",
-                    body.len()
-                ));
-            }
-        })
-    };
-    [serve(Ns::B1, "10.9.2.2:8080", "stable"), serve(Ns::B2, "10.9.2.3:8080", "canary")]
+    [stable(sandbox), says(sandbox, Ns::B2, "10.9.2.3:8080", "canary")]
+}
+
+fn stable(sandbox: &Sandbox) -> Backend {
+    says(sandbox, Ns::B1, "10.9.2.2:8080", "stable")
+}
+
+fn says(sandbox: &Sandbox, ns: Ns, address: &str, name: &'static str) -> Backend {
+    Backend::start(sandbox, ns, address, move |served| {
+        while let Some(request) = served.request() {
+            let body = request.head;
+            let head = format!("HTTP/1.1 200 OK\r\nServer: {name}\r\nX-By: {name}\r\nContent-Length: {}", body.len());
+            served.send(format!("{head}\r\n\r\n{body}"));
+        }
+    })
 }
 
 /// Asks for a target with these fields.
@@ -96,7 +102,16 @@ fn requests_are_redirected_and_rewritten() {
 #[test]
 fn a_mirror_gets_its_share_and_may_be_dead() {
     let sandbox = sandbox_or_skip!();
-    let [stable, canary] = backends(&sandbox);
+    let stable = stable(&sandbox);
+    let dead = Arc::new(AtomicBool::new(false));
+    let canary = Backend::start(&sandbox, Ns::B2, "10.9.2.3:8080", {
+        let dead = Arc::clone(&dead);
+        move |served| {
+            while served.request().is_some() && !dead.load(Ordering::Relaxed) {
+                served.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+            }
+        }
+    });
     let gateway = Gateway::start_example(&sandbox, "mirror.yaml");
     let mut connection = gateway.connect();
     let mut ask = |times: usize| {
@@ -113,7 +128,8 @@ fn a_mirror_gets_its_share_and_may_be_dead() {
     });
     assert!((9..=11).contains(&copies()), "{} copies of 200", copies());
     assert_eq!(gateway.metric("millrace_mirror_requests_lost_total", &[]), 0);
-    drop(canary);
+    // It takes what comes and closes, from now on.
+    dead.store(true, Ordering::Relaxed);
     ask(200);
     let copied = gateway.metric("millrace_mirror_requests_total", &[]);
     assert!((18..=22).contains(&copied), "{copied}");
