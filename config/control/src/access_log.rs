@@ -14,8 +14,8 @@ use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
+use tables::Snapshot;
 use tables::access::{AccessQueue, AccessRecord};
-use tables::{Series, Snapshot};
 
 /// How long records wait at most when nothing else wakes the writer.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -59,7 +59,7 @@ impl AccessLog {
         let run = move || {
             loop {
                 let stop = theirs.stop.load(Ordering::Acquire);
-                let (written, lost) = drain(&queues, &snapshot().series, &mut sink);
+                let (written, lost) = drain(&queues, &snapshot(), &mut sink);
                 theirs.lost.fetch_add(lost, Ordering::Relaxed);
                 if written + lost == 0 {
                     if stop {
@@ -141,7 +141,7 @@ impl Sink {
 }
 
 /// Takes a round of records from each queue; how many were written, and how many lost.
-fn drain(queues: &[AccessQueue], series: &[Arc<Series>], sink: &mut Sink) -> (u64, u64) {
+fn drain(queues: &[AccessQueue], snapshot: &Snapshot, sink: &mut Sink) -> (u64, u64) {
     let (mut written, mut lost) = (0, 0);
     let mut lines = Vec::new();
     let mut pending = 0;
@@ -155,7 +155,7 @@ fn drain(queues: &[AccessQueue], series: &[Arc<Series>], sink: &mut Sink) -> (u6
     };
     for queue in queues {
         for record in core::iter::from_fn(|| queue.pop()).take(ROUND) {
-            line(&record, series, now, &mut lines);
+            line(&record, snapshot, now, &mut lines);
             pending += 1;
             if lines.len() >= BATCH {
                 flush(&mut lines, &mut pending);
@@ -189,8 +189,8 @@ struct Line<'a> {
     backend_duration: f64,
 }
 
-fn line(record: &AccessRecord, series: &[Arc<Series>], now: SystemTime, out: &mut Vec<u8>) {
-    let series = series.get(record.series.0 as usize);
+fn line(record: &AccessRecord, snapshot: &Snapshot, now: SystemTime, out: &mut Vec<u8>) {
+    let series = snapshot.series_since(record.series, record.epoch);
     let start = out.len();
     let line = Line {
         time: rfc3339(now),
@@ -261,8 +261,8 @@ fn rfc3339(time: SystemTime) -> String {
 mod tests {
     use crossbeam_queue::ArrayQueue;
     use serde_json::Value;
-    use tables::SeriesId;
     use tables::access::{Flag, cut};
+    use tables::{Series, SeriesId};
 
     use super::*;
 
@@ -270,6 +270,7 @@ mod tests {
         AccessRecord {
             core: 0,
             series: SeriesId(0),
+            epoch: 1,
             client: "10.9.1.9:4711".parse().unwrap(),
             endpoint: None,
             method: cut(b"GET"),
@@ -286,8 +287,9 @@ mod tests {
         }
     }
 
-    fn series() -> Vec<Arc<Series>> {
-        vec![Arc::new(Series::new("d/g/http".into(), "d/r".into(), "d/b".into(), 1))]
+    fn snapshot() -> Snapshot {
+        let series = vec![Arc::new(Series::new("d/g/http".into(), "d/r".into(), "d/b".into(), 1))];
+        Snapshot::new(1, tables::HttpSettings::default(), vec![], vec![], vec![], series)
     }
 
     #[test]
@@ -296,7 +298,7 @@ mod tests {
         for target in [&b"/\xff\xfe\"\n\x1b[31m"[..], &all[..128], &all[128..], "/\u{202e}ü\\".as_bytes(), b"/\xe2\x82"]
         {
             let mut out = Vec::new();
-            line(&record(target), &series(), UNIX_EPOCH, &mut out);
+            line(&record(target), &snapshot(), UNIX_EPOCH, &mut out);
             assert_eq!(out.iter().filter(|&&b| b == b'\n').count(), 1);
             assert!(out.iter().all(|&b| b >= b' ' || b == b'\n'));
             let value: Value = serde_json::from_slice(&out).unwrap();
@@ -323,7 +325,7 @@ mod tests {
             queue.push(record(b"/")).unwrap();
         }
         let mut sink = Sink::open(Path::new("/dev/full")).unwrap();
-        assert_eq!(drain(std::slice::from_ref(&queue), &series(), &mut sink), (0, 5));
+        assert_eq!(drain(std::slice::from_ref(&queue), &snapshot(), &mut sink), (0, 5));
         assert!(sink.failing && queue.is_empty());
     }
 
@@ -331,7 +333,7 @@ mod tests {
     fn what_is_queued_at_the_end_is_written() {
         let path = std::env::temp_dir().join(format!("millrace-access-{}", std::process::id()));
         let queue: AccessQueue = Arc::new(ArrayQueue::new(20_000));
-        let snapshot = Arc::new(Snapshot::new(1, tables::HttpSettings::default(), vec![], vec![], vec![], series()));
+        let snapshot = Arc::new(snapshot());
         let log = AccessLog::start(&path, vec![Arc::clone(&queue)], move || Arc::clone(&snapshot)).unwrap();
         for _ in 0..10_000 {
             queue.push(record(b"/x")).unwrap();

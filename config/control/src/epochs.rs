@@ -30,6 +30,8 @@ pub struct CoreEpoch {
     pub cpu: u16,
     /// The epoch it runs.
     pub epoch: u64,
+    /// Older ones that it holds back for requests which began under them and have no response yet.
+    pub held: u64,
 }
 
 /// How one publication reached the cores.

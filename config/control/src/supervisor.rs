@@ -207,14 +207,25 @@ impl Supervisor {
     /// Waits until all cores run `epoch`, but no longer than `patience`, and says how they came to.
     pub(crate) fn await_swap(&self, epoch: u64, patience: Duration) -> Option<SwapReceipt> {
         let deadline = Instant::now() + patience;
-        while Instant::now() < deadline && self.cores.iter().any(|core| lock(&core.publisher).acknowledged() < epoch) {
+        loop {
+            // A core takes nothing new while there is no room for what it has.
+            self.reclaim();
+            let behind = self.cores.iter().any(|core| lock(&core.publisher).acknowledged() < epoch);
+            if !behind || Instant::now() >= deadline {
+                break;
+            }
             std::thread::sleep(SWAP_LOOK);
         }
+        self.reclaim();
+        self.update_receipts();
+        lock(&self.receipts).of(epoch)
+    }
+
+    /// Frees what cores have handed back.
+    fn reclaim(&self) {
         for core in &self.cores {
             lock(&core.publisher).reclaim();
         }
-        self.update_receipts();
-        lock(&self.receipts).of(epoch)
     }
 
     fn update_receipts(&self) {
@@ -235,6 +246,11 @@ impl Supervisor {
         of_cores.sum::<u64>() + of_devices.sum::<u64>()
     }
 
+    /// The newest epoch of which all cores have closed what waited for what it does not have.
+    pub(crate) fn swept(&self) -> u64 {
+        self.cores.iter().map(|core| core.lifecycle.swaps.last_swept()).min().unwrap_or_default()
+    }
+
     /// The newest epoch.
     pub(crate) fn epoch(&self) -> u64 {
         lock(&self.compiled).snapshot.epoch
@@ -247,7 +263,12 @@ impl Supervisor {
         Epochs {
             epoch: self.epoch(),
             cores: cores
-                .map(|((index, core), &cpu)| CoreEpoch { index, cpu, epoch: lock(&core.publisher).acknowledged() })
+                .map(|((index, core), &cpu)| CoreEpoch {
+                    index,
+                    cpu,
+                    epoch: lock(&core.publisher).acknowledged(),
+                    held: core.lifecycle.swaps.held(),
+                })
                 .collect(),
             swaps: lock(&self.receipts).all(),
         }

@@ -103,6 +103,8 @@ impl<L: Lane, X: Lane<Frame = L::Frame>> Core<L, X> {
         }
         let proxy = Proxy::new(index, snapshot.current());
         counters.epoch.set(snapshot.current().epoch);
+        // Nothing is there yet that could be of an older one.
+        lifecycle.swaps.swept(snapshot.current().epoch);
         let mut core = Self {
             index,
             ports,
@@ -157,6 +159,7 @@ impl<L: Lane, X: Lane<Frame = L::Frame>> Core<L, X> {
             self.swapped(now);
         } else if self.proxy.has_vacated() && self.snapshot.release(|epoch| self.proxy.needs(epoch)) {
             self.proxy.handed_back();
+            self.lifecycle.swaps.holds(self.snapshot.held().len());
         }
         let stage = self.lifecycle.stage();
         let mut busy = false;
@@ -232,6 +235,7 @@ impl<L: Lane, X: Lane<Frame = L::Frame>> Core<L, X> {
         self.listen();
         self.counters.epoch.set(swap.to);
         self.lifecycle.swaps.switched(&swap);
+        self.lifecycle.swaps.holds(self.snapshot.held().len());
         self.unserved_since = Some(requests);
     }
 
@@ -314,6 +318,12 @@ impl<L: Lane, X: Lane<Frame = L::Frame>> Core<L, X> {
             core: self.index,
         };
         let mut busy = proxy.timers(&mut cx);
+        if proxy.is_sweeping() {
+            busy = true;
+            if let Some(epoch) = proxy.sweep(&mut cx) {
+                self.lifecycle.swaps.swept(epoch);
+            }
+        }
         for _ in 0..READY_A_TURN {
             let Some(id) = cx.stack.next_ready() else { break };
             proxy.drive(&mut cx, id);

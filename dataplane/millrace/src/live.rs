@@ -106,9 +106,9 @@ fn changes(changes: &Changes) -> String {
 }
 
 fn render_epochs(epochs: &Epochs) -> String {
-    let mut cores = Table::new(&["CORE", "CPU", "EPOCH"]);
+    let mut cores = Table::new(&["CORE", "CPU", "EPOCH", "HELD"]);
     for core in &epochs.cores {
-        cores.row([core.index.to_string(), core.cpu.to_string(), core.epoch.to_string()]);
+        cores.row([core.index.to_string(), core.cpu.to_string(), core.epoch.to_string(), core.held.to_string()]);
     }
     let mut swaps = Table::new(&["EPOCH", "AGE", "CORE", "FROM", "AFTER", "LAST-OLD", "RUNNING", "FIRST-NEW", "LOST"]);
     for swap in &epochs.swaps {

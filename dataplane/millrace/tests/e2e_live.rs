@@ -2,9 +2,12 @@
 
 mod support;
 
+use std::fmt::Write;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+use support::backend::Backend;
 use support::gateway::{Config, Gateway, MILLRACE};
 use support::sandbox::{Ns, Sandbox, VIP};
 use support::wait_for;
@@ -106,4 +109,243 @@ fn a_restart_with_bad_files_runs_the_last_good_configuration() {
     gateway.await_epoch_after(1);
     assert_eq!(gateway.get("/").field("X-Backend"), Some("b1"));
     assert_eq!(gateway.metric("millrace_config_last_good", &[]), 0);
+}
+
+/// Counts responses that were not served as the epoch they name has it: odd ones by b1, even ones by b2.
+const EPOCHS_MIX: &str = r#"
+local threads = {}
+function setup(thread) table.insert(threads, thread) end
+function init(args) wrong, right, newest = 0, 0, 0 end
+function response(status, headers, body)
+  local epoch = tonumber(headers["x-millrace-epoch"]) or 0
+  if status == 200 and headers["X-Backend"] == (epoch % 2 == 1 and "b1" or "b2") then right = right + 1 else wrong = wrong + 1 end
+  if epoch > newest then newest = epoch end
+end
+function done(summary, latency, requests)
+  for _, thread in ipairs(threads) do
+    io.write(string.format("right=%d wrong=%d newest=%d\n", thread:get("right"), thread:get("wrong"), thread:get("newest")))
+  end
+end
+"#;
+
+/// So many routes of which the last serves everything, and whose names change from epoch to epoch.
+fn many(routes: usize, epoch: u64) -> String {
+    let config = to(if epoch % 2 == 1 { "b1" } else { "b2" }).appliance("  http: { epochHeader: true }\n");
+    let mut text = config.text();
+    for route in 0..routes {
+        // One in ten is another one each time.
+        let name = if route % 10 == 0 { format!("r{route}-{}", epoch % 1000) } else { format!("r{route}") };
+        write!(
+            text,
+            "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{ name: {name} }}\nspec:\n  \
+             parentRefs: [{{ name: web }}]\n  rules:\n    - matches: [{{ path: {{ type: PathPrefix, value: /r{route} }} }}]\n      \
+             backendRefs: [{{ group: millrace.dev, kind: Backend, name: all, port: 8080 }}]\n"
+        )
+        .expect("a string takes all");
+    }
+    text
+}
+
+/// Swaps for some seconds under wrk: none fails a request, none mixes two epochs, and memory stays as it is.
+fn swaps_under_load(routes: usize, growth_kib: u64) {
+    let sandbox = sandbox_or_skip!();
+    sandbox.start_nginx();
+    let seconds: u64 = std::env::var("MILLRACE_SWAP_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(8);
+    let mut gateway = Gateway::start_text(&sandbox, &many(routes, 1));
+    let script = sandbox.dir().join("epochs.lua");
+    std::fs::write(&script, EPOCHS_MIX).expect("the sandbox can be written");
+    let mut wrk = sandbox.command(Ns::Client, "wrk");
+    wrk.args(["-t1", "-c16", &format!("-d{}s", seconds + 2), "--timeout", "5s", "-s"]).arg(&script);
+    let wrk = wrk.arg(format!("http://{VIP}/60")).stdout(Stdio::piped()).spawn().expect("wrk runs");
+    let started = Instant::now();
+    let (mut epoch, mut slowest, mut settled) = (1, 0.0_f64, None);
+    while started.elapsed() < Duration::from_secs(seconds) {
+        let answer = gateway.post("/config", &many(routes, epoch + 1));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        epoch += 1;
+        let answer: serde_json::Value = serde_json::from_str(&answer.text()).expect("JSON");
+        let swap = &answer["swap"];
+        assert!(answer["epoch"] == epoch && swap["complete"] == true && swap["lost"] == 0, "{answer}");
+        slowest = slowest.max(swap["cores"][0]["microseconds"].as_f64().expect("a number"));
+        // What is allocated once is there by then.
+        if settled.is_none() && started.elapsed() > Duration::from_secs(seconds) / 3 {
+            settled = Some((epoch, gateway.resident_kib()));
+        }
+    }
+    let (from, before) = settled.expect("a third of the time has passed");
+    let after = gateway.resident_kib();
+    let output = wrk.wait_with_output().expect("wrk can be waited for");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let rate = text.lines().find(|line| line.starts_with("Requests/sec")).unwrap_or_default();
+    eprintln!(
+        "{routes} routes: {} swaps, the slowest reached the core after {slowest:.0} us; {} KiB, {} swaps earlier {before} KiB; {rate}",
+        epoch - 1,
+        after,
+        epoch - from,
+    );
+    assert!(text.contains("wrong=0 ") && !text.contains("right=0 "), "{text}");
+    assert!(!text.contains("Non-2xx") && !text.contains("Socket errors"), "{text}");
+    assert!(epoch > 3, "{epoch} swaps in {seconds} s");
+    assert!(after < before + growth_kib, "memory grew from {before} to {after} KiB in {} swaps", epoch - from);
+    gateway.assert_alive();
+}
+
+#[test]
+fn a_hundred_routes_change_under_load() {
+    swaps_under_load(100, 8 << 10);
+}
+
+#[test]
+fn a_thousand_routes_change_under_load() {
+    swaps_under_load(1000, 16 << 10);
+}
+
+#[test]
+fn ten_thousand_routes_change_under_load() {
+    swaps_under_load(10_000, 64 << 10);
+}
+
+/// SplitMix64.
+fn random(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb) >> 16
+}
+
+/// A text that is wrong in one to three places, or not.
+fn mutated(text: &str, state: &mut u64) -> Vec<u8> {
+    const PIECES: [&str; 10] = ["{", "}", "[", ": ", "- ", "0", "\n", "\u{1}", "Backend", "---\n"];
+    let mut bytes = text.as_bytes().to_vec();
+    for _ in 0..=random(state) % 3 {
+        let at = random(state) as usize % bytes.len();
+        let len = (random(state) as usize % 12).min(bytes.len() - at);
+        match random(state) % 4 {
+            0 => drop(bytes.drain(at..at + len)),
+            1 => bytes[at] = random(state) as u8,
+            2 => {
+                let piece = PIECES[random(state) as usize % PIECES.len()];
+                bytes.splice(at..at, piece.bytes());
+            }
+            _ => bytes.truncate(at.max(1)),
+        }
+    }
+    bytes
+}
+
+#[test]
+fn ten_thousand_mutated_configurations_hurt_nobody() {
+    let sandbox = sandbox_or_skip!();
+    sandbox.start_nginx();
+    let good = to("b1").appliance("  http: { via: edge }\n").text();
+    let mut gateway = Gateway::start_text(&sandbox, &good);
+    let seed = std::env::var("MILLRACE_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(7);
+    eprintln!("MILLRACE_SEED={seed}");
+    let mut state = seed;
+    let (mut refused, mut accepted) = (0, 0);
+    for round in 0..10_000 {
+        let body = mutated(&good, &mut state);
+        let answer = gateway.post_bytes("/config", &body);
+        match answer.status {
+            422 => {
+                refused += 1;
+                let answer: serde_json::Value = serde_json::from_str(&answer.text()).expect("JSON");
+                let errors = answer["errors"].as_array().expect("a list");
+                assert!(!errors.is_empty() && errors.iter().all(|e| e["problem"] != ""), "{answer}");
+            }
+            200 => {
+                accepted += 1;
+                assert_eq!(gateway.post("/config", &good).status, 200);
+            }
+            _ => panic!("round {round}: {}\n{}", answer.status, answer.text()),
+        }
+        if round % 500 == 0 {
+            assert_eq!(gateway.get("/").field("X-Backend"), Some("b1"), "round {round}");
+        }
+    }
+    eprintln!("{refused} refused, {accepted} accepted");
+    assert!(refused > 5000 && accepted > 100);
+    gateway.assert_alive();
+}
+
+#[test]
+fn control_dies_and_comes_back_and_the_cores_do_not_notice() {
+    let sandbox = sandbox_or_skip!();
+    sandbox.start_nginx();
+    std::fs::write(sandbox.dir().join("millrace.yaml"), to("b1").text()).expect("the sandbox can be written");
+    let mut gateway = Gateway::start_as_is(&sandbox, &[("MILLRACE_TEST_PANICS", "1")]);
+    under_wrk(&sandbox, 4, || {
+        for (thread, count) in [("admin", 1), ("reload", 1), ("admin", 2), ("reload", 2)] {
+            assert_eq!(gateway.post(&format!("/panic?thread={thread}"), "").status, 200);
+            wait_for("it comes back", Duration::from_secs(5), || {
+                gateway.try_admin("/livez").is_some()
+                    && gateway.metric("millrace_control_restarts_total", &[("thread", thread)]) == count
+            });
+        }
+        // With what it had.
+        gateway.rewrite(&to("b2").text());
+        gateway.await_epoch_after(1);
+        assert_eq!(gateway.get("/").field("X-Backend"), Some("b2"));
+    });
+    assert_eq!((gateway.epoch(), gateway.post("/reload", "").status), (2, 200));
+    gateway.assert_alive();
+}
+
+#[test]
+fn nobody_can_make_control_panic_in_production() {
+    let sandbox = sandbox_or_skip!();
+    let gateway = Gateway::start(&sandbox, &Config::new());
+    assert_eq!(gateway.post("/panic?thread=admin", "").status, 404);
+}
+
+#[test]
+fn listeners_come_and_go() {
+    let sandbox = sandbox_or_skip!();
+    sandbox.start_nginx();
+    let one = to("b1").text();
+    let two = one.replace("port: 80 }]", "port: 80 }, { name: more, protocol: HTTP, port: 81 }]");
+    let gateway = Gateway::start_text(&sandbox, &one);
+    let status = |port: u16| {
+        sandbox.inside(Ns::Client, || {
+            let stream = std::net::TcpStream::connect((VIP, port));
+            stream.map(|_| ()).map_err(|error| error.kind())
+        })
+    };
+    assert_eq!((status(80), status(81)), (Ok(()), Err(std::io::ErrorKind::ConnectionRefused)));
+    gateway.rewrite(&two);
+    gateway.await_epoch_after(1);
+    assert_eq!((status(80), status(81)), (Ok(()), Ok(())));
+    let mut waiting = gateway.connect();
+    waiting.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(waiting.response().status, 200);
+    // Only the other one is left.
+    gateway.rewrite(&two.replace("{ name: http, protocol: HTTP, port: 80 }, ", ""));
+    gateway.await_epoch_after(2);
+    assert_eq!((status(80), status(81)), (Err(std::io::ErrorKind::ConnectionRefused), Ok(())));
+    assert!(waiting.closed(), "who waits there is let go");
+}
+
+#[test]
+fn sighup_has_the_files_read_and_drain_ends_in_order() {
+    let sandbox = sandbox_or_skip!();
+    let slow = Backend::start(&sandbox, Ns::B1, "10.9.2.2:9000", |served| {
+        while served.request().is_some() {
+            std::thread::sleep(Duration::from_millis(800));
+            served.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        }
+    });
+    let mut gateway = Gateway::start(&sandbox, &Config::everything_to(&["10.9.2.2:9000"]));
+    let pid = Pid::from_raw(gateway.id().cast_signed()).expect("a process id");
+    kill_process(pid, Signal::HUP).expect("it runs");
+    wait_for("a reload", Duration::from_secs(5), || {
+        gateway.metric("millrace_config_reloads_total", &[("outcome", "unchanged")]) == 1
+    });
+    let mut running = gateway.connect();
+    running.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    wait_for("the request", Duration::from_secs(5), || slow.connections() == 1);
+    let (code, text) = millrace(&gateway, &["drain"]);
+    assert_eq!((code, text.as_str()), (0, "draining\n"));
+    assert_eq!(gateway.admin("/readyz").status, 503);
+    let response = running.response();
+    assert_eq!((response.status, response.field("Connection")), (200, Some("close")));
+    assert!(gateway.ended(Duration::from_secs(10)).success());
 }

@@ -21,6 +21,8 @@ pub struct AccessRecord {
     pub core: u16,
     /// Which listener, route and backend.
     pub series: SeriesId,
+    /// The epoch that decided about it.
+    pub epoch: u64,
     /// The client.
     pub client: SocketAddr,
     /// The endpoint that was chosen last, if any.

@@ -14,8 +14,8 @@ impl ClusterId {
     pub const INVALID: Self = Self(u32::MAX);
 }
 
-/// Identifies an endpoint address for the life of the process: the same address has the same id in every snapshot, so that a
-/// core's connection pools outlive reloads.
+/// Identifies an endpoint address: the same address has the same id in every snapshot that has it, so that a core's connection pools outlive
+/// reloads. When it is gone for long, and no core has an idle connection to it, another one may get its id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EndpointId(pub u32);
 

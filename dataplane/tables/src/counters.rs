@@ -311,7 +311,7 @@ pub const LATENCY_BOUNDS_US: &[u64] = &[
     500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000, 30_000_000,
 ];
 
-/// Identifies a series for the life of the process: ids are handed out once and never used again.
+/// Identifies a series while there is one. When it is gone for long, another one may get its id: see [`crate::Snapshot::series_since`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SeriesId(pub u32);
 

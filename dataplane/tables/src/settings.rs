@@ -237,6 +237,8 @@ pub struct HttpSettings {
     pub connect_attempts: u8,
     /// What goes to the access log.
     pub access: AccessLevel,
+    /// Every response says in `x-millrace-epoch` which epoch decided about its request. For tests, and to find faults.
+    pub epoch_header: bool,
 }
 
 impl Default for HttpSettings {
@@ -263,6 +265,7 @@ impl Default for HttpSettings {
             upstream_idle_timeout: Duration::from_secs(55),
             connect_attempts: 3,
             access: AccessLevel::Errors,
+            epoch_header: false,
         }
     }
 }

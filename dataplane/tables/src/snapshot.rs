@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use crate::cluster::{Cluster, ClusterId};
+use crate::cluster::{Cluster, ClusterId, EndpointId};
 use crate::counters::{Series, SeriesCore, SeriesId};
 use crate::filter::RuleFilters;
 use crate::limit::{Limit, LimitId};
@@ -39,10 +39,14 @@ pub struct Snapshot {
     pub clusters: Box<[Cluster]>,
     /// Rate limits, by [`LimitId`].
     pub limits: Box<[Limit]>,
-    /// All series of the process so far, by [`SeriesId`]. A later snapshot holds all of an earlier one's.
+    /// Series by [`SeriesId`]: those that it counts to, and others of earlier snapshots. A number that nothing has leads to the first series.
     pub series: Box<[Arc<Series>]>,
     /// Their numbers, without the way through the names: with thousands of routes it is a miss for each step.
     blocks: Box<[Arc<[SeriesCore]>]>,
+    /// The epoch since which each series has had its number; all of them for ever where it is empty.
+    series_epochs: Box<[Epoch]>,
+    /// Addresses by [`EndpointId`], of all clusters.
+    endpoints: Box<[Option<SocketAddr>]>,
 }
 
 /// One address and port that clients connect to, with the listeners that share it.
@@ -218,6 +222,16 @@ impl Snapshot {
     ) -> Self {
         let blocks = series.iter().map(|series| Arc::clone(&series.cores)).collect();
         let by_address = (0u32..).zip(&binds).map(|(i, b)| (b.address, BindId(i))).collect();
+        let mut endpoints = Vec::new();
+        for endpoint in clusters.iter().flat_map(|cluster| &cluster.endpoints) {
+            let at = endpoint.id.0 as usize;
+            if at >= endpoints.len() {
+                endpoints.resize(at + 1, None);
+            }
+            if let Some(place) = endpoints.get_mut(at) {
+                *place = Some(endpoint.address);
+            }
+        }
         Self {
             epoch,
             http,
@@ -228,6 +242,8 @@ impl Snapshot {
             limits: Box::default(),
             series: series.into(),
             blocks,
+            series_epochs: Box::default(),
+            endpoints: endpoints.into(),
         }
     }
 
@@ -238,11 +254,41 @@ impl Snapshot {
         self
     }
 
-    /// What `core` counts of a series.
+    /// The same with the epochs since which series have had their numbers.
+    #[must_use]
+    pub fn with_series_epochs(mut self, epochs: Vec<Epoch>) -> Self {
+        self.series_epochs = epochs.into();
+        self
+    }
+
+    /// The series that a request counts to which was given `id` under epoch `began`. Where that series is gone and its number another's, the first one.
+    #[must_use]
+    pub fn series_since(&self, id: SeriesId, began: Epoch) -> Option<&Arc<Series>> {
+        self.series.get(self.series_position(id, began))
+    }
+
+    /// What `core` counts of that series.
     #[inline]
     #[must_use]
-    pub fn block(&self, series: SeriesId, core: u16) -> Option<&SeriesCore> {
-        self.blocks.get(series.0 as usize)?.get(usize::from(core))
+    pub fn block(&self, id: SeriesId, began: Epoch, core: u16) -> Option<&SeriesCore> {
+        self.blocks.get(self.series_position(id, began))?.get(usize::from(core))
+    }
+
+    #[inline]
+    fn series_position(&self, id: SeriesId, began: Epoch) -> usize {
+        if began == self.epoch { id.0 as usize } else { self.older_position(id, began) }
+    }
+
+    #[cold]
+    fn older_position(&self, id: SeriesId, began: Epoch) -> usize {
+        let at = id.0 as usize;
+        if self.series_epochs.get(at).is_none_or(|&since| since <= began) { at } else { 0 }
+    }
+
+    /// Where the endpoint of this number is. `None` where no cluster has it.
+    #[must_use]
+    pub fn endpoint(&self, id: EndpointId) -> Option<SocketAddr> {
+        self.endpoints.get(id.0 as usize).copied().flatten()
     }
 
     /// All binds.

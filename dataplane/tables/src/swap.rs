@@ -9,6 +9,8 @@ const KEPT: usize = 16;
 #[derive(Debug, Default)]
 pub struct Swaps {
     cells: [Cell; KEPT],
+    swept: AtomicU64,
+    held: AtomicU64,
 }
 
 /// A swap is written while `epoch` is 0.
@@ -60,6 +62,28 @@ impl Swaps {
         if let Some(cell) = self.cell(epoch).filter(|cell| cell.epoch.load(Ordering::Relaxed) == epoch) {
             cell.first_at.store(at, Ordering::Relaxed);
         }
+    }
+
+    /// Notes that nothing waits any more for what `epoch` does not have. Only the core calls it.
+    pub fn swept(&self, epoch: u64) {
+        self.swept.store(epoch, Ordering::Release);
+    }
+
+    /// The newest epoch of which that was noted: no idle connection of the core is to an endpoint that this epoch does not have.
+    #[must_use]
+    pub fn last_swept(&self) -> u64 {
+        self.swept.load(Ordering::Acquire)
+    }
+
+    /// Notes how many older tables requests still need. Only the core calls it.
+    pub fn holds(&self, tables: usize) {
+        self.held.store(tables as u64, Ordering::Relaxed);
+    }
+
+    /// Older tables that requests still need.
+    #[must_use]
+    pub fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
     }
 
     /// The swap to `epoch`. `None` where the core has not done it, has passed it over, or has done many since.

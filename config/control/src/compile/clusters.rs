@@ -18,7 +18,7 @@ impl Run<'_> {
             None => backend.to_string(),
         };
         // `schema` lets no reference dangle, and no endpoint be without a port; a cluster without endpoints answers 503.
-        let endpoints = self.configuration.backend(backend).map(|b| b.spec.endpoints.as_slice()).unwrap_or_default();
+        let endpoints = self.backends.get(backend).map(|b| b.spec.endpoints.as_slice()).unwrap_or_default();
         let endpoints = endpoints
             .iter()
             .filter_map(|endpoint| {

@@ -7,6 +7,7 @@
 mod clusters;
 mod conditions;
 mod filters;
+mod ids;
 mod limits;
 mod references;
 pub(crate) mod routes;
@@ -26,6 +27,7 @@ use tables::{
 
 use crate::status::{GatewayStatus, RouteStatus};
 use conditions::Attachment;
+use ids::Ids;
 use limits::{LimitTables, Limits};
 use references::References;
 pub use settings::{core_settings, exception_settings};
@@ -36,10 +38,20 @@ pub struct Compiler {
     cores: usize,
     epoch: Epoch,
     series: Vec<Arc<Series>>,
-    series_ids: HashMap<[Arc<str>; 3], SeriesId>,
-    endpoint_ids: HashMap<SocketAddr, EndpointId>,
+    /// Since when each series has had its number.
+    series_epochs: Vec<Epoch>,
+    series_ids: Ids<[Arc<str>; 3]>,
+    endpoint_ids: Ids<SocketAddr>,
+    /// See [`Compiler::swept`].
+    swept: Epoch,
     limit_tables: LimitTables,
 }
+
+/// Series of what is gone that are kept, for who reads metrics now and then and for what comes back.
+const KEPT_SERIES: usize = 1024;
+
+/// Numbers of endpoints that are gone which are kept, for those that come back.
+const KEPT_ENDPOINTS: usize = 1024;
 
 /// One configuration, compiled.
 #[derive(Debug, Clone)]
@@ -62,22 +74,29 @@ impl Compiler {
     /// A compiler for an appliance with this many polling cores.
     #[must_use]
     pub fn new(cores: usize) -> Self {
-        let mut compiler = Self {
+        Self {
             cores,
             epoch: 0,
             series: Vec::new(),
-            series_ids: HashMap::new(),
-            endpoint_ids: HashMap::new(),
+            series_epochs: Vec::new(),
+            series_ids: Ids::default(),
+            endpoint_ids: Ids::default(),
+            swept: 0,
             limit_tables: LimitTables::default(),
-        };
-        // Id 0 is what `Snapshot::route` answers for a bind that does not exist.
-        compiler.series_id(["".into(), "".into(), "".into()]);
-        compiler
+        }
+    }
+
+    /// All cores have closed their idle connections to endpoints that `epoch` did not have. Until this is known of a later epoch, the numbers of
+    /// endpoints that are gone since are not given to others.
+    pub fn swept(&mut self, epoch: Epoch) {
+        self.swept = epoch;
     }
 
     /// Compiles one configuration under the next epoch.
     pub fn compile(&mut self, configuration: &Arc<Configuration>) -> Compiled {
         self.epoch += 1;
+        // Id 0 is what `Snapshot::route` answers for a bind that does not exist, and what counts for series that are gone.
+        self.series_id(["".into(), "".into(), "".into()]);
         let listeners = listeners(configuration);
         let conflicted = conflicts(&listeners);
         let limits = Limits::new(configuration, &mut self.limit_tables, self.cores);
@@ -86,6 +105,7 @@ impl Compiler {
             compiler: self,
             references: &references,
             configuration,
+            backends: configuration.backends.iter().map(|backend| (&backend.metadata.object, &backend.value)).collect(),
             clusters: Vec::new(),
             cluster_ids: HashMap::new(),
             rules: Vec::new(),
@@ -101,7 +121,9 @@ impl Compiler {
         let binds = run.binds(&listeners, &conflicted, &tables);
         let Run { clusters, rules, limits, in_use, .. } = run;
         let http = settings::http_settings(&configuration.appliance);
-        let snapshot = Snapshot::new(self.epoch, http, binds, rules, clusters, self.series.clone());
+        self.retire();
+        let snapshot = Snapshot::new(self.epoch, http, binds, rules, clusters, self.series.clone())
+            .with_series_epochs(self.series_epochs.clone());
         Compiled {
             snapshot: Arc::new(snapshot.with_limits(limits.limits)),
             series_in_use: in_use,
@@ -113,20 +135,34 @@ impl Compiler {
     }
 
     fn series_id(&mut self, labels: [Arc<str>; 3]) -> SeriesId {
-        if let Some(&id) = self.series_ids.get(&labels) {
-            return id;
+        let (id, new) = self.series_ids.id(&labels, self.epoch);
+        if new {
+            let [listener, route, backend] = labels;
+            let series = Arc::new(Series::new(listener, route, backend, self.cores));
+            match (self.series.get_mut(id as usize), self.series_epochs.get_mut(id as usize)) {
+                (Some(place), Some(since)) => (*place, *since) = (series, self.epoch),
+                _ => {
+                    self.series.push(series);
+                    self.series_epochs.push(self.epoch);
+                }
+            }
         }
-        // Each id costs a kilobyte per core: memory ends long before 32 bits do.
-        let id = SeriesId(self.series.len() as u32);
-        let [listener, route, backend] = labels.clone();
-        self.series.push(Arc::new(Series::new(listener, route, backend, self.cores)));
-        self.series_ids.insert(labels, id);
-        id
+        SeriesId(id)
     }
 
     fn endpoint_id(&mut self, address: SocketAddr) -> EndpointId {
-        let next = EndpointId(self.endpoint_ids.len() as u32);
-        *self.endpoint_ids.entry(address).or_insert(next)
+        EndpointId(self.endpoint_ids.id(&address, self.epoch).0)
+    }
+
+    /// Frees what has not been used for long. Snapshots that cores have hold their series themselves.
+    fn retire(&mut self) {
+        let Some(gone) = self.series.first().map(Arc::clone) else { return };
+        for id in self.series_ids.retire(self.epoch, KEPT_SERIES, Epoch::MAX) {
+            if let Some(place) = self.series.get_mut(id as usize) {
+                *place = Arc::clone(&gone);
+            }
+        }
+        self.endpoint_ids.retire(self.epoch, KEPT_ENDPOINTS, self.swept);
     }
 }
 
@@ -145,6 +181,7 @@ struct Run<'a> {
     compiler: &'a mut Compiler,
     references: &'a References<'a>,
     configuration: &'a Configuration,
+    backends: HashMap<&'a ObjectName, &'a schema::Backend>,
     clusters: Vec<Cluster>,
     cluster_ids: HashMap<(ObjectName, Option<NonZeroU16>), ClusterId>,
     rules: Vec<Rule>,

@@ -126,6 +126,7 @@ pub(super) fn http_settings(appliance: &Appliance) -> HttpSettings {
             AccessLogRequests::Errors => AccessLevel::Errors,
             AccessLogRequests::None => AccessLevel::None,
         },
+        epoch_header: http.epoch_header,
         ..HttpSettings::default()
     }
 }

@@ -326,6 +326,7 @@ impl Reloader {
         let mut swap = None;
         if outcome == Outcome::Accepted {
             let loaded = started.elapsed();
+            self.configured.compiler.swept(self.supervisor.swept());
             let compiled = self.configured.compile();
             let took = started.elapsed();
             let epoch = compiled.snapshot.epoch;

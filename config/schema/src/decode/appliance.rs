@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::interface;
 use super::object::Object;
-use super::scalar::{choice, duration, integer, name, size, socket_address, text, timeout};
+use super::scalar::{boolean, choice, duration, integer, name, size, socket_address, text, timeout};
 use super::{At, Decoder, quote};
 use crate::located::Located;
 use crate::quantity::ByteSize;
@@ -140,6 +140,7 @@ fn http(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<Http> {
     let mut object = Object::open(decoder, at)?;
     let http = Http {
         via: object.optional(decoder, "via", pseudonym),
+        epoch_header: object.or(decoder, "epochHeader", false, boolean),
         forwarded_for: object.or(decoder, "forwardedFor", ForwardedFor::Append, |d, at| choice(d, at, &choices)),
         timeouts: object.or(decoder, "timeouts", HttpTimeouts::default(), http_timeouts),
         limits: object.or(decoder, "limits", HttpLimits::default(), http_limits),

@@ -157,6 +157,9 @@ pub struct Http {
     pub via: Option<Arc<str>>,
     /// What happens to `X-Forwarded-For` and `X-Forwarded-Proto`; default `append`.
     pub forwarded_for: ForwardedFor,
+    /// Responses say in `x-millrace-epoch` which epoch of the configuration decided about their requests; default false. For
+    /// tests, and to find faults.
+    pub epoch_header: bool,
     /// Timeouts.
     pub timeouts: HttpTimeouts,
     /// Limits.

@@ -272,6 +272,12 @@ impl Exchange {
         pins.pin();
     }
 
+    /// The epoch that it began under; `None` where it was refused before that mattered.
+    #[inline]
+    pub(super) fn epoch(&self) -> Option<Epoch> {
+        self.choice.map(|choice| choice.epoch)
+    }
+
     /// The response has begun: its head is on its way to the client.
     pub(super) fn answered(&self) -> bool {
         self.response.is_some()

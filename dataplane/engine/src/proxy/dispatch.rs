@@ -22,7 +22,7 @@ impl Proxy {
         let Some((id, cluster)) = target.and_then(|t| Some((t.cluster, tables.cluster(t.cluster)?))) else {
             return self.refuse(cx, client, Refusal::new(500, Flag::NoBackend, "no_backend"));
         };
-        if let Some(block) = cx.snapshot.block(client.exchange.series, cx.core) {
+        if let Some(block) = cx.snapshot.block(client.exchange.series, choice.epoch, cx.core) {
             // Until it is counted, the request is away for long enough.
             let (sums, latency) = block.likely();
             pmd::prefetch(sums);

@@ -31,7 +31,8 @@ impl Proxy {
         }
         cx.net.counters.requests_finished.add(1);
         let duration_ns = cx.net.now.since(client.started);
-        if let Some(block) = cx.snapshot.block(exchange.series, cx.core) {
+        let began = exchange.epoch().unwrap_or(cx.snapshot.epoch);
+        if let Some(block) = cx.snapshot.block(exchange.series, began, cx.core) {
             block.finished(exchange.status, duration_ns, exchange.request_bytes, exchange.response_bytes);
         }
         let wanted = match cx.snapshot.http.access {
@@ -63,6 +64,7 @@ fn report<L: Lane>(
     let record = AccessRecord {
         core: cx.core,
         series: exchange.series,
+        epoch: exchange.epoch().unwrap_or(cx.snapshot.epoch),
         client: client.remote,
         endpoint: exchange.endpoint,
         method: words.method.clone(),

@@ -229,7 +229,8 @@ impl Proxy {
             self.spare_mirrors.push(mirror);
         }
         if keep {
-            self.park(cx, id);
+            // Under which epoch the request began is not known any more: the address decides.
+            self.park(cx, id, 0);
         } else {
             self.let_go(cx, id, true);
         }

@@ -14,6 +14,7 @@ mod reply;
 mod request;
 mod response;
 mod serve;
+mod sweep;
 mod tunnel;
 mod upstream;
 
@@ -28,6 +29,7 @@ use tables::{CoreCounters, Epoch, Snapshot};
 use self::client::{Changed, Client, Phase, Words};
 use self::mirror::{Draw, Mirror};
 use self::pins::Pins;
+use self::sweep::Sweep;
 use self::upstream::{Pools, Upstream};
 use crate::balance::Balance;
 use crate::clock::Instant;
@@ -107,6 +109,7 @@ pub struct Proxy {
     balance: Balance,
     pins: Pins,
     limiter: Limiter,
+    sweep: Sweep,
     /// A head that does not lie in one piece in its buffer.
     input: Vec<u8>,
     /// What is being encoded.
@@ -138,6 +141,7 @@ impl Proxy {
             balance,
             pins: Pins::new(snapshot.epoch),
             limiter: Limiter::new(core),
+            sweep: Sweep::new(snapshot),
             input: Vec::with_capacity(64 << 10),
             out: Vec::with_capacity(64 << 10),
             copy: Vec::new(),
@@ -152,6 +156,7 @@ impl Proxy {
     pub fn renew(&mut self, snapshot: &Snapshot) {
         self.balance.renew(snapshot);
         self.pins.swap(snapshot.epoch);
+        self.sweep.begin(snapshot);
     }
 
     /// The epoch whose tables requests begin under.
@@ -380,8 +385,8 @@ impl Proxy {
         }
     }
 
-    /// Puts a backend connection that served its request away for the next one.
-    fn park<L: Lane>(&mut self, cx: &mut Context<'_, L>, id: ConnectionId) {
+    /// Puts a backend connection that served its request, which began under `began`, away for the next one.
+    fn park<L: Lane>(&mut self, cx: &mut Context<'_, L>, id: ConnectionId, began: Epoch) {
         let http = &cx.snapshot.http;
         let Some(Role::Upstream(upstream)) = self.roles.get_mut(id.0 as usize) else { return };
         upstream.client = None;
@@ -389,7 +394,10 @@ impl Proxy {
         upstream.idle_since = cx.net.now;
         let (endpoint, armed) = (upstream.endpoint, upstream.armed);
         let until = cx.net.now + http.upstream_idle_timeout;
-        let usable = !cx.draining && cx.stack.status(id) == Status::Open && cx.stack.readable(id) == 0;
+        // Its endpoint may be gone, and its number another one's.
+        let known = began == cx.snapshot.epoch
+            || cx.stack.addresses(id).map(|(_, _, remote)| remote) == cx.snapshot.endpoint(endpoint);
+        let usable = known && !cx.draining && cx.stack.status(id) == Status::Open && cx.stack.readable(id) == 0;
         if !usable || !self.pools.put(endpoint, id, http.idle_per_endpoint as usize) {
             return self.let_go(cx, id, false);
         }

@@ -7,6 +7,7 @@ use tables::Snapshot;
 use tables::access::Flag;
 
 use super::client::{Client, Phase};
+use super::sweep::show_epoch;
 use super::{Context, Proxy, Role, Step};
 use crate::limit::Limited;
 use crate::stack::{ConnectionId, Status};
@@ -89,6 +90,9 @@ impl Proxy {
         let fields = limit_fields.as_ref().map_or(fields, |list| list.as_slice());
         self.out.clear();
         http1::encode_local(refusal.status, fields, lines, body, connection, head_only, &mut self.out);
+        if cx.snapshot.http.epoch_header {
+            show_epoch(&mut self.out, exchange.epoch().unwrap_or(cx.snapshot.epoch));
+        }
         exchange.response_bytes = self.out.len() as u64;
         cx.stack.send(client.id, &self.out);
         let held = exchange.head_held;
@@ -141,7 +145,7 @@ impl Proxy {
         let whole = exchange.request_done;
         if let Some(upstream) = exchange.upstream.take() {
             if whole && exchange.upstream_keep {
-                self.park(cx, upstream);
+                self.park(cx, upstream, exchange.epoch().unwrap_or_default());
             } else {
                 self.let_go(cx, upstream, !whole);
             }

@@ -30,7 +30,7 @@ impl Proxy {
                 cx.stack.abort(id);
                 return Step::Gone;
             }
-            if over || cx.draining {
+            if over || cx.draining || client.bind(cx.snapshot).is_none() {
                 cx.stack.close(id, now, http.linger_timeout);
                 return Step::Gone;
             }
@@ -135,6 +135,7 @@ impl Proxy {
             return Err(Refusal::new(413, Flag::Rejected, "body_too_large"));
         }
         let Some(bind) = bind else {
+            exchange.keep_alive = false;
             return Err(Refusal::new(404, Flag::NoRoute, "listener_removed"));
         };
         let request = Request {

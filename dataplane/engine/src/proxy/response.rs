@@ -10,6 +10,7 @@ use super::client::{Client, Phase};
 use super::reply::Refusal;
 use super::request::limits;
 use super::serve::{Moved, move_body};
+use super::sweep::show_epoch;
 use super::{Context, Proxy, Step};
 use crate::clock::Instant;
 use crate::stack::{ConnectionId, Status};
@@ -102,7 +103,9 @@ impl Proxy {
             }
             let head = match parsed {
                 Ok(Some(head)) => {
-                    forward_head(cx.snapshot.http.via.as_deref(), cx.draining, client, &head, &mut self.out)
+                    // The last one where its listener is gone.
+                    let last = cx.draining || client.bind(cx.snapshot).is_none();
+                    forward_head(cx.snapshot.http.via.as_deref(), last, client, &head, &mut self.out)
                 }
                 Ok(None) if ended => return self.ended_before_head(cx, client),
                 Ok(None) if last => Head::Invalid("head_too_large"),
@@ -116,6 +119,9 @@ impl Proxy {
                 Head::Interim(len) | Head::Final(len) | Head::Switch(len) => len,
             };
             cx.stack.consume(up, len);
+            if cx.snapshot.http.epoch_header && !matches!(head, Head::Interim(_)) {
+                show_epoch(&mut self.out, client.exchange.epoch().unwrap_or_default());
+            }
             client.exchange.response_searched = 0;
             client.exchange.response_bytes += self.out.len() as u64;
             client.exchange.progress = cx.net.now;
@@ -171,7 +177,7 @@ impl Proxy {
 /// Encodes a response's head for the client, and notes what it means.
 fn forward_head(
     via: Option<&str>,
-    draining: bool,
+    last: bool,
     client: &mut Client,
     head: &ResponseHead<'_>,
     out: &mut Vec<u8>,
@@ -196,7 +202,7 @@ fn forward_head(
     }
     let framing = response_framing(head.framing, exchange.version);
     // A reply before the end of the request closes the connection: the rest of it is nobody's to read.
-    exchange.close = !exchange.keep_alive || draining || !exchange.request_done || framing == Framing::UntilClose;
+    exchange.close = !exchange.keep_alive || last || !exchange.request_done || framing == Framing::UntilClose;
     let connection = if exchange.close { Connection::Close } else { Connection::KeepAlive };
     http1::encode_response(head, framing, connection, exchange.version, via, changes, out);
     exchange.status = head.status;

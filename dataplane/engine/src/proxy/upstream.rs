@@ -90,6 +90,16 @@ impl Pools {
         }
     }
 
+    /// Endpoints that may have connections: their numbers are smaller.
+    pub(super) fn endpoints(&self) -> usize {
+        self.endpoints.len()
+    }
+
+    /// The idle connections to the endpoint of number `at`.
+    pub(super) fn idle(&self, at: usize) -> Option<(EndpointId, &[ConnectionId])> {
+        Some((EndpointId(u32::try_from(at).ok()?), &self.endpoints.get(at)?.idle))
+    }
+
     /// Idle connections now.
     pub(super) fn len(&self) -> usize {
         self.total

@@ -88,6 +88,47 @@ impl Stage {
         end
     }
 
+    /// The next connection that the backend is asked for, which it says nothing to.
+    pub fn accept_none(&mut self) -> Seg {
+        self.expect(Backend, SYN)
+    }
+
+    /// The backend refuses a connection.
+    pub fn reject(&mut self, syn: &Seg) {
+        let mut end = End { local: syn.destination, remote: syn.source, seq: 0, ack: syn.end(), window: 0 };
+        self.send(Backend, &mut end, RST | ACK, b"");
+    }
+
+    /// What a client's SYN from `port` to `to` is answered with.
+    pub fn knock(&mut self, port: u16, to: u16) -> Seg {
+        self.world.north.inbox.clear();
+        let mut end = End {
+            local: (self.world.north.address, port),
+            remote: (Ipv4Addr::new(10, 9, 1, 1), to),
+            seq: 1000,
+            ack: 0,
+            window: 60_000,
+        };
+        self.send(Client, &mut end, SYN, &[]);
+        loop {
+            let segment = self.rx(Client);
+            if segment.destination.1 == port {
+                return segment;
+            }
+        }
+    }
+
+    /// The next segment that says something.
+    #[track_caller]
+    pub fn rx_any(&mut self, side: Side) -> Seg {
+        loop {
+            let segment = self.rx(side);
+            if segment.flags.syn() || !segment.payload.is_empty() {
+                return segment;
+            }
+        }
+    }
+
     pub fn send(&mut self, side: Side, end: &mut End, flags: Flags, payload: &[u8]) {
         let segment = Seg {
             at: Duration::ZERO,

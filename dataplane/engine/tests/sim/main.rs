@@ -21,4 +21,5 @@ mod handshake;
 mod http;
 mod ipv6;
 mod limits;
+mod live;
 mod tcp;

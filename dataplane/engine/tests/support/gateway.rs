@@ -181,6 +181,13 @@ impl Gateway {
         self.publisher.reclaim();
     }
 
+    /// Publishes tables that listen elsewhere.
+    pub fn publish_at(&mut self, epoch: u64, listener: &str) {
+        let table = snapshot_at(listener, epoch, &self.options, &self.options.endpoints, &self.series);
+        self.publisher.publish(Arc::new(table));
+        self.publisher.reclaim();
+    }
+
     /// The wire's end at port `index`.
     pub fn lane(&mut self, index: usize) -> &SimLane {
         self.core.ports_mut()[index].lane().lane()
@@ -264,6 +271,17 @@ fn tap(clock: &Clock, lane: SimLane, name: &str) -> Traced {
 
 /// One listener for any host, one rule for any path, one cluster.
 pub fn snapshot(epoch: u64, options: &GatewayOptions, endpoints: &[SocketAddr], series: &[Arc<Series>]) -> Snapshot {
+    snapshot_at(LISTENER, epoch, options, endpoints, series)
+}
+
+fn snapshot_at(
+    listener: &str,
+    epoch: u64,
+    options: &GatewayOptions,
+    endpoints: &[SocketAddr],
+    series: &[Arc<Series>],
+) -> Snapshot {
+    let address = listener.parse().unwrap();
     let mut routes = RouteTableBuilder::default();
     routes.insert(HostPattern::Any, &PathPattern::Prefix((*b"/").into()), Conditions::default(), 0);
     let listener = Listener {
@@ -289,7 +307,7 @@ pub fn snapshot(epoch: u64, options: &GatewayOptions, endpoints: &[SocketAddr], 
     if !options.limits.is_empty() {
         rule.limits = Some((0u32..).take(options.limits.len()).map(LimitId).collect());
     }
-    let bind = Bind::new(LISTENER.parse().unwrap(), vec![listener], SeriesId(0)).with_sources(options.sources.clone());
+    let bind = Bind::new(address, vec![listener], SeriesId(0)).with_sources(options.sources.clone());
     Snapshot::new(
         epoch,
         options.http.clone(),

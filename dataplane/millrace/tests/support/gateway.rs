@@ -205,7 +205,7 @@ impl<'a> Gateway<'a> {
         let start = Instant::now();
         loop {
             let ready = sandbox.inside(Ns::Millrace, || {
-                admin_request("GET", "/readyz", "").is_some_and(|response| response.status == 200)
+                admin_request("GET", "/readyz", b"").is_some_and(|response| response.status == 200)
             });
             if ready {
                 break;
@@ -241,15 +241,25 @@ impl<'a> Gateway<'a> {
 
     /// What the admin address says.
     pub fn admin(&self, path: &str) -> Response {
-        self.ask("GET", path, "")
+        self.ask("GET", path, b"")
     }
 
     /// What the admin address says to something posted.
     pub fn post(&self, path: &str, body: &str) -> Response {
+        self.ask("POST", path, body.as_bytes())
+    }
+
+    /// The same for what may be no text.
+    pub fn post_bytes(&self, path: &str, body: &[u8]) -> Response {
         self.ask("POST", path, body)
     }
 
-    fn ask(&self, method: &str, path: &str, body: &str) -> Response {
+    /// What the admin address says, if it says anything.
+    pub fn try_admin(&self, path: &str) -> Option<Response> {
+        self.sandbox.inside(Ns::Millrace, || admin_request("GET", path, b""))
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &[u8]) -> Response {
         self.sandbox
             .inside(Ns::Millrace, || admin_request(method, path, body))
             .unwrap_or_else(|| panic!("the admin address does not answer\n{}", self.log()))
@@ -359,13 +369,13 @@ fn file(sandbox: &Sandbox) -> PathBuf {
     sandbox.dir().join("millrace.yaml")
 }
 
-fn admin_request(method: &str, path: &str, body: &str) -> Option<Response> {
+fn admin_request(method: &str, path: &str, body: &[u8]) -> Option<Response> {
     let mut stream = TcpStream::connect("127.0.0.1:9901").ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
     let length = body.len();
     let head =
         format!("{method} {path} HTTP/1.1\r\nHost: admin\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
-    stream.write_all(&[head.as_bytes(), body.as_bytes()].concat()).ok()?;
+    stream.write_all(&[head.as_bytes(), body].concat()).ok()?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).ok()?;
     Response::parse(&bytes)
