@@ -42,7 +42,9 @@ pub struct SwapReceipt {
     pub epoch: u64,
     /// When, in seconds since 1970-01-01T00:00:00Z.
     pub published: u64,
-    /// What reading, checking and compiling took before that, in microseconds.
+    /// What reading and checking took before that, in microseconds.
+    pub read_microseconds: u64,
+    /// What compiling took, in microseconds.
     pub compile_microseconds: u64,
     /// Whether all cores run it, or a newer one.
     pub complete: bool,
@@ -167,6 +169,7 @@ mod tests {
         let begin = |epoch| SwapReceipt {
             epoch,
             published: 1,
+            read_microseconds: 1,
             compile_microseconds: 2,
             complete: false,
             lost: 0,

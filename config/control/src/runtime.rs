@@ -95,6 +95,7 @@ impl Control {
     /// The access log cannot be opened, or a thread cannot be started.
     pub fn start(launch: Launch) -> io::Result<(Self, Vec<CoreSeat>)> {
         let (supervisor, seats) = Supervisor::new(launch.facts, launch.compiled);
+        supervisor.set_drain_timeout(launch.configured.drain_timeout());
         supervisor.start_access_log()?;
         let address = launch.admin.local_addr()?;
         let (shutdown, ended) = oneshot::channel();
@@ -133,6 +134,12 @@ impl Control {
     #[must_use]
     pub fn usher(&self) -> Usher {
         Usher(Arc::clone(&self.supervisor))
+    }
+
+    /// What running requests get when the process is to end, by the running configuration.
+    #[must_use]
+    pub fn drain_timeout(&self) -> Duration {
+        self.supervisor.drain_timeout()
     }
 
     /// Stops accepting, waits until all connections ended, `timeout` passed or `interrupted` says so, and then stops the cores.

@@ -95,6 +95,7 @@ pub(crate) struct Supervisor {
     configuration: Mutex<ConfigurationStatus>,
     receipts: Mutex<Receipts>,
     restarts: [(&'static str, AtomicU64); 2],
+    drain_timeout: Mutex<Duration>,
 }
 
 struct CoreWatch {
@@ -150,6 +151,7 @@ impl Supervisor {
             access_log: Mutex::new(None),
             configuration: Mutex::default(),
             receipts: Mutex::default(),
+            drain_timeout: Mutex::default(),
             restarts: [("admin", AtomicU64::new(0)), ("reload", AtomicU64::new(0))],
         };
         (Arc::new(supervisor), seats)
@@ -186,12 +188,14 @@ impl Supervisor {
         Some(core.seat(index, snapshot))
     }
 
-    /// Makes `compiled` what all cores run. It took `took` to make.
-    pub(crate) fn publish(&self, compiled: Compiled, took: Duration) {
+    /// Makes `compiled` what all cores run. It took `read` to read and check, and `compile` to compile.
+    pub(crate) fn publish(&self, compiled: Compiled, read: Duration, compile: Duration) {
+        let microseconds = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let receipt = SwapReceipt {
             epoch: compiled.snapshot.epoch,
             published: unix_seconds(),
-            compile_microseconds: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            read_microseconds: microseconds(read),
+            compile_microseconds: microseconds(compile),
             complete: false,
             lost: 0,
             cores: (0u16..).zip(&self.cores).map(|(index, _)| CoreSwap::pending(index)).collect(),
@@ -210,7 +214,11 @@ impl Supervisor {
         loop {
             // A core takes nothing new while there is no room for what it has.
             self.reclaim();
-            let behind = self.cores.iter().any(|core| lock(&core.publisher).acknowledged() < epoch);
+            // It acknowledges first and writes about it then; one that has passed this epoch over will not.
+            let behind = self.cores.iter().any(|core| {
+                let runs = lock(&core.publisher).acknowledged();
+                runs < epoch || (runs == epoch && core.lifecycle.swaps.read(epoch).is_none())
+            });
             if !behind || Instant::now() >= deadline {
                 break;
             }
@@ -282,6 +290,15 @@ impl Supervisor {
     /// What the operator should know of the configuration, though it stops no traffic; empty where all is well.
     pub(crate) fn remarks(&self) -> Vec<String> {
         lock(&self.configuration).remarks(self.epoch())
+    }
+
+    /// What running requests get when the process is to end, by the running configuration.
+    pub(crate) fn drain_timeout(&self) -> Duration {
+        *lock(&self.drain_timeout)
+    }
+
+    pub(crate) fn set_drain_timeout(&self, timeout: Duration) {
+        *lock(&self.drain_timeout) = timeout;
     }
 
     /// Notes that one of control's threads started over.

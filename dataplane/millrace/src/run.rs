@@ -80,7 +80,7 @@ pub(crate) fn run(files: &Files, state: &Path, log: LogLevel) -> Result<(), Fail
         let polling = Polling { cpu, eal, lanes, exceptions, place, clock, idle, settings, seat, usher };
         threads.push(polling::start(polling).map_err(|e| Failure::new(format!("no thread for a core: {e}")))?);
     }
-    let ended = serve(&control, &mut signals, &mut threads, started, spec.http.timeouts.drain);
+    let ended = serve(&control, &mut signals, &mut threads, started);
     drop(control);
     ended
 }
@@ -333,7 +333,6 @@ fn serve(
     signals: &mut Signals,
     threads: &mut Vec<JoinHandle<Ended>>,
     started: Instant,
-    drain: Duration,
 ) -> Result<(), Failure> {
     let (mut ready, mut slow) = (false, false);
     let mut alone_since = None;
@@ -343,7 +342,7 @@ fn serve(
                 control.reload();
                 continue;
             }
-            return shut_down(control, signals, threads, drain);
+            return shut_down(control, signals, threads);
         }
         let ended = threads.iter().filter(|thread| thread.is_finished()).count();
         if ended == threads.len() {
@@ -358,7 +357,7 @@ fn serve(
             alone_since = None;
         } else if alone_since.get_or_insert_with(Instant::now).elapsed() > TOGETHER {
             tracing::error!("a core has ended for good: the others finish what they have");
-            return shut_down(control, signals, threads, drain);
+            return shut_down(control, signals, threads);
         }
         if !ready {
             let reasons = control.unready();
@@ -378,8 +377,8 @@ fn shut_down(
     control: &Control,
     signals: &mut Signals,
     threads: &mut Vec<JoinHandle<Ended>>,
-    timeout: Duration,
 ) -> Result<(), Failure> {
+    let timeout = control.drain_timeout();
     tracing::info!(
         "draining: nothing new is accepted, what runs has {} s; a second signal stops at once",
         timeout.as_secs()

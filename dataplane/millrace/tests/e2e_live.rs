@@ -185,7 +185,7 @@ fn swaps_under_load(routes: usize, growth_kib: u64) {
     );
     assert!(text.contains("wrong=0 ") && !text.contains("right=0 "), "{text}");
     assert!(!text.contains("Non-2xx") && !text.contains("Socket errors"), "{text}");
-    assert!(epoch > 3, "{epoch} swaps in {seconds} s");
+    assert!(epoch > 2, "{} swaps in {seconds} s", epoch - 1);
     assert!(after < before + growth_kib, "memory grew from {before} to {after} KiB in {} swaps", epoch - from);
     gateway.assert_alive();
 }
@@ -217,11 +217,11 @@ fn mutated(text: &str, state: &mut u64) -> Vec<u8> {
     const PIECES: [&str; 10] = ["{", "}", "[", ": ", "- ", "0", "\n", "\u{1}", "Backend", "---\n"];
     let mut bytes = text.as_bytes().to_vec();
     for _ in 0..=random(state) % 3 {
-        let at = random(state) as usize % bytes.len();
+        let at = random(state) as usize % bytes.len().max(1);
         let len = (random(state) as usize % 12).min(bytes.len() - at);
         match random(state) % 4 {
             0 => drop(bytes.drain(at..at + len)),
-            1 => bytes[at] = random(state) as u8,
+            1 if at < bytes.len() => bytes[at] = random(state) as u8,
             2 => {
                 let piece = PIECES[random(state) as usize % PIECES.len()];
                 bytes.splice(at..at, piece.bytes());

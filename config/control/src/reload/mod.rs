@@ -182,6 +182,11 @@ impl Configured {
         self.refused.as_ref().map(|errors| (errors, self.accepted))
     }
 
+    /// What running requests get when the process is to end.
+    pub(crate) fn drain_timeout(&self) -> Duration {
+        self.configuration.appliance.spec.http.timeouts.drain
+    }
+
     /// Compiles it under the next epoch.
     pub fn compile(&mut self) -> Compiled {
         self.compiler.compile(&self.configuration)
@@ -242,8 +247,8 @@ impl Reloader {
         // Nobody receives any more once this thread ends.
         let mut watch = (!paths.is_empty()).then(|| Watch::new(paths, move || drop(hint.send(Command::Touched))));
         let mut fingerprint = watch.as_ref().map(Watch::fingerprint);
-        // From the first to the last touch since files were read.
-        let mut touched: Option<(Instant, Instant)> = None;
+        // From the first to the last touch since files were read. What happened before they were watched may have been missed.
+        let mut touched = watch.is_some().then(|| (Instant::now(), Instant::now()));
         loop {
             let wait = match touched {
                 Some((first, last)) => (last + QUIET).min(first + RESTLESS).saturating_duration_since(Instant::now()),
@@ -325,20 +330,21 @@ impl Reloader {
         self.configured.refused = None;
         let mut swap = None;
         if outcome == Outcome::Accepted {
-            let loaded = started.elapsed();
+            let read = started.elapsed();
             self.configured.compiler.swept(self.supervisor.swept());
             let compiled = self.configured.compile();
-            let took = started.elapsed();
+            let compile = started.elapsed().saturating_sub(read);
             let epoch = compiled.snapshot.epoch;
-            self.supervisor.publish(compiled, took);
+            self.supervisor.publish(compiled, read, compile);
+            self.supervisor.set_drain_timeout(self.configured.drain_timeout());
             let receipt = self.supervisor.await_swap(epoch, SWAP);
             tracing::info!(
                 "configuration of epoch {epoch}: {} added, {} changed, {} removed; read in {} ms, compiled in {} ms, {}",
                 changes.added.len(),
                 changes.changed.len(),
                 changes.removed.len(),
-                loaded.as_millis(),
-                took.saturating_sub(loaded).as_millis(),
+                read.as_millis(),
+                compile.as_millis(),
                 receipt.as_ref().map_or_else(String::new, SwapReceipt::summary),
             );
             swap = receipt;
