@@ -1,6 +1,7 @@
 //! Configurations as large as they come, and as many as they come.
 
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use control::Compiler;
@@ -43,8 +44,8 @@ fn text(routes: usize, endpoints: usize, suffix: usize) -> String {
     text
 }
 
-fn load(text: &str) -> Configuration {
-    schema::load_str("test", text).unwrap_or_else(|errors| panic!("{errors}"))
+fn load(text: &str) -> Arc<Configuration> {
+    Arc::new(schema::load_str("test", text).unwrap_or_else(|errors| panic!("{errors}")))
 }
 
 #[test]

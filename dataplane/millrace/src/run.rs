@@ -373,11 +373,7 @@ fn serve(
     }
 }
 
-fn shut_down(
-    control: &Control,
-    signals: &mut Signals,
-    threads: &mut Vec<JoinHandle<Ended>>,
-) -> Result<(), Failure> {
+fn shut_down(control: &Control, signals: &mut Signals, threads: &mut Vec<JoinHandle<Ended>>) -> Result<(), Failure> {
     let timeout = control.drain_timeout();
     tracing::info!(
         "draining: nothing new is accepted, what runs has {} s; a second signal stops at once",
