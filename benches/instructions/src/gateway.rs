@@ -13,9 +13,9 @@ use pmd::Frame;
 use tables::access::AccessQueue;
 use tables::filter::{FieldChanges, Filters, PathChange, RuleFilters};
 use tables::{
-    Bind, Cluster, ClusterId, Conditions, CoreCounters, CoreSettings, Endpoint, EndpointId, HostPattern, HttpSettings,
-    Listener, PathPattern, PortSettings, RouteTableBuilder, Rule, Series, SeriesId, Snapshot, SynCookies, Target,
-    TcpSettings, ValueMatch, publish,
+    Bind, Cluster, ClusterId, Conditions, CoreCounters, CoreSettings, Endpoint, EndpointId, EndpointSeat, HostPattern,
+    HttpSettings, Listener, PathPattern, PortSettings, RouteTableBuilder, Rule, Series, SeriesId, Snapshot, SynCookies,
+    Target, TcpSettings, ValueMatch, publish,
 };
 
 use crate::collect_here;
@@ -104,6 +104,7 @@ impl Gateway {
             lanes: vec![MemoryLane::new(NORTH_MAC), MemoryLane::new(SOUTH_MAC)],
             settings: CoreSettings { ports: vec![port("north", "10.9.1.1/24"), port("south", "10.9.2.1/24")], tcp },
             snapshot,
+            endpoints: EndpointSeat::default(),
             counters: Arc::clone(&counters),
             lifecycle: Arc::default(),
             access,

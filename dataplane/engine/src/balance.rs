@@ -1,17 +1,65 @@
-//! Whose turn it is: the core's own place in each schedule of the snapshot.
+//! Which endpoint a request goes to: the core's own place in each schedule, its dice, and what it knows of latencies.
 
-use std::net::SocketAddr;
+use tables::selection::HashTable;
+use tables::weighted::Weighted;
+use tables::{Chooser, ClusterId, Endpoint, EndpointId, Rule, Selection, Snapshot};
 
-use tables::{Cluster, ClusterId, EndpointId, Rule, Snapshot};
+use crate::clock::Instant;
+use crate::random::Random;
 
-/// Cursors into the schedules of one snapshot. Each core has its own, so nothing is shared.
-#[derive(Debug, Default)]
+/// Endpoints drawn at most to find another than the one that failed, before the members are gone through in order.
+const DRAWS: u32 = 4;
+
+/// Members gone through at most to find another than the one that failed.
+const LOOKED_THROUGH: usize = 64;
+
+/// Over which time a peak of latency is forgotten, in nanoseconds (Finagle's and Linkerd's default).
+const DECAY: f64 = 10e9;
+
+/// The cost of an endpoint that has a request under way and has never answered: it gets one, and then waits.
+const UNKNOWN: f64 = 1e18;
+
+/// One core's part in balancing. Nothing is shared with other cores.
+#[derive(Debug)]
 pub struct Balance {
     rules: Vec<u32>,
     clusters: Vec<u32>,
+    random: Random,
+    /// By endpoint; as long as needed by those that are balanced by latency.
+    latencies: Vec<Latency>,
+}
+
+/// What a request says about its endpoint.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// The hash of what it is balanced by; 0 where it has nothing of that kind.
+    pub hash: u64,
+    /// The tag in its session cookie; 0 where it has none.
+    pub session: u64,
+}
+
+/// A peak-sensitive moving average of an endpoint's latency.
+#[derive(Debug, Clone, Copy, Default)]
+struct Latency {
+    nanoseconds: f64,
+    at: Instant,
+}
+
+impl Latency {
+    fn now(self, now: Instant) -> f64 {
+        self.nanoseconds * (-(now.since(self.at) as f64) / DECAY).exp()
+    }
 }
 
 impl Balance {
+    /// A core's part, with dice of its own.
+    #[must_use]
+    pub fn new(snapshot: &Snapshot, random: Random) -> Self {
+        let mut balance = Self { rules: Vec::new(), clusters: Vec::new(), random, latencies: Vec::new() };
+        balance.renew(snapshot);
+        balance
+    }
+
     /// Fits the cursors to a new snapshot. Places are kept by position: after a change of routes a turn may be taken twice.
     pub fn renew(&mut self, snapshot: &Snapshot) {
         // Never shorter: requests that began under an older snapshot may still take turns there.
@@ -28,65 +76,131 @@ impl Balance {
         Some(rule.schedule.as_ref()?.next(self.rules.get_mut(index as usize)?))
     }
 
-    /// The endpoint whose turn it is, and another than `failed` where there is another. `None` where no endpoint takes requests.
+    /// The position of the member to go to, and another than `failed` where there is another. `None` where none takes requests.
+    /// `under_way` tells how many requests an endpoint has from this core.
     #[inline]
-    pub fn endpoint(
+    pub fn member(
         &mut self,
         id: ClusterId,
-        cluster: &Cluster,
+        selection: &Selection,
+        wish: Wish,
         failed: Option<EndpointId>,
-    ) -> Option<(EndpointId, SocketAddr)> {
-        let schedule = cluster.schedule.as_ref()?;
-        let cursor = self.clusters.get_mut(id.0 as usize)?;
-        let mut chosen = cluster.endpoints.get(schedule.next(cursor))?;
-        // One round is enough to meet every other endpoint.
-        let mut turns = schedule.period();
-        while Some(chosen.id) == failed && turns > 0 {
-            chosen = cluster.endpoints.get(schedule.next(cursor))?;
-            turns -= 1;
+        now: Instant,
+        under_way: impl Fn(EndpointId) -> u32,
+    ) -> Option<usize> {
+        if wish.session != 0
+            && let Some(kept) = selection.sessions().and_then(|sessions| sessions.find(wish.session))
+            && selection.member(kept).is_some_and(|member| Some(member.id) != failed)
+        {
+            return Some(kept);
         }
-        Some((chosen.id, chosen.address))
+        let chosen = self.choose(id, selection, wish.hash, now, &under_way)?;
+        match failed {
+            Some(failed) if selection.member(chosen).is_some_and(|member| member.id == failed) => {
+                Some(self.another(id, selection, failed, chosen, now, &under_way))
+            }
+            _ => Some(chosen),
+        }
+    }
+
+    /// Notes that the response of `endpoint` began so many nanoseconds after the request was sent.
+    pub fn observe(&mut self, endpoint: EndpointId, nanoseconds: u64, now: Instant) {
+        let at = endpoint.0 as usize;
+        if at >= self.latencies.len() {
+            self.latencies.resize(at + 1, Latency::default());
+        }
+        let Some(latency) = self.latencies.get_mut(at) else { return };
+        let (seen, kept) = (nanoseconds as f64, (-(now.since(latency.at) as f64) / DECAY).exp());
+        // A peak counts at once, and is forgotten slowly.
+        let average = if seen > latency.nanoseconds { seen } else { latency.nanoseconds * kept + seen * (1.0 - kept) };
+        *latency = Latency { nanoseconds: average, at: now };
+    }
+
+    #[inline]
+    fn choose(
+        &mut self,
+        id: ClusterId,
+        selection: &Selection,
+        hash: u64,
+        now: Instant,
+        under_way: &impl Fn(EndpointId) -> u32,
+    ) -> Option<usize> {
+        match selection.chooser() {
+            Chooser::RoundRobin(schedule) => Some(schedule.next(self.clusters.get_mut(id.0 as usize)?)),
+            Chooser::Nobody => None,
+            Chooser::Random(weighted) => Some(weighted.pick(self.random.next_u64())),
+            Chooser::LeastRequest(weighted) => {
+                let (one, other) = self.two(weighted);
+                let load = |at: usize| selection.member(at).map_or(u32::MAX, |member| under_way(member.id));
+                // As many requests for its weight; a tie leaves it with the one that was drawn by weight.
+                let cost = |at: usize, of: usize| u64::from(load(at)) * u64::from(weighted.weight(of));
+                Some(if cost(one, other) <= cost(other, one) { one } else { other })
+            }
+            Chooser::PeakEwma(weighted) => {
+                let (one, other) = self.two(weighted);
+                let cost = |at: usize| {
+                    let Some(member) = selection.member(at) else { return f64::MAX };
+                    let latency = self.latencies.get(member.id.0 as usize).map_or(0.0, |latency| latency.now(now));
+                    let load = under_way(member.id);
+                    let latency = if latency == 0.0 && load > 0 { UNKNOWN } else { latency };
+                    latency * f64::from(load + 1) / f64::from(weighted.weight(at).max(1))
+                };
+                Some(if cost(one) <= cost(other) { one } else { other })
+            }
+            Chooser::Hashed(table) => Some(self.hashed(table, hash)),
+        }
+    }
+
+    fn hashed(&mut self, table: &HashTable, hash: u64) -> usize {
+        table.find(if hash == 0 { self.random.next_u64() } else { hash })
+    }
+
+    /// One member by weight, and another.
+    #[inline]
+    fn two(&mut self, weighted: &Weighted) -> (usize, usize) {
+        let random = self.random.next_u64();
+        let one = weighted.pick(random);
+        let other = weighted.pick(random.wrapping_mul(0xda94_2042_e4dd_58b5).rotate_left(32));
+        if one != other {
+            return (one, other);
+        }
+        (one, if one + 1 < weighted.len() { one + 1 } else { 0 })
+    }
+
+    /// Another member than the one that failed, and that was chosen again.
+    fn another(
+        &mut self,
+        id: ClusterId,
+        selection: &Selection,
+        failed: EndpointId,
+        chosen: usize,
+        now: Instant,
+        under_way: &impl Fn(EndpointId) -> u32,
+    ) -> usize {
+        let other = |at: &usize| selection.member(*at).is_some_and(|member| member.id != failed && member.weight > 0);
+        for _ in 0..DRAWS {
+            // By chance, also where a hash decides: what failed here goes to all others and not to one.
+            let hash = self.random.next_u64() | 1;
+            if let Some(at) = self.choose(id, selection, hash, now, under_way).filter(other) {
+                return at;
+            }
+        }
+        let members = selection.members().len();
+        (1..members.min(LOOKED_THROUGH)).map(|step| (chosen + step) % members).find(other).unwrap_or(chosen)
+    }
+
+    /// Where a request goes, for callers that ask for nothing else.
+    #[inline]
+    pub fn endpoint<'s>(
+        &mut self,
+        id: ClusterId,
+        selection: &'s Selection,
+        failed: Option<EndpointId>,
+    ) -> Option<&'s Endpoint> {
+        let member = self.member(id, selection, Wish::default(), failed, Instant::default(), |_| 0)?;
+        selection.member(member)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use tables::{Endpoint, HttpSettings, SeriesId, Target};
-
-    fn endpoints(weights: &[u32]) -> Vec<Endpoint> {
-        (0u32..)
-            .zip(weights)
-            .map(|(i, &weight)| Endpoint {
-                id: EndpointId(i),
-                address: SocketAddr::from(([10, 0, 0, i as u8], 80)),
-                weight,
-            })
-            .collect()
-    }
-
-    #[test]
-    fn turns_are_taken_by_weight_and_failed_endpoints_passed_over() {
-        let cluster = Cluster::new("a".into(), endpoints(&[1, 2]));
-        let alone = Cluster::new("b".into(), endpoints(&[1]));
-        let target = Target { cluster: ClusterId(0), weight: 1, series: SeriesId(0) };
-        let rule =
-            Rule::new("r".into(), 0, vec![target, Target { cluster: ClusterId(1), weight: 0, ..target }], SeriesId(0));
-        let snapshot = Snapshot::new(1, HttpSettings::default(), vec![], vec![rule], vec![cluster, alone], vec![]);
-        let mut balance = Balance::default();
-        balance.renew(&snapshot);
-        let mut turns = [0; 2];
-        for _ in 0..30 {
-            let (id, _) = balance.endpoint(ClusterId(0), &snapshot.clusters[0], None).unwrap();
-            turns[id.0 as usize] += 1;
-            assert_eq!(balance.target(0, &snapshot.rules[0]), Some(0));
-        }
-        assert_eq!(turns, [10, 20]);
-        for _ in 0..9 {
-            let (id, _) = balance.endpoint(ClusterId(0), &snapshot.clusters[0], Some(EndpointId(1))).unwrap();
-            assert_eq!(id, EndpointId(0));
-        }
-        let only = balance.endpoint(ClusterId(1), &snapshot.clusters[1], Some(EndpointId(0)));
-        assert_eq!(only.map(|(id, _)| id), Some(EndpointId(0)));
-    }
-}
+mod tests;

@@ -10,7 +10,7 @@ use tables::access::AccessQueue;
 use tables::lifecycle::{Lifecycle, Stage};
 use tables::publish::Subscriber;
 use tables::swap::Swap;
-use tables::{CoreCounters, CoreSettings, Snapshot, Verdict};
+use tables::{CoreCounters, CoreSettings, EndpointSeat, EndpointTable, Snapshot, Verdict};
 
 use crate::clock::{Clock, Instant};
 use crate::exception::Exception;
@@ -46,6 +46,8 @@ pub struct CoreInput<L: Lane> {
     pub settings: CoreSettings,
     /// The tables.
     pub snapshot: Subscriber<Snapshot>,
+    /// The endpoints' state, and where it tells what it finds out about it.
+    pub endpoints: EndpointSeat,
     /// What it counts.
     pub counters: Arc<CoreCounters>,
     /// What it is asked to do.
@@ -68,6 +70,7 @@ pub struct Core<L: Lane, X: Lane<Frame = <L as Lane>::Frame> = L> {
     stack: Stack,
     proxy: Proxy,
     snapshot: Subscriber<Snapshot>,
+    endpoints: Subscriber<EndpointTable>,
     counters: Arc<CoreCounters>,
     lifecycle: Arc<Lifecycle>,
     access: AccessQueue,
@@ -89,7 +92,7 @@ impl<L: Lane, X: Lane<Frame = L::Frame>> Core<L, X> {
     /// A core that has not turned yet.
     #[must_use]
     pub fn new(input: CoreInput<L>) -> Self {
-        let CoreInput { index, lanes, settings, snapshot, counters, lifecycle, access, place, seed } = input;
+        let CoreInput { index, lanes, settings, snapshot, endpoints, counters, lifecycle, access, place, seed } = input;
         let ports: Vec<_> = lanes
             .into_iter()
             .zip(&settings.ports)
@@ -101,7 +104,10 @@ impl<L: Lane, X: Lane<Frame = L::Frame>> Core<L, X> {
         if let Some(limits) = &place.limits {
             stack.limit_by(limits);
         }
-        let proxy = Proxy::new(index, snapshot.current());
+        let EndpointSeat { table: endpoints, reports, cores } = endpoints;
+        // Apart from the stack's numbers, which nobody should be able to tell from these.
+        let dice = Random::new(seed ^ 0x6261_6c61_6e63_6572).behind_a_hash();
+        let proxy = Proxy::new(snapshot.current(), (index, cores), reports, dice);
         counters.epoch.set(snapshot.current().epoch);
         // Nothing is there yet that could be of an older one.
         lifecycle.swaps.swept(snapshot.current().epoch);
@@ -113,6 +119,7 @@ impl<L: Lane, X: Lane<Frame = L::Frame>> Core<L, X> {
             stack,
             proxy,
             snapshot,
+            endpoints,
             counters,
             lifecycle,
             access,
@@ -160,6 +167,10 @@ impl<L: Lane, X: Lane<Frame = L::Frame>> Core<L, X> {
         } else if self.proxy.has_vacated() && self.snapshot.release(|epoch| self.proxy.needs(epoch)) {
             self.proxy.handed_back();
             self.lifecycle.swaps.holds(self.snapshot.held().len());
+        }
+        let checks = Arc::as_ptr(self.endpoints.current().checks());
+        if self.endpoints.refresh() && !core::ptr::addr_eq(checks, Arc::as_ptr(self.endpoints.current().checks())) {
+            self.proxy.renew_checks();
         }
         let stage = self.lifecycle.stage();
         let mut busy = false;
@@ -306,13 +317,14 @@ impl<L: Lane, X: Lane<Frame = L::Frame>> Core<L, X> {
 
     /// Lets the proxy deal with what happened.
     fn serve(&mut self, now: Instant, stage: Stage) -> bool {
-        let Self { ports, stack, proxy, snapshot, counters, access, .. } = self;
+        let Self { ports, stack, proxy, snapshot, endpoints, counters, access, .. } = self;
         let net = Net { now, ports, counters };
         let mut cx = Context {
             net,
             stack,
             snapshot: snapshot.current(),
             held: snapshot.held(),
+            endpoints: endpoints.current(),
             draining: stage >= Stage::Draining,
             access,
             core: self.index,

@@ -5,4 +5,5 @@
 
 #![forbid(unsafe_code)]
 
+pub mod grpc_health;
 pub mod http1;

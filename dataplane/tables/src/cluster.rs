@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::schedule::Schedule;
+use crate::selection::Selection;
 
 /// Index of a cluster in its snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -20,7 +20,7 @@ impl ClusterId {
 pub struct EndpointId(pub u32);
 
 /// One address that serves requests.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Endpoint {
     /// Its identity across snapshots.
     pub id: EndpointId,
@@ -31,21 +31,53 @@ pub struct Endpoint {
 }
 
 /// Endpoints that can serve the same request: a backend and a port.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Cluster {
     /// `namespace/name:port`.
     pub name: Arc<str>,
-    /// All of its endpoints.
-    pub endpoints: Box<[Endpoint]>,
-    /// Whose turn it is. `None` where no endpoint takes requests.
-    pub schedule: Option<Schedule>,
+    /// Who takes requests, as long as no [`EndpointTable`](crate::EndpointTable) says otherwise.
+    pub selection: Arc<Selection>,
+    /// What of a request its endpoint follows from; `None` where nothing does.
+    pub affinity: Option<Box<Affinity>>,
 }
 
 impl Cluster {
-    /// A cluster whose schedule follows the endpoints' weights.
+    /// A cluster whose endpoints take turns by their weights.
     #[must_use]
     pub fn new(name: Arc<str>, endpoints: Vec<Endpoint>) -> Self {
-        let weights: Vec<u32> = endpoints.iter().map(|e| e.weight).collect();
-        Self { name, endpoints: endpoints.into(), schedule: Schedule::new(&weights) }
+        Self { name, selection: Arc::new(Selection::round_robin(endpoints)), affinity: None }
     }
+}
+
+/// What of a request its endpoint follows from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Affinity {
+    /// What is hashed; `None` where the chooser needs no hash.
+    pub hash_on: Option<HashOn>,
+    /// The key of the hash: equal ones give equal hashes on every host.
+    pub seed: u64,
+    /// The cookie that names an endpoint (Gateway API `sessionPersistence`).
+    pub session: Option<SessionCookie>,
+}
+
+/// What of a request is hashed. Names of fields are in lower case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HashOn {
+    /// The client's address, without its port.
+    SourceIp,
+    /// The value of this field.
+    Header(Box<[u8]>),
+    /// The value of this cookie.
+    Cookie(Box<[u8]>),
+    /// The value of this query parameter, as it is written.
+    QueryParam(Box<[u8]>),
+}
+
+/// A cookie that keeps a client at an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionCookie {
+    /// Its name.
+    pub name: Box<[u8]>,
+    /// What follows its value in Set-Cookie, from the first `;`.
+    pub attributes: Box<[u8]>,
 }

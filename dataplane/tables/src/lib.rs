@@ -1,7 +1,7 @@
 //! The contract between the slow path and the polling cores.
 //!
 //! Control compiles configuration into a [`Snapshot`], which is immutable, and publishes it through
-//! [`publish`]; cores only ever read it. In the other direction cores write [`counters`] and
+//! [`publish`], and what is known of endpoints into an [`EndpointTable`]; cores only ever read them. In the other direction cores write [`counters`] and
 //! [`access`] records, and control only ever reads those. Nothing here knows how configuration looks to a user, nor how
 //! a packet looks on the wire.
 
@@ -10,7 +10,9 @@
 pub mod access;
 mod chain;
 pub mod cluster;
+pub mod consistent;
 pub mod counters;
+pub mod endpoints;
 pub mod filter;
 pub mod lease;
 pub mod lifecycle;
@@ -19,6 +21,7 @@ pub mod matching;
 pub mod publish;
 pub mod route;
 pub mod schedule;
+pub mod selection;
 pub mod settings;
 pub mod snapshot;
 pub mod source_rate;
@@ -26,13 +29,16 @@ pub mod sources;
 pub mod swap;
 mod sync;
 pub mod verdict;
+pub mod weighted;
 
-pub use cluster::{Cluster, ClusterId, Endpoint, EndpointId};
+pub use cluster::{Affinity, Cluster, ClusterId, Endpoint, EndpointId, HashOn, SessionCookie};
 pub use counters::{CoreCounters, Counter, Series, SeriesId};
+pub use endpoints::{Check, CheckFailure, CheckId, CheckWay, EndpointSeat, EndpointTable, Probe, Report};
 pub use limit::{KeyTable, Limit, LimitId, LimitKey, LimitLeases, LimitRate};
 pub use matching::{Conditions, Expression, Request, ValueMatch};
 pub use route::{HostPattern, PathPattern, RouteTable, RouteTableBuilder};
 pub use schedule::Schedule;
+pub use selection::{Chooser, Method, Selection};
 pub use settings::{
     CoreSettings, ExceptionSettings, ForwardedFor, HttpSettings, InterfaceSettings, PortSettings, RouteSettings,
     SourceLimit, SynCookies, TcpSettings,

@@ -3,6 +3,9 @@
 /// Slots of a schedule at most: weights are scaled down to fit, which bounds both memory and the error (below 1/4096 of the traffic).
 const MAX_SLOTS: u64 = 4096;
 
+/// Entries from which on the order is worked out by deadlines, in n log n steps instead of n².
+const MANY: usize = 64;
+
 /// The order in which weighted entries take their turns: each entry as often as its weight says, and spread as evenly as
 /// possible (the smooth weighted round robin of NGINX, run once at compile time).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +21,9 @@ impl Schedule {
         let total: i64 = weights.iter().sum();
         if total == 0 {
             return None;
+        }
+        if weights.len() > MANY {
+            return Some(Self { slots: by_deadline(&weights) });
         }
         let mut current = vec![0i64; weights.len()];
         let slots = (0..total)
@@ -53,11 +59,33 @@ impl Schedule {
         self.slots.get(at).map_or(0, |&entry| entry as usize)
     }
 
+    /// Whose turn it is at a place that `hash` chooses.
+    #[inline]
+    #[must_use]
+    pub fn at(&self, hash: u64) -> usize {
+        // The upper half times the length: no division.
+        let at = ((hash >> 32) * self.slots.len() as u64 >> 32) as usize;
+        self.slots.get(at).map_or(0, |&entry| entry as usize)
+    }
+
     /// Turns until the schedule repeats.
     #[must_use]
     pub fn period(&self) -> usize {
         self.slots.len()
     }
+}
+
+/// The same evenness for many entries without a look at all of them for each turn: an entry of weight w is due every 1/w, from a phase on
+/// that spreads the entries (the golden ratio's multiples).
+fn by_deadline(weights: &[i64]) -> Box<[u32]> {
+    let turns = (0u32..).zip(weights).flat_map(|(entry, &weight)| {
+        let phase = i64::from(entry.wrapping_mul(0x9e37_79b9) >> 16);
+        // Weights are scaled to 2^12 and a little: in units of 2^-48, no number exceeds 2^62.
+        (0..weight).map(move |turn| ((((turn << 16) + phase) << 32) / weight, entry))
+    });
+    let mut turns: Vec<(i64, u32)> = turns.collect();
+    turns.sort_unstable();
+    turns.into_iter().map(|(_, entry)| entry).collect()
 }
 
 fn scaled(weights: &[u32]) -> Vec<i64> {
@@ -112,6 +140,18 @@ mod tests {
         let count = |e| schedule.slots.iter().filter(|&&s| s == e).count();
         assert!(count(2) >= 1);
         assert!((count(0) as f64 / count(1) as f64 - 2.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn many_entries_take_turns_as_evenly() {
+        let weights: Vec<u32> = (0..1000).map(|i| 1 + i % 3).collect();
+        let turns = order(&weights, 2 * 1999);
+        for (entry, &weight) in weights.iter().enumerate() {
+            let at: Vec<usize> = turns.iter().enumerate().filter(|&(_, &e)| e == entry).map(|(at, _)| at).collect();
+            assert_eq!(at.len(), 2 * weight as usize);
+            let gap = at.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+            assert!(gap <= 1999 / weight as usize + 20, "entry {entry} of weight {weight} waits {gap} turns");
+        }
     }
 
     #[test]

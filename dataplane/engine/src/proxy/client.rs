@@ -10,6 +10,7 @@ use tables::{BindId, EndpointId, Epoch, SeriesId, Snapshot};
 
 use super::mirror::{Copies, Wanted};
 use super::pins::Pins;
+use crate::balance::Wish;
 use crate::clock::Instant;
 use crate::stack::ConnectionId;
 
@@ -104,6 +105,12 @@ pub(super) struct Exchange {
     /// The snapshot of `choice` is kept for it.
     pub(super) pinned: bool,
     pub(super) series: SeriesId,
+    /// What it says about its endpoint.
+    pub(super) wish: Wish,
+    /// The tag that its response has to set in the session cookie; 0 for none.
+    pub(super) new_session: u64,
+    /// The backend's latency is of interest to the balancer.
+    pub(super) observed: bool,
     /// Connections tried before this one.
     pub(super) attempt: u8,
     /// The backend connection served a request before this one.
@@ -230,6 +237,9 @@ impl Exchange {
             choice: None,
             pinned: false,
             series: SeriesId(0),
+            wish: Wish::default(),
+            new_session: 0,
+            observed: false,
             attempt: 0,
             reused: false,
             method: Method::Other,

@@ -3,6 +3,7 @@
 use pmd::Lane;
 use proto::http1::parse_request;
 use tables::access::Flag;
+use tables::{Chooser, Endpoint};
 
 use super::client::Client;
 use super::reply::Refusal;
@@ -29,10 +30,21 @@ impl Proxy {
             pmd::prefetch(latency);
         }
         let failed = client.exchange.endpoint.map(|(id, _)| id);
-        let Some((endpoint, address)) = self.balance.endpoint(id, cluster, failed) else {
+        let selection = cx.endpoints.selection(cx.snapshot.epoch, id, cluster);
+        let (pools, wish) = (&self.pools, client.exchange.wish);
+        let under_way = |endpoint| pools.under_way(endpoint);
+        let member = self.balance.member(id, selection, wish, failed, cx.net.now, under_way);
+        let Some((member, &Endpoint { id: endpoint, address, .. })) =
+            member.and_then(|m| Some((m, selection.member(m)?)))
+        else {
             return self.refuse(cx, client, Refusal::new(503, Flag::NoEndpoint, "no_endpoint"));
         };
         client.exchange.endpoint = Some((endpoint, address));
+        if cluster.affinity.is_some() {
+            let tag = selection.sessions().and_then(|sessions| sessions.tag(member)).unwrap_or(0);
+            client.exchange.new_session = if tag == wish.session { 0 } else { tag };
+        }
+        client.exchange.observed = matches!(selection.chooser(), Chooser::PeakEwma(_));
         // A replay goes out on a connection of its own: the idle ones may all have died together.
         let pooled = if client.exchange.attempt == 0 { self.pools.take(endpoint) } else { None };
         if let Some(upstream) = pooled {

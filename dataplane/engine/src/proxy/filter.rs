@@ -6,7 +6,7 @@
 use proto::http1::{self, FieldChanges, Method, RequestChanges, RequestHead};
 use tables::access::Flag;
 use tables::filter::{Cors, Filters, PathChange, Redirect, RuleFilters};
-use tables::{Rule, Snapshot};
+use tables::{EndpointTable, Rule, Snapshot};
 
 use super::Proxy;
 use super::client::{Changed, Choice, Client};
@@ -18,7 +18,7 @@ impl Proxy {
     #[inline(never)]
     pub(super) fn begin_filtered(
         &mut self,
-        snapshot: &Snapshot,
+        (snapshot, endpoints): (&Snapshot, &EndpointTable),
         client: &mut Client,
         head: &RequestHead<'_>,
         (index, rule): (u32, &Rule),
@@ -30,7 +30,7 @@ impl Proxy {
             client.changed = Some(changed);
             return Err(refusal);
         }
-        let Some(target) = self.balance.target(index, rule) else {
+        let Some(target) = self.target((snapshot, endpoints), client, head, (index, rule)) else {
             client.changed = Some(changed);
             return Err(Refusal::new(500, Flag::NoBackend, "no_backend"));
         };

@@ -4,6 +4,8 @@
 //! calls [`Proxy::drive`] for each connection that something happened to, and [`Proxy::timers`] once a turn. It decides with the
 //! snapshot that the core runs, and holds no more of any body than the two connections' buffers do.
 
+mod affinity;
+mod checks;
 mod client;
 mod dispatch;
 mod filter;
@@ -23,9 +25,11 @@ use std::sync::Arc;
 
 use pmd::Lane;
 use tables::access::AccessQueue;
+use tables::endpoints::Reports;
 use tables::publish::find;
-use tables::{CoreCounters, Epoch, Snapshot};
+use tables::{CoreCounters, EndpointTable, Epoch, Snapshot};
 
+use self::checks::Checks;
 use self::client::{Changed, Client, Phase, Words};
 use self::mirror::{Draw, Mirror};
 use self::pins::Pins;
@@ -34,6 +38,7 @@ use self::upstream::{Pools, Upstream};
 use crate::balance::Balance;
 use crate::clock::Instant;
 use crate::limit::Limiter;
+use crate::random::Random;
 use crate::stack::{ConnectionId, Net, Side, Stack, Status};
 use crate::timer::Wheel;
 
@@ -56,6 +61,8 @@ pub struct Context<'a, L: Lane> {
     pub snapshot: &'a Snapshot,
     /// Older ones, under which requests began that may still need them.
     pub held: &'a [Arc<Snapshot>],
+    /// What is known of endpoints.
+    pub endpoints: &'a EndpointTable,
     /// The core accepts nothing new.
     pub draining: bool,
     /// Where finished requests are reported.
@@ -78,6 +85,8 @@ enum Role {
     Client(Box<Client>),
     Upstream(Upstream),
     Mirror(Box<Mirror>),
+    /// A health check, by its slot.
+    Check(u32),
 }
 
 /// What a step of a client connection came to.
@@ -110,6 +119,7 @@ pub struct Proxy {
     pins: Pins,
     limiter: Limiter,
     sweep: Sweep,
+    checks: Checks,
     /// A head that does not lie in one piece in its buffer.
     input: Vec<u8>,
     /// What is being encoded.
@@ -123,11 +133,10 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// A proxy without connections.
+    /// A proxy without connections, on the core of that index among `cores`.
     #[must_use]
-    pub fn new(core: u16, snapshot: &Snapshot) -> Self {
-        let mut balance = Balance::default();
-        balance.renew(snapshot);
+    pub fn new(snapshot: &Snapshot, (core, cores): (u16, u16), reports: Reports, mut random: Random) -> Self {
+        let balance = Balance::new(snapshot, random.behind_a_hash());
         Self {
             roles: Vec::new(),
             spare: Vec::new(),
@@ -142,6 +151,7 @@ impl Proxy {
             pins: Pins::new(snapshot.epoch),
             limiter: Limiter::new(core),
             sweep: Sweep::new(snapshot),
+            checks: Checks::new(core, cores, reports, random),
             input: Vec::with_capacity(64 << 10),
             out: Vec::with_capacity(64 << 10),
             copy: Vec::new(),
@@ -196,6 +206,11 @@ impl Proxy {
         self.active
     }
 
+    /// The core has other checks to do from now on.
+    pub fn renew_checks(&mut self) {
+        self.checks.renew();
+    }
+
     /// Deals with whatever happened to connection `id`.
     pub fn drive<L: Lane>(&mut self, cx: &mut Context<'_, L>, id: ConnectionId) {
         match self.roles.get(id.0 as usize) {
@@ -205,6 +220,7 @@ impl Proxy {
                 self.drive_upstream(cx, id, upstream);
             }
             Some(Role::Mirror(_)) => self.drive_mirror(cx, id),
+            Some(&Role::Check(slot)) => self.drive_check(cx, id, slot),
             Some(Role::None) | None => self.adopt(cx, id),
         }
     }
@@ -232,7 +248,7 @@ impl Proxy {
             }
         }
         self.due = due;
-        any
+        any | self.run_checks(cx)
     }
 
     /// Has connections in `slots` that are idle, closed because the core drains.
@@ -243,6 +259,7 @@ impl Proxy {
                 Some(&Role::Upstream(upstream)) if upstream.client.is_none() => {
                     self.close_idle(cx, ConnectionId(slot), upstream);
                 }
+                Some(&Role::Check(check)) => self.stop_check(cx, ConnectionId(slot), check),
                 _ => {}
             }
         }
@@ -256,6 +273,7 @@ impl Proxy {
                 Some(Role::Client(_)) => self.stop_client(cx, id),
                 Some(Role::Mirror(_)) => self.lose(cx, id),
                 Some(&Role::Upstream(upstream)) if upstream.client.is_none() => self.close_idle(cx, id, upstream),
+                Some(&Role::Check(check)) => self.stop_check(cx, id, check),
                 _ => {}
             }
         }
@@ -270,7 +288,7 @@ impl Proxy {
     /// When a timer is due at the earliest; a lower bound.
     #[must_use]
     pub fn next_due(&self) -> Option<Instant> {
-        self.wheel.next_due()
+        self.wheel.next_due().into_iter().chain(self.checks.next_due()).min()
     }
 
     /// Writes the gauges.

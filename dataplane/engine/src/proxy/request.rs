@@ -8,7 +8,7 @@ use proto::http1::{
     parse_request,
 };
 use tables::access::{AccessLevel, Flag, cut};
-use tables::{ForwardedFor, HttpSettings, Request, Routed};
+use tables::{EndpointTable, ForwardedFor, HttpSettings, Request, Routed, Snapshot};
 
 use super::client::{Choice, Client, Phase};
 use super::reply::Refusal;
@@ -59,7 +59,7 @@ impl Proxy {
         } else {
             client.checked = bytes.len();
             match parse_request(bytes, &limits(http)) {
-                Ok(Some(head)) => Ok(Some(self.begin(cx.snapshot, cx.draining, client, &head, now))),
+                Ok(Some(head)) => Ok(Some(self.begin(cx.snapshot, cx.endpoints, cx.draining, client, &head, now))),
                 Ok(None) => Ok(None),
                 Err(rejection) => Err(rejection),
             }
@@ -101,7 +101,8 @@ impl Proxy {
     /// Notes what the head says, finds its rule and target, and encodes it for the backend.
     fn begin(
         &mut self,
-        snapshot: &tables::Snapshot,
+        snapshot: &Snapshot,
+        endpoints: &EndpointTable,
         draining: bool,
         client: &mut Client,
         head: &RequestHead<'_>,
@@ -159,11 +160,12 @@ impl Proxy {
             self.limiter.admit(snapshot, limits, client.remote.ip(), head, now).map_err(Refusal::limited)?;
         }
         if let Some(filters) = &rule.filters {
-            return self.begin_filtered(snapshot, client, head, (index, rule), filters);
+            return self.begin_filtered((snapshot, endpoints), client, head, (index, rule), filters);
         }
-        let Some(target) = self.balance.target(index, rule) else {
+        let Some(target) = self.target((snapshot, endpoints), client, head, (index, rule)) else {
             return Err(Refusal::new(500, Flag::NoBackend, "no_backend"));
         };
+        let exchange = &mut client.exchange;
         exchange.choose(Choice { epoch: snapshot.epoch, rule: index, target: target as u32 }, &mut self.pins);
         if let Some(target) = rule.targets.get(target) {
             exchange.series = target.series;

@@ -6,6 +6,7 @@ use proto::http1::{
 };
 use tables::access::Flag;
 
+use super::affinity;
 use super::client::{Client, Phase};
 use super::reply::Refusal;
 use super::request::limits;
@@ -99,7 +100,11 @@ impl Proxy {
                 return Step::Wait(Instant::NEVER);
             };
             if client.exchange.backend_ns == 0 {
-                client.exchange.backend_ns = cx.net.now.since(client.exchange.sent_at).max(1);
+                let exchange = &mut client.exchange;
+                exchange.backend_ns = cx.net.now.since(exchange.sent_at).max(1);
+                if let (true, Some((endpoint, _))) = (exchange.observed, exchange.endpoint) {
+                    self.balance.observe(endpoint, exchange.backend_ns, cx.net.now);
+                }
             }
             let head = match parsed {
                 Ok(Some(head)) => {
@@ -118,6 +123,9 @@ impl Proxy {
                 }
                 Head::Interim(len) | Head::Final(len) | Head::Switch(len) => len,
             };
+            if client.exchange.new_session != 0 && !matches!(head, Head::Interim(_)) {
+                self.begin_session(cx, client);
+            }
             cx.stack.consume(up, len);
             if cx.snapshot.http.epoch_header && !matches!(head, Head::Interim(_)) {
                 show_epoch(&mut self.out, client.exchange.epoch().unwrap_or_default());
@@ -150,6 +158,17 @@ impl Proxy {
             }
         }
         self.refuse(cx, client, Refusal::new(502, Flag::BackendInvalid, "too_many_interim_responses"))
+    }
+
+    /// Has the client come back to the endpoint that served it.
+    fn begin_session<L: Lane>(&mut self, cx: &Context<'_, L>, client: &Client) {
+        let choice = client.exchange.choice.filter(|choice| choice.epoch == cx.snapshot.epoch);
+        let target = choice.and_then(|c| cx.snapshot.rules.get(c.rule as usize)?.targets.get(c.target as usize));
+        let affinity = target.and_then(|target| cx.snapshot.cluster(target.cluster)?.affinity.as_deref());
+        // Where the tables have changed since, the next response sets it.
+        if let Some(cookie) = affinity.and_then(|affinity| affinity.session.as_ref()) {
+            affinity::set_session(cookie, client.exchange.new_session, &mut self.out);
+        }
     }
 
     /// The backend closed or reset before its response began.

@@ -100,6 +100,12 @@ impl Pools {
         Some((EndpointId(u32::try_from(at).ok()?), &self.endpoints.get(at)?.idle))
     }
 
+    /// Connections to `endpoint` that serve a request, or are being opened for one.
+    #[inline]
+    pub(super) fn under_way(&self, endpoint: EndpointId) -> u32 {
+        self.endpoints.get(endpoint.0 as usize).map_or(0, |pool| pool.open.saturating_sub(pool.idle.len() as u32))
+    }
+
     /// Idle connections now.
     pub(super) fn len(&self) -> usize {
         self.total

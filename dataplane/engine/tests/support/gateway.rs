@@ -165,6 +165,7 @@ impl Gateway {
                 tcp: options.tcp.clone(),
             },
             snapshot,
+            endpoints: EndpointSeat::default(),
             counters: Arc::clone(&counters),
             lifecycle: Arc::clone(&lifecycle),
             access: Arc::clone(&access),

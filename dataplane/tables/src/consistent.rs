@@ -1,0 +1,213 @@
+//! Consistent hashing: from a hash to a member, so that few hashes move when members come and go.
+//!
+//! Where a member lies follows from its address, its weight and the seed alone, so that every host with the same configuration
+//! makes the same table.
+
+use std::hash::Hasher;
+
+use siphasher::sip::SipHasher13;
+
+use crate::cluster::Endpoint;
+use crate::selection::place;
+
+/// Places of a Maglev table: a prime, and enough for hundreds of members at less than 1 % of imbalance (Eisenbud et al. 2016, §5.3).
+pub const MAGLEV_PLACES: usize = 65_537;
+
+/// Members of a Maglev table at most: more would leave some without a place.
+pub const MAGLEV_MEMBERS: usize = 8_192;
+
+/// Maglev's table (Eisenbud et al. 2016, §3.4), with weights: who weighs half takes every other turn at filling it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Maglev {
+    places: Box<[u16]>,
+}
+
+impl Maglev {
+    /// A table of `members`, of which the first [`MAGLEV_MEMBERS`] are taken.
+    #[must_use]
+    pub fn new(seed: u64, members: &[Endpoint]) -> Self {
+        const FREE: u16 = u16::MAX;
+        struct Filler {
+            at: usize,
+            skip: usize,
+            weight: u64,
+            /// The sum of the heaviest's weights that its turns so far have cost it.
+            spent: u64,
+            member: u16,
+        }
+        let heaviest = members.iter().map(|member| u64::from(member.weight)).max().unwrap_or(1).max(1);
+        let mut fillers: Vec<Filler> = (0u16..)
+            .zip(members.iter().take(MAGLEV_MEMBERS))
+            .map(|(member, endpoint)| Filler {
+                at: (hash(seed, 1, endpoint) % MAGLEV_PLACES as u64) as usize,
+                skip: (hash(seed, 2, endpoint) % (MAGLEV_PLACES as u64 - 1)) as usize + 1,
+                weight: u64::from(endpoint.weight),
+                spent: 0,
+                member,
+            })
+            .collect();
+        // The order of the configuration's lines must not matter.
+        fillers.sort_by_key(|filler| members.get(usize::from(filler.member)).map(|member| place(member.address)));
+        let mut places = vec![FREE; MAGLEV_PLACES];
+        let mut left = if fillers.iter().any(|filler| filler.weight > 0) { MAGLEV_PLACES } else { 0 };
+        let mut round = 0u64;
+        while left > 0 {
+            round += 1;
+            for filler in &mut fillers {
+                if left == 0 {
+                    break;
+                }
+                if round * filler.weight < filler.spent + heaviest {
+                    continue;
+                }
+                filler.spent += heaviest;
+                // The permutation visits all places, and some are free.
+                while places.get(filler.at).is_some_and(|&taken| taken != FREE) {
+                    filler.at += filler.skip;
+                    if filler.at >= MAGLEV_PLACES {
+                        filler.at -= MAGLEV_PLACES;
+                    }
+                }
+                if let Some(free) = places.get_mut(filler.at) {
+                    *free = filler.member;
+                    left -= 1;
+                }
+            }
+        }
+        Self { places: places.into() }
+    }
+
+    /// The member for `hash`.
+    #[inline]
+    #[must_use]
+    pub fn find(&self, hash: u64) -> usize {
+        self.places.get((hash % MAGLEV_PLACES as u64) as usize).map_or(0, |&member| usize::from(member))
+    }
+}
+
+/// A ring (Karger et al. 1997): each member lies at as many places as its weight says, and a hash belongs to the next one.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ring {
+    places: Box<[(u64, u32)]>,
+}
+
+impl Ring {
+    /// A ring of `members` with `least` places at least, and `most` at most where the members are not more.
+    #[must_use]
+    pub fn new(seed: u64, least: u32, most: u32, members: &[Endpoint]) -> Self {
+        let total: u64 = members.iter().map(|member| u64::from(member.weight)).sum();
+        let lightest = members.iter().map(|member| u64::from(member.weight)).filter(|&weight| weight > 0).min();
+        let lightest = lightest.unwrap_or(1);
+        // Places for the weight of the lightest: a power of two, so that it is the same with a member more or less, nearly always, and
+        // the other members' places stay where they are.
+        let units = total.div_ceil(lightest).max(1);
+        let each = u64::from(least).div_ceil(units).max(1).next_power_of_two();
+        let each = if units * each > u64::from(most) { (u64::from(most) / units).max(1) } else { each };
+        let mut places = Vec::new();
+        for (position, member) in (0u32..).zip(members) {
+            // Where the weights are further apart than `most`, the heavy ones have less than their share.
+            let share = (u64::from(member.weight) * each / lightest).min(u64::from(most));
+            places.extend((0..share).map(|turn| (hash(seed, 3 + turn, member), position)));
+        }
+        places.sort_unstable_by_key(|&(at, member)| (at, members.get(member as usize).map(|m| place(m.address))));
+        Self { places: places.into() }
+    }
+
+    /// The member for `hash`.
+    #[inline]
+    #[must_use]
+    pub fn find(&self, hash: u64) -> usize {
+        let at = self.places.partition_point(|&(place, _)| place < hash);
+        self.places.get(at).or_else(|| self.places.first()).map_or(0, |&(_, member)| member as usize)
+    }
+}
+
+fn hash(seed: u64, salt: u64, endpoint: &Endpoint) -> u64 {
+    let mut hasher = SipHasher13::new_with_keys(seed, salt);
+    hasher.write(&place(endpoint.address));
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+    use crate::cluster::EndpointId;
+
+    fn endpoints(weights: &[u32]) -> Vec<Endpoint> {
+        (0u32..)
+            .zip(weights)
+            .map(|(id, &weight)| Endpoint {
+                id: EndpointId(id),
+                address: SocketAddr::from(([10, 0, (id >> 8) as u8, id as u8], 8080)),
+                weight,
+            })
+            .collect()
+    }
+
+    fn owners(table: &Maglev, members: &[Endpoint]) -> Vec<EndpointId> {
+        table.places.iter().map(|&member| members[usize::from(member)].id).collect()
+    }
+
+    /// The bound: of the table, one n-th moves because it has to, and at most 1 % beside it.
+    #[test]
+    fn removing_one_of_n_moves_little_more_than_its_share() {
+        for n in [2, 3, 5, 10, 30, 100] {
+            let members = endpoints(&vec![1; n]);
+            let before = owners(&Maglev::new(7, &members), &members);
+            for gone in [0, n / 2, n - 1] {
+                let mut rest = members.clone();
+                let gone = rest.remove(gone);
+                let after = owners(&Maglev::new(7, &rest), &rest);
+                let moved = before.iter().zip(&after).filter(|(a, b)| a != b).count();
+                let had = before.iter().filter(|&&owner| owner == gone.id).count();
+                let more = (moved - had) as f64 / MAGLEV_PLACES as f64;
+                assert!(more <= 0.01, "n = {n}: {:.3} % more than its share", more * 100.0);
+            }
+        }
+    }
+
+    #[test]
+    fn places_follow_the_weights_and_the_seed_and_no_order() {
+        let members = endpoints(&[1, 2, 5]);
+        let table = owners(&Maglev::new(7, &members), &members);
+        for (id, share) in [(0, 1.0 / 8.0), (1, 2.0 / 8.0), (2, 5.0 / 8.0)] {
+            let places = table.iter().filter(|owner| owner.0 == id).count() as f64;
+            assert!((places / MAGLEV_PLACES as f64 - share).abs() < 0.001, "{id}: {places}");
+        }
+        let mut turned = members.clone();
+        turned.reverse();
+        assert_eq!(owners(&Maglev::new(7, &turned), &turned), table);
+        assert_ne!(owners(&Maglev::new(8, &members), &members), table);
+        assert_eq!(table.iter().take(8).map(|owner| owner.0).collect::<Vec<_>>(), KNOWN, "as on every other host");
+    }
+
+    const KNOWN: [u32; 8] = [0, 1, 2, 1, 0, 2, 2, 0];
+
+    #[test]
+    fn a_ring_keeps_what_is_not_the_gone_ones_and_follows_the_weights() {
+        let members = endpoints(&[1, 1, 2, 4]);
+        let ring = Ring::new(7, 50_000, 1 << 20, &members);
+        let mut rest = members.clone();
+        rest.remove(1);
+        let without = Ring::new(7, 50_000, 1 << 20, &rest);
+        let mut counts = [0u32; 4];
+        let (mut moved, mut of_the_gone) = (0, 0);
+        let mut at = 1u64;
+        for _ in 0..100_000 {
+            at = at.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            let hash = at ^ at >> 29;
+            let owner = ring.find(hash);
+            counts[owner] += 1;
+            of_the_gone += u32::from(owner == 1);
+            moved += u32::from(members[owner].id != rest[without.find(hash)].id);
+        }
+        // The rest keeps its places, but for those that rounding takes away or adds.
+        assert!(moved < of_the_gone + 1_500, "{moved} moved, {of_the_gone} had to");
+        for (count, weight) in counts.iter().zip([1, 1, 2, 4]) {
+            assert!((f64::from(*count) / 100_000.0 - f64::from(weight) / 8.0).abs() < 0.02, "{counts:?}");
+        }
+        assert_eq!(Ring::new(7, 16, 16, &members).find(u64::MAX), Ring::new(7, 16, 16, &members).places[0].1 as usize);
+    }
+}
