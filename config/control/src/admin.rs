@@ -3,6 +3,8 @@
 //! One request a connection, a bounded number of connections, and a bounded time for each, so that a client that stalls
 //! holds up nothing for long. Handlers only read; `POST /config`, `/reload` and `/drain` are those that change something.
 
+mod endpoints;
+
 use core::panic::AssertUnwindSafe;
 use core::time::Duration;
 use std::io;
@@ -179,6 +181,7 @@ fn router(access: &Access, panics: &Arc<Notify>) -> Router {
         .route("/limits", get(async |State(s): State<Arc<Supervisor>>| json(&listing::limits(&s.compiled()))))
         .route("/explain", get(explained))
         .route("/epochs", get(async |State(s): State<Arc<Supervisor>>| json(&s.epochs())))
+        .route("/endpoints", get(async |State(s): State<Arc<Supervisor>>| json(&s.endpoints())).post(endpoints::set))
         .route("/drain", post(drain))
         .with_state(Arc::clone(&access.supervisor))
         .merge(changes.with_state(access.clone()))

@@ -8,6 +8,7 @@
 pub mod access_log;
 pub mod admin;
 pub mod compile;
+pub mod endpoints;
 pub mod epochs;
 pub mod explain;
 pub mod listing;

@@ -3,7 +3,11 @@
 //! Conditions have the Gateway API's types and reasons. The compiler makes those of Gateways and routes; [`crate::runtime`]
 //! adds what only the running appliance knows.
 
+mod endpoints;
+
 use serde::{Deserialize, Serialize};
+
+pub use endpoints::{CheckedState, EndpointFailure, EndpointStatus, Endpoints};
 
 use crate::reload::Origin;
 

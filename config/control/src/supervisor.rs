@@ -2,6 +2,8 @@
 //!
 //! Shared by the admin endpoint's thread and the main thread. Everything here reads atomics or takes a lock that no core knows.
 
+mod endpoints;
+
 use core::time::Duration;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,12 +13,14 @@ use std::time::Instant;
 use crossbeam_queue::ArrayQueue;
 use tables::access::AccessQueue;
 use tables::counters::{PortCounters, WAYS};
+use tables::endpoints::Reports;
 use tables::lifecycle::{Lifecycle, Stage};
 use tables::publish::{Publisher, Subscriber, slot};
-use tables::{CoreCounters, Snapshot, Verdict};
+use tables::{CoreCounters, EndpointSeat, EndpointTable, Snapshot, Verdict};
 
 use crate::access_log::AccessLog;
 use crate::compile::Compiled;
+use crate::endpoints::Endpoints;
 use crate::epochs::{CoreEpoch, CoreSwap, Epochs, Receipts, SwapReceipt};
 use crate::metrics;
 use crate::reload::unix_seconds;
@@ -25,6 +29,8 @@ use crate::status::{
     Condition, ConditionKind, ConditionStatus, ConfigurationStatus, CoreDetail, CorePort, CoreStatus, Cores,
     PortStatus, Status,
 };
+
+use endpoints::EndpointBooks;
 
 /// A core whose heartbeat stands still for so long is reported as hung. Long enough for a busy virtual machine to lose its CPU
 /// for a while.
@@ -49,6 +55,8 @@ pub struct CoreSeat {
     pub index: u16,
     /// Its tables.
     pub snapshot: Subscriber<Snapshot>,
+    /// The endpoints' state.
+    pub endpoints: EndpointSeat,
     /// Its counters.
     pub counters: Arc<CoreCounters>,
     /// What it is asked to do.
@@ -72,6 +80,8 @@ pub struct Facts {
     pub cpus: Vec<u16>,
     /// Its ports.
     pub ports: Vec<PortInfo>,
+    /// The secret by which session cookies name endpoints.
+    pub session_key: [u64; 2],
     /// Where access records go.
     pub access_log: PathBuf,
     /// The devices' own counters.
@@ -89,6 +99,8 @@ pub(crate) struct Supervisor {
     port_names: Vec<Arc<str>>,
     started: Instant,
     compiled: Mutex<Arc<Compiled>>,
+    /// Taken after `compiled`, where both are.
+    endpoints: Mutex<EndpointBooks>,
     cores: Vec<CoreWatch>,
     draining: AtomicBool,
     access_log: Mutex<Option<AccessLog>>,
@@ -100,6 +112,8 @@ pub(crate) struct Supervisor {
 
 struct CoreWatch {
     publisher: Mutex<Publisher<Snapshot>>,
+    endpoints: Mutex<Publisher<EndpointTable>>,
+    reports: Reports,
     counters: Arc<CoreCounters>,
     lifecycle: Arc<Lifecycle>,
     access: AccessQueue,
@@ -118,13 +132,20 @@ struct Pulse {
 
 impl Supervisor {
     pub(crate) fn new(facts: Facts, compiled: Compiled) -> (Arc<Self>, Vec<CoreSeat>) {
-        let compiled = Arc::new(compiled);
         let now = Instant::now();
+        let mut compiled = compiled;
+        let mut known = Endpoints::new(facts.session_key, now);
+        known.adopt(&mut compiled.snapshot, &compiled.clusters, &compiled.checks, now);
+        let table = known.table();
+        let compiled = Arc::new(compiled);
         let (mut cores, mut seats) = (Vec::new(), Vec::new());
         for index in (0u16..).take(facts.cpus.len()) {
             let (publisher, snapshot) = slot(Arc::clone(&compiled.snapshot));
+            let (endpoints, endpoint_table) = slot(Arc::clone(&table));
             let watch = CoreWatch {
                 publisher: Mutex::new(publisher),
+                endpoints: Mutex::new(endpoints),
+                reports: EndpointSeat::reports(),
                 counters: Arc::new(CoreCounters::new(facts.ports.len())),
                 lifecycle: Arc::new(Lifecycle::default()),
                 access: Arc::new(ArrayQueue::new(ACCESS_QUEUE)),
@@ -137,7 +158,7 @@ impl Supervisor {
                     busy: 0.0,
                 }),
             };
-            seats.push(watch.seat(index, snapshot));
+            seats.push(watch.seat(index, facts.cpus.len(), snapshot, endpoint_table));
             cores.push(watch);
         }
         let port_names = facts.ports.iter().map(|p| p.name.as_str().into()).collect();
@@ -146,6 +167,7 @@ impl Supervisor {
             port_names,
             started: now,
             compiled: Mutex::new(compiled),
+            endpoints: Mutex::new(EndpointBooks { known, table }),
             cores,
             draining: AtomicBool::new(false),
             access_log: Mutex::new(None),
@@ -185,11 +207,14 @@ impl Supervisor {
         let compiled = lock(&self.compiled);
         let (publisher, snapshot) = slot(Arc::clone(&compiled.snapshot));
         *lock(&core.publisher) = publisher;
-        Some(core.seat(index, snapshot))
+        let books = lock(&self.endpoints);
+        let (publisher, endpoints) = slot(Arc::clone(&books.table));
+        *lock(&core.endpoints) = publisher;
+        Some(core.seat(index, self.cores.len(), snapshot, endpoints))
     }
 
     /// Makes `compiled` what all cores run. It took `read` to read and check, and `compile` to compile.
-    pub(crate) fn publish(&self, compiled: Compiled, read: Duration, compile: Duration) {
+    pub(crate) fn publish(&self, mut compiled: Compiled, read: Duration, compile: Duration) {
         let microseconds = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let receipt = SwapReceipt {
             epoch: compiled.snapshot.epoch,
@@ -202,10 +227,14 @@ impl Supervisor {
         };
         lock(&self.receipts).begin(receipt, (self.facts.clock)(), self.lost());
         let mut current = lock(&self.compiled);
+        let mut books = lock(&self.endpoints);
+        books.known.adopt(&mut compiled.snapshot, &compiled.clusters, &compiled.checks, Instant::now());
         *current = Arc::new(compiled);
         for core in &self.cores {
             lock(&core.publisher).publish(Arc::clone(&current.snapshot));
         }
+        let table = books.known.table();
+        self.publish_endpoints(&mut books, table);
     }
 
     /// Waits until all cores run `epoch`, but no longer than `patience`, and says how they came to.
@@ -318,6 +347,7 @@ impl Supervisor {
             lock(&core.publisher).reclaim();
             drop(core.observe());
         }
+        self.tend_endpoints();
     }
 
     /// Why the process is not alive; empty where it is.
@@ -478,10 +508,18 @@ impl Supervisor {
 }
 
 impl CoreWatch {
-    fn seat(&self, index: u16, snapshot: Subscriber<Snapshot>) -> CoreSeat {
+    fn seat(
+        &self,
+        index: u16,
+        cores: usize,
+        snapshot: Subscriber<Snapshot>,
+        table: Subscriber<EndpointTable>,
+    ) -> CoreSeat {
+        let cores = u16::try_from(cores).unwrap_or(u16::MAX);
         CoreSeat {
             index,
             snapshot,
+            endpoints: EndpointSeat { table, reports: Arc::clone(&self.reports), cores },
             counters: Arc::clone(&self.counters),
             lifecycle: Arc::clone(&self.lifecycle),
             access: Arc::clone(&self.access),

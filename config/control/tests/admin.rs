@@ -58,6 +58,7 @@ fn start() -> Running {
             addresses: vec!["10.9.1.1/24".into()],
             offloads: vec![],
         }],
+        session_key: [1, 2],
         access_log: "/dev/null".into(),
         device_statistics: Box::new(Vec::new),
         clock: Box::new(move || started.elapsed().as_nanos() as u64),

@@ -4,6 +4,7 @@
 //! Nothing is said about what cannot be judged because the other side is itself wrong: that would
 //! send the reader to the wrong place.
 
+mod backend_policy;
 mod exception;
 mod policy;
 mod route;
@@ -45,6 +46,7 @@ pub(crate) fn check(documents: &[Decoded], blind: bool, found: &mut Found) {
             Some(Resource::RoutePolicy(policy)) => policy::check_route_policy(document, policy, &known, found),
             Some(
                 Resource::Appliance(_)
+                | Resource::BackendPolicy(_)
                 | Resource::Namespace(_)
                 | Resource::ReferenceGrant(_)
                 | Resource::SecurityPolicy(_),
@@ -52,6 +54,7 @@ pub(crate) fn check(documents: &[Decoded], blind: bool, found: &mut Found) {
             | None => {}
         }
     }
+    backend_policy::check(documents, &known, found);
     policy::check_security_policies(documents, &known, found);
 }
 

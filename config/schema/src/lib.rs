@@ -56,6 +56,8 @@ pub struct Configuration {
     pub grants: Vec<Located<ReferenceGrant>>,
     /// Namespaces whose labels are given.
     pub namespaces: Vec<Located<Namespace>>,
+    /// All BackendPolicies; of each backend one at most.
+    pub backend_policies: Vec<Located<BackendPolicy>>,
     /// All RoutePolicies.
     pub route_policies: Vec<Located<RoutePolicy>>,
     /// All SecurityPolicies.

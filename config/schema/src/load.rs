@@ -155,6 +155,7 @@ impl Loader {
         let mut appliance = None;
         let (mut gateways, mut routes, mut backends) = (Vec::new(), Vec::new(), Vec::new());
         let (mut grants, mut namespaces) = (Vec::new(), Vec::new());
+        let mut backend_policies = Vec::new();
         let (mut route_policies, mut security_policies) = (Vec::new(), Vec::new());
         for document in self.documents {
             match document.resource {
@@ -164,6 +165,7 @@ impl Loader {
                 Some(Resource::Backend(found)) => backends.push(found),
                 Some(Resource::ReferenceGrant(found)) => grants.push(found),
                 Some(Resource::Namespace(found)) => namespaces.push(found),
+                Some(Resource::BackendPolicy(found)) => backend_policies.push(found),
                 Some(Resource::RoutePolicy(found)) => route_policies.push(found),
                 Some(Resource::SecurityPolicy(found)) => security_policies.push(found),
                 None => {}
@@ -177,6 +179,7 @@ impl Loader {
                 backends,
                 grants,
                 namespaces,
+                backend_policies,
                 route_policies,
                 security_policies,
             }),

@@ -83,6 +83,12 @@ pub(crate) enum Command {
     },
     /// Send every frame back to where it came from, until a signal: the far end of a benchmark by RFC 2544, or a look at a new wire. Needs no configuration.
     Reflect(Mirror),
+    /// Change something of a running Millrace, until it is set otherwise or Millrace ends. Routes stay as they are.
+    Set {
+        /// What to change.
+        #[command(subcommand)]
+        what: Settable,
+    },
     /// Say which Millrace and which DPDK this is.
     Version,
 }
@@ -158,6 +164,41 @@ pub(crate) enum Listing {
     Limits,
     /// Which core runs which epoch of the configuration, and how it came to.
     Epochs,
+    /// The backends' endpoints: who takes requests, and what health checks say.
+    Endpoints,
+}
+
+/// What can be set.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Settable {
+    /// An endpoint of a backend.
+    Endpoint {
+        /// The backend: NAME, or NAMESPACE/NAME.
+        backend: String,
+        /// The endpoint: ADDRESS, or ADDRESS:PORT.
+        address: String,
+        /// Its admin address.
+        #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9901", env = "MILLRACE_ADMIN")]
+        admin: SocketAddr,
+        /// What it is to be.
+        #[command(subcommand)]
+        setting: EndpointSetting,
+    },
+}
+
+/// What an endpoint can be set to.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(crate) enum EndpointSetting {
+    /// Its share of the requests, relative to the others', in place of the configured one; 0 takes none.
+    Weight {
+        /// 0 to 1000000.
+        #[arg(value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+        weight: u32,
+    },
+    /// It takes no new requests; those under way end, and sessions stay.
+    Drain,
+    /// It is as the configuration says.
+    Ready,
 }
 
 /// How a listing looks.

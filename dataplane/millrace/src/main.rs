@@ -7,6 +7,7 @@
 
 mod check;
 mod cli;
+mod endpoints;
 mod exceptions;
 mod explain;
 mod failure;
@@ -23,7 +24,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use cli::{Cli, Command, Listing};
+use cli::{Cli, Command, Listing, Settable};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -42,6 +43,10 @@ fn main() -> ExitCode {
         Command::Reload { ask } => live::reload(ask.admin, ask.output),
         Command::Drain { admin } => live::drain(*admin),
         Command::Reflect(mirror) => reflect::reflect(mirror),
+        Command::Get { what: Listing::Endpoints, admin, output } => endpoints::list(*admin, *output),
+        Command::Set { what: Settable::Endpoint { backend, address, admin, setting } } => {
+            endpoints::set(*admin, backend, address, *setting)
+        }
         Command::Version => {
             say(&format!("millrace {}\n{}\n", env!("CARGO_PKG_VERSION"), pmd::dpdk_version()));
             Ok(())

@@ -239,6 +239,7 @@ fn facts(configuration: &Configuration, eal: &Eal, ports: Vec<Port>, cpus: Vec<u
                 offloads: offloads(port.offloads()),
             })
             .collect(),
+        session_key: [0x6d69_6c6c_7261_6365, 0],
         access_log: spec.access_log.path.clone(),
         clock: Box::new(move || clock.now().0),
         device_statistics: Box::new(move || {

@@ -12,7 +12,7 @@ use crate::failure::Failure;
 use crate::validate::{Table, tables};
 
 /// For the connection, and for each byte of the answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Bytes of an answer that are read at most: far more than any configuration's status.
 const LONGEST: u64 = 256 << 20;

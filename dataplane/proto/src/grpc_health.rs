@@ -49,37 +49,34 @@ pub enum Verdict {
     Invalid,
 }
 
-/// All that is sent for one check of `service` (empty for the server as a whole); `authority` is its Host. Both are shorter than 128 bytes, or cut.
-#[must_use]
-pub fn request(authority: &str, service: &str) -> Vec<u8> {
-    let mut block = Vec::new();
-    // Static table (RFC 7541 appendix A): 3 is `:method: POST`, 6 `:scheme: http`, 4 the name `:path`, 1 `:authority`.
-    block.extend([0x83, 0x86, 0x04]);
-    string(b"/grpc.health.v1.Health/Check", &mut block);
-    block.push(0x01);
-    string(authority.as_bytes(), &mut block);
-    for (name, value) in [("content-type", "application/grpc"), ("te", "trailers"), ("user-agent", "millrace-health")] {
-        block.push(0x00);
-        string(name.as_bytes(), &mut block);
-        string(value.as_bytes(), &mut block);
-    }
-    let service = service.as_bytes();
-    let service = service.get(..service.len().min(127)).unwrap_or_default();
-    let mut message = Vec::new();
-    if !service.is_empty() {
-        // Field 1, a string.
-        message.extend([0x0a, service.len() as u8]);
-        message.extend(service);
-    }
-    let mut out = PREFACE.to_vec();
-    frame(SETTINGS, 0, 0, &[], &mut out);
-    frame(HEADERS, END_HEADERS, STREAM, &block, &mut out);
-    // Not compressed, and its length.
-    let mut data = vec![0];
-    data.extend((message.len() as u32).to_be_bytes());
-    data.extend(message);
-    frame(DATA, END_STREAM, STREAM, &data, &mut out);
-    out
+/// All that is sent for one check of `service` (empty for the server as a whole); `authority` is its Host. Both are cut at 126 bytes.
+pub fn encode_request(authority: &str, service: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(PREFACE);
+    frame(SETTINGS, 0, 0, out, |_| {});
+    frame(HEADERS, END_HEADERS, STREAM, out, |block| {
+        // Static table (RFC 7541 appendix A): 3 is `:method: POST`, 6 `:scheme: http`, 4 the name `:path`, 1 `:authority`.
+        block.extend_from_slice(&[0x83, 0x86, 0x04]);
+        string(b"/grpc.health.v1.Health/Check", block);
+        block.push(0x01);
+        string(authority.as_bytes(), block);
+        for (name, value) in
+            [("content-type", "application/grpc"), ("te", "trailers"), ("user-agent", "millrace-health")]
+        {
+            block.push(0x00);
+            string(name.as_bytes(), block);
+            string(value.as_bytes(), block);
+        }
+    });
+    frame(DATA, END_STREAM, STREAM, out, |data| {
+        let service = service.as_bytes();
+        let length = service.len().min(STRING) as u8;
+        // Not compressed, and the message's length; then field 1, a string.
+        data.extend_from_slice(&[0, 0, 0, 0, if length == 0 { 0 } else { length + 2 }]);
+        if length > 0 {
+            data.push(0x0a);
+            string(service, data);
+        }
+    });
 }
 
 /// Reads what came so far, from the connection's first byte on.
@@ -154,19 +151,28 @@ fn status(message: &[u8]) -> Option<Verdict> {
     })
 }
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8], out: &mut Vec<u8>) {
-    let [_, l0, l1, l2] = (payload.len() as u32).to_be_bytes();
-    out.extend([l0, l1, l2, kind, flags]);
-    out.extend(stream.to_be_bytes());
-    out.extend(payload);
+/// A frame whose payload `fill` appends.
+fn frame(kind: u8, flags: u8, stream: u32, out: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>)) {
+    let head = out.len();
+    out.extend_from_slice(&[0, 0, 0, kind, flags]);
+    out.extend_from_slice(&stream.to_be_bytes());
+    let payload = out.len();
+    fill(out);
+    let [_, length @ ..] = ((out.len() - payload) as u32).to_be_bytes();
+    if let Some(place) = out.get_mut(head..head + 3) {
+        place.copy_from_slice(&length);
+    }
 }
 
-/// A string literal without Huffman coding (RFC 7541 §5.2), cut at what one byte of length says.
+/// A string literal without Huffman coding (RFC 7541 §5.2), cut at what one byte of length says; protobuf writes short ones alike.
 fn string(text: &[u8], out: &mut Vec<u8>) {
-    let text = text.get(..text.len().min(126)).unwrap_or_default();
+    let text = text.get(..text.len().min(STRING)).unwrap_or_default();
     out.push(text.len() as u8);
-    out.extend(text);
+    out.extend_from_slice(text);
 }
+
+/// Bytes of a string at most.
+const STRING: usize = 126;
 
 #[cfg(test)]
 mod tests {
@@ -175,14 +181,15 @@ mod tests {
     fn served(frames: &[(u8, u8, u32, &[u8])]) -> Vec<u8> {
         let mut out = Vec::new();
         for (kind, flags, stream, payload) in frames {
-            frame(*kind, *flags, *stream, payload, &mut out);
+            frame(*kind, *flags, *stream, &mut out, |out| out.extend_from_slice(payload));
         }
         out
     }
 
     #[test]
     fn the_request_is_three_frames_behind_the_preface() {
-        let sent = request("10.9.2.2:50051", "shop");
+        let mut sent = Vec::new();
+        encode_request("10.9.2.2:50051", "shop", &mut sent);
         let rest = sent.strip_prefix(PREFACE).unwrap();
         let mut kinds = Vec::new();
         let mut rest = rest;

@@ -35,6 +35,8 @@ pub struct Endpoint {
 pub struct Cluster {
     /// `namespace/name:port`.
     pub name: Arc<str>,
+    /// All of its endpoints, whether or not they take requests.
+    pub endpoints: Box<[Endpoint]>,
     /// Who takes requests, as long as no [`EndpointTable`](crate::EndpointTable) says otherwise.
     pub selection: Arc<Selection>,
     /// What of a request its endpoint follows from; `None` where nothing does.
@@ -45,7 +47,12 @@ impl Cluster {
     /// A cluster whose endpoints take turns by their weights.
     #[must_use]
     pub fn new(name: Arc<str>, endpoints: Vec<Endpoint>) -> Self {
-        Self { name, selection: Arc::new(Selection::round_robin(endpoints)), affinity: None }
+        Self {
+            name,
+            endpoints: endpoints.clone().into(),
+            selection: Arc::new(Selection::round_robin(endpoints)),
+            affinity: None,
+        }
     }
 }
 

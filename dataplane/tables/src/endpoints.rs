@@ -93,8 +93,13 @@ pub enum Probe {
     Tcp,
     /// To answer this HTTP/1.1 request with a status within one of these ranges, both ends included.
     Http(Box<[u8]>, Box<[(u16, u16)]>),
-    /// To answer SERVING to grpc.health.v1.Health/Check: what is sent, over HTTP/2 with prior knowledge.
-    Grpc(Box<[u8]>),
+    /// To answer SERVING to grpc.health.v1.Health/Check, over HTTP/2 with prior knowledge.
+    Grpc {
+        /// What stands for Host.
+        authority: Box<str>,
+        /// Which service is asked about; the server as a whole where it is empty.
+        service: Box<str>,
+    },
 }
 
 /// How one check went.

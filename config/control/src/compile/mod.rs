@@ -19,12 +19,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use schema::{Configuration, Gateway, Hostname, Metadata, ObjectName};
+use schema::{Backend, BackendPolicySpec, Configuration, Gateway, Hostname, Metadata, ObjectName};
 use tables::snapshot::Listener as ListenerTable;
 use tables::{
     Bind, Cluster, ClusterId, EndpointId, Epoch, HostPattern, RouteTable, Rule, Series, SeriesId, Snapshot, SourceTable,
 };
 
+use crate::endpoints::CheckIds;
+use crate::endpoints::plan::ClusterPlan;
 use crate::status::{GatewayStatus, RouteStatus};
 use conditions::Attachment;
 use ids::Ids;
@@ -45,6 +47,7 @@ pub struct Compiler {
     /// See [`Compiler::swept`].
     swept: Epoch,
     limit_tables: LimitTables,
+    check_ids: CheckIds,
 }
 
 /// Series of what is gone that are kept, for who reads metrics now and then and for what comes back.
@@ -64,6 +67,10 @@ pub struct Compiled {
     pub configuration: Arc<Configuration>,
     /// The listeners that each route is attached to, both by their names.
     pub attached: HashMap<String, Vec<Arc<str>>>,
+    /// What the snapshot's clusters are worked out from, in their order.
+    pub clusters: Arc<[ClusterPlan]>,
+    /// What of it is to be checked.
+    pub checks: Arc<[tables::Check]>,
     /// How each Gateway stands.
     pub gateways: Vec<GatewayStatus>,
     /// How each route stands.
@@ -83,6 +90,7 @@ impl Compiler {
             endpoint_ids: Ids::default(),
             swept: 0,
             limit_tables: LimitTables::default(),
+            check_ids: CheckIds::default(),
         }
     }
 
@@ -105,8 +113,10 @@ impl Compiler {
             compiler: self,
             references: &references,
             configuration,
-            backends: configuration.backends.iter().map(|backend| (&backend.metadata.object, &backend.value)).collect(),
+            backends: configuration.backends.iter().map(|b| (&b.metadata.object, &b.value)).collect(),
+            policies: policies(configuration),
             clusters: Vec::new(),
+            plans: Vec::new(),
             cluster_ids: HashMap::new(),
             rules: Vec::new(),
             limits,
@@ -119,7 +129,8 @@ impl Compiler {
             .map(|(index, listener)| run.routes_of(index, listener, &attachments))
             .collect();
         let binds = run.binds(&listeners, &conflicted, &tables);
-        let Run { clusters, rules, limits, in_use, .. } = run;
+        let Run { clusters, mut plans, rules, limits, in_use, .. } = run;
+        let checks = self.check_ids.assign(&mut plans);
         let http = settings::http_settings(&configuration.appliance);
         self.retire();
         let snapshot = Snapshot::new(self.epoch, http, binds, rules, clusters, self.series.clone())
@@ -129,6 +140,8 @@ impl Compiler {
             series_in_use: in_use,
             configuration: Arc::clone(configuration),
             attached: attached(&attachments, &listeners),
+            clusters: plans.into(),
+            checks,
             gateways: conditions::gateways(configuration, &listeners, &conflicted, &attachments),
             routes: conditions::routes(&references, &attachments),
         }
@@ -181,8 +194,10 @@ struct Run<'a> {
     compiler: &'a mut Compiler,
     references: &'a References<'a>,
     configuration: &'a Configuration,
-    backends: HashMap<&'a ObjectName, &'a schema::Backend>,
+    backends: HashMap<&'a ObjectName, &'a Backend>,
+    policies: HashMap<&'a ObjectName, &'a BackendPolicySpec>,
     clusters: Vec<Cluster>,
+    plans: Vec<ClusterPlan>,
     cluster_ids: HashMap<(ObjectName, Option<NonZeroU16>), ClusterId>,
     rules: Vec<Rule>,
     limits: Limits,
@@ -233,6 +248,12 @@ impl Run<'_> {
         self.in_use.insert(id);
         id
     }
+}
+
+/// The policy of each backend that has one.
+fn policies(configuration: &Configuration) -> HashMap<&ObjectName, &BackendPolicySpec> {
+    let policies = configuration.backend_policies.iter();
+    policies.flat_map(|policy| policy.spec.target_refs.iter().map(|target| (&target.value, &policy.spec))).collect()
 }
 
 /// All listeners, those of the oldest Gateway first.

@@ -91,7 +91,7 @@ fn the_smallest_configuration_routes() {
     let snapshot = &compiled.snapshot;
     let cluster = snapshot.cluster(snapshot.rules[0].targets[0].cluster).unwrap();
     assert_eq!(&*cluster.name, "default/a:8080");
-    let endpoints: Vec<_> = cluster.endpoints.iter().map(|e| (e.address.to_string(), e.weight)).collect();
+    let endpoints: Vec<_> = cluster.selection.members().iter().map(|e| (e.address.to_string(), e.weight)).collect();
     let expected = [("10.9.2.2:8080", 1), ("10.9.2.3:8080", 2), ("10.9.2.4:9000", 1)];
     assert_eq!(endpoints, expected.map(|(a, w)| (a.to_owned(), w)));
     let series = &snapshot.series[snapshot.rules[0].targets[0].series.0 as usize];
@@ -313,7 +313,7 @@ fn ids_outlive_compilations() {
         assert_eq!(series.cores.len(), 2);
     }
     let ids = |compiled: &Compiled| -> HashMap<SocketAddr, EndpointId> {
-        compiled.snapshot.clusters.iter().flat_map(|c| &c.endpoints).map(|e| (e.address, e.id)).collect()
+        compiled.snapshot.clusters.iter().flat_map(|c| c.selection.members()).map(|e| (e.address, e.id)).collect()
     };
     let later = ids(&second);
     assert!(ids(&first).iter().all(|(address, id)| later[address] == *id));
@@ -337,7 +337,7 @@ fn no_two_series_or_endpoints_share_an_id() {
     ]);
     let labels: HashSet<_> = compiled.snapshot.series.iter().map(|s| (&s.listener, &s.route, &s.backend)).collect();
     assert_eq!(labels.len(), compiled.snapshot.series.len());
-    let endpoints: Vec<_> = compiled.snapshot.clusters.iter().flat_map(|c| &c.endpoints).collect();
+    let endpoints: Vec<_> = compiled.snapshot.clusters.iter().flat_map(|c| c.selection.members()).collect();
     for a in &endpoints {
         for b in &endpoints {
             assert_eq!(a.id == b.id, a.address == b.address);

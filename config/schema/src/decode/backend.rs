@@ -1,7 +1,10 @@
 //! `Backend.spec`.
 
+use std::collections::BTreeMap;
+
+use super::metadata::strings;
 use super::object::Object;
-use super::scalar::{address, choice, port, weight};
+use super::scalar::{address, choice, integer, port, text, weight};
 use super::{At, Decoder};
 use crate::resources::{BackendProtocol, BackendSpec, Endpoint};
 
@@ -21,6 +24,9 @@ fn endpoint(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<Endpoint> {
     let address = object.required(decoder, "address", address);
     let port = object.optional(decoder, "port", port);
     let weight = object.or(decoder, "weight", 1, weight);
+    let priority = object.or(decoder, "priority", 0, integer(0..=127));
+    let zone = object.optional(decoder, "zone", text).map(|zone| (*zone).into());
+    let labels = object.or(decoder, "labels", BTreeMap::new(), strings);
     object.close(decoder);
-    Some(Endpoint { address: address?, port, weight })
+    Some(Endpoint { address: address?, port, weight, priority, zone, labels })
 }

@@ -6,6 +6,7 @@
 
 mod appliance;
 mod backend;
+mod backend_policy;
 mod exception;
 mod filter;
 mod gateway;
@@ -24,7 +25,7 @@ use crate::error::{Found, printable};
 use crate::located::{Located, Location};
 use crate::name::ObjectName;
 use crate::resources::{
-    Appliance, Backend, Gateway, HttpRoute, Namespace, ReferenceGrant, RoutePolicy, SecurityPolicy,
+    Appliance, Backend, BackendPolicy, Gateway, HttpRoute, Namespace, ReferenceGrant, RoutePolicy, SecurityPolicy,
 };
 use crate::yaml::{Mark, Node};
 use crate::{GATEWAY_GROUP, MILLRACE_GROUP};
@@ -76,6 +77,7 @@ pub(crate) enum Resource {
     Backend(Located<Backend>),
     ReferenceGrant(Located<ReferenceGrant>),
     Namespace(Located<Namespace>),
+    BackendPolicy(Located<BackendPolicy>),
     RoutePolicy(Located<RoutePolicy>),
     SecurityPolicy(Located<SecurityPolicy>),
 }
@@ -89,14 +91,16 @@ pub(crate) enum Kind {
     Backend,
     Namespace,
     ReferenceGrant,
+    BackendPolicy,
     RoutePolicy,
     SecurityPolicy,
 }
 
 impl Kind {
-    const ALL: [Kind; 8] = [
+    const ALL: [Kind; 9] = [
         Kind::Appliance,
         Kind::Backend,
+        Kind::BackendPolicy,
         Kind::Gateway,
         Kind::HttpRoute,
         Kind::Namespace,
@@ -113,6 +117,7 @@ impl Kind {
             Kind::Backend => "Backend",
             Kind::Namespace => "Namespace",
             Kind::ReferenceGrant => "ReferenceGrant",
+            Kind::BackendPolicy => "BackendPolicy",
             Kind::RoutePolicy => "RoutePolicy",
             Kind::SecurityPolicy => "SecurityPolicy",
         }
@@ -120,7 +125,7 @@ impl Kind {
 
     fn api_version(self) -> String {
         match self {
-            Kind::Appliance | Kind::Backend | Kind::RoutePolicy | Kind::SecurityPolicy => {
+            Kind::Appliance | Kind::Backend | Kind::BackendPolicy | Kind::RoutePolicy | Kind::SecurityPolicy => {
                 format!("{MILLRACE_GROUP}/v1alpha1")
             }
             Kind::Gateway | Kind::HttpRoute | Kind::ReferenceGrant => format!("{GATEWAY_GROUP}/v1"),
@@ -130,8 +135,7 @@ impl Kind {
 }
 
 /// Kinds of DESIGN.md §4 that later releases take.
-const LATER_KINDS: [&str; 10] = [
-    "BackendPolicy",
+const LATER_KINDS: [&str; 9] = [
     "BackendTLSPolicy",
     "EndpointSlice",
     "GRPCRoute",
@@ -253,6 +257,12 @@ impl Decoder<'_> {
             Kind::ReferenceGrant => object
                 .required(self, "spec", reference::grant)
                 .map(|spec| Resource::ReferenceGrant(Located::new(ReferenceGrant { metadata, spec }, at))),
+            Kind::BackendPolicy => object
+                .required(self, "spec", |decoder, at| backend_policy::spec(decoder, at, metadata.namespace()))
+                .map(|spec| {
+                    let metadata = metadata.clone();
+                    Resource::BackendPolicy(Located::new(BackendPolicy { metadata, spec }, at))
+                }),
             Kind::RoutePolicy => object
                 .required(self, "spec", |decoder, at| policy::route_policy(decoder, at, metadata.namespace()))
                 .map(|spec| {

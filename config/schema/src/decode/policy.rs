@@ -153,7 +153,7 @@ fn key(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<RateLimitKey> {
 }
 
 /// The name of a header field or a cookie: a token (RFC 9110 §5.6.2, RFC 6265 §4.1.1).
-fn token(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<Box<str>> {
+pub(super) fn token(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<Box<str>> {
     const MOST: usize = 256;
     let given = text(decoder, at)?;
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);

@@ -1,5 +1,6 @@
 //! `Backend`: endpoints that no cluster knows (millrace.dev/v1alpha1).
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
@@ -45,4 +46,12 @@ pub struct Endpoint {
     pub port: Option<NonZeroU16>,
     /// Its share among the backend's endpoints; 0 gets no new requests. 0..=1,000,000, default 1.
     pub weight: u32,
+    /// Those of a higher number take requests as those of the lower ones are not well; 0..=127, default 0.
+    pub priority: u8,
+    /// Where it is, see `BackendPolicy.spec.loadBalancer.zoneAware`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<Box<str>>,
+    /// What tells it from others, for subsets.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
 }

@@ -6,6 +6,7 @@
 
 mod appliance;
 mod backend;
+mod backend_policy;
 mod exception;
 mod filter;
 mod gateway;
@@ -20,6 +21,10 @@ pub use appliance::{
     Hugepages, Idle, InvalidReferences, Ip, Memory, SourceLimit, SynCookies, Tcp, Upstream,
 };
 pub use backend::{Backend, BackendProtocol, BackendSpec, Endpoint};
+pub use backend_policy::{
+    ActiveHealthCheck, BackendPolicy, BackendPolicySpec, HashTable, HashedOn, HealthCheck, HealthProbe, LoadBalancer,
+    LoadBalancerType, SessionPersistence, SlowStart,
+};
 pub use exception::Exception;
 pub use filter::{
     Fraction, HttpCorsFilter, HttpHeader, HttpHeaderFilter, HttpPathModifier, HttpRequestMirrorFilter,

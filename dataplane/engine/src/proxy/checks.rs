@@ -151,12 +151,19 @@ impl Proxy {
             Status::Unknown => return self.end_check(cx, slot, Some(CheckFailure::Reset)),
             _ => {}
         }
-        let ask = match &wanted.way.probe {
-            Probe::Tcp => return self.end_check(cx, slot, None),
-            Probe::Http(ask, _) | Probe::Grpc(ask) => ask,
-        };
+        if wanted.way.probe == Probe::Tcp {
+            return self.end_check(cx, slot, None);
+        }
         if !under_way.asked {
-            cx.stack.send(id, ask);
+            match &wanted.way.probe {
+                Probe::Tcp => {}
+                Probe::Http(ask, _) => cx.stack.send(id, ask),
+                Probe::Grpc { authority, service } => {
+                    self.out.clear();
+                    grpc_health::encode_request(authority, service, &mut self.out);
+                    cx.stack.send(id, &self.out);
+                }
+            }
             self.note(slot, |under_way| under_way.asked = true);
         }
         let over = status != Status::Open;
@@ -252,7 +259,7 @@ impl Proxy {
 
     fn tell(&self, check: CheckId, failure: Option<CheckFailure>) {
         // Where control does not read, the next report says the same.
-        drop(self.checks.reports.push(Report { check, failure }));
+        let _ = self.checks.reports.push(Report { check, failure });
     }
 }
 
@@ -269,7 +276,7 @@ fn read(probe: &Probe, bytes: &[u8]) -> (Option<Option<CheckFailure>>, bool) {
             };
             (answer, false)
         }
-        Probe::Grpc(_) => {
+        Probe::Grpc { .. } => {
             let answer = grpc_health::read(bytes);
             let verdict = answer.verdict.map(|verdict| match verdict {
                 grpc_health::Verdict::Status(1) => None,

@@ -9,6 +9,7 @@
 mod support;
 
 mod attack;
+mod balancing;
 mod chaos;
 mod close;
 mod cores;

@@ -13,6 +13,7 @@ use engine::steer::{Place, PortPlan, Rss, Steered, places};
 use pmd::sim::{Clock, EndOptions, SimFrame, SimLane, SimQueue, Spread, WireOptions, nic, wire};
 use pmd::{Burst, Frame, Lane, LaneCounters, PortSet, Steering, TxChecksum, Way};
 use tables::access::AccessRecord;
+use tables::endpoints::Reports;
 use tables::lifecycle::Lifecycle;
 use tables::publish::{Publisher, slot};
 use tables::*;
@@ -60,6 +61,8 @@ pub struct Appliance {
     pub log: Vec<AccessRecord>,
     access: Arc<ArrayQueue<AccessRecord>>,
     publishers: Vec<Publisher<Snapshot>>,
+    pub endpoints: Vec<Publisher<EndpointTable>>,
+    pub reports: Vec<Reports>,
     places: Vec<Place>,
     options: GatewayOptions,
     series: Vec<Arc<Series>>,
@@ -149,10 +152,14 @@ impl Appliance {
         let access = Arc::new(ArrayQueue::new(1 << 20));
         let (mut all, mut counters, mut lifecycles, mut publishers) = (vec![], vec![], vec![], vec![]);
         let places = places::<SimFrame>(cores, &plans, &options.tcp, [options.seed, 5]);
-        let mut kept = Vec::new();
+        let (mut kept, mut endpoints, mut reports) = (Vec::new(), Vec::new(), Vec::new());
         for (index, (lanes, (place, links))) in (0..).zip(lanes.into_iter().zip(places)) {
             kept.push(place.clone());
             let (publisher, snapshot) = slot(Arc::new(snapshot(1, options, &options.endpoints, &series)));
+            let (endpoint_publisher, table) = slot(Arc::default());
+            endpoints.push(endpoint_publisher);
+            let seat = EndpointSeat { table, reports: EndpointSeat::reports(), cores };
+            reports.push(Arc::clone(&seat.reports));
             let (count, lifecycle) = (Arc::new(CoreCounters::new(2)), Arc::new(Lifecycle::default()));
             let watched = lanes.into_iter().zip(links).map(|(lane, link)| Watched {
                 lane: Steered::new(lane, link),
@@ -164,7 +171,7 @@ impl Appliance {
                 lanes: watched.collect(),
                 settings: settings(options),
                 snapshot,
-                endpoints: EndpointSeat::default(),
+                endpoints: seat,
                 counters: Arc::clone(&count),
                 lifecycle: Arc::clone(&lifecycle),
                 access: Arc::clone(&access),
@@ -183,6 +190,8 @@ impl Appliance {
             log: Vec::new(),
             access,
             publishers,
+            endpoints,
+            reports,
             places: kept,
             options: options.clone(),
             series,

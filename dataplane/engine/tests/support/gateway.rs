@@ -13,6 +13,7 @@ use pmd::Lane;
 use pmd::sim::pcap::Tap;
 use pmd::sim::{Clock, EndOptions, PathOptions, SimLane, WireOptions, wire};
 use tables::access::{AccessLevel, AccessRecord};
+use tables::endpoints::Reports;
 use tables::lifecycle::Lifecycle;
 use tables::publish::{Publisher, slot};
 use tables::*;
@@ -129,6 +130,8 @@ pub struct Gateway {
     pub counters: Arc<CoreCounters>,
     pub lifecycle: Arc<Lifecycle>,
     pub publisher: Publisher<Snapshot>,
+    pub endpoints: Publisher<EndpointTable>,
+    pub reports: Reports,
     access: Arc<ArrayQueue<AccessRecord>>,
     /// Requests that ended, oldest first.
     pub log: Vec<AccessRecord>,
@@ -153,6 +156,9 @@ impl Gateway {
         let (south, backends) = link(SOUTH_MAC, BACKEND_MAC, options.seed ^ 0x5555);
         let series: Vec<_> = (0..4).map(|_| Arc::new(Series::new("l".into(), "r".into(), "b".into(), 1))).collect();
         let (publisher, snapshot) = slot(Arc::new(snapshot(1, options, &options.endpoints, &series)));
+        let (endpoints, table) = slot(Arc::default());
+        let reports = EndpointSeat::reports();
+        let seat = EndpointSeat { table, reports: Arc::clone(&reports), cores: 1 };
         let counters = Arc::new(CoreCounters::new(2));
         let lifecycle = Arc::new(Lifecycle::default());
         let access = Arc::new(ArrayQueue::new(65_536));
@@ -165,7 +171,7 @@ impl Gateway {
                 tcp: options.tcp.clone(),
             },
             snapshot,
-            endpoints: EndpointSeat::default(),
+            endpoints: seat,
             counters: Arc::clone(&counters),
             lifecycle: Arc::clone(&lifecycle),
             access: Arc::clone(&access),
@@ -173,7 +179,11 @@ impl Gateway {
             seed: options.seed,
         });
         let options = options.clone();
-        (Self { core, counters, lifecycle, publisher, access, log: Vec::new(), series, options }, clients, backends)
+        (
+            Self { core, counters, lifecycle, publisher, endpoints, reports, access, log: Vec::new(), series, options },
+            clients,
+            backends,
+        )
     }
 
     /// Publishes tables with other endpoints.
