@@ -1,0 +1,150 @@
+//! Endpoints that come and go, by health checks and by an operator's word, under load.
+
+mod support;
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use support::backend::Backend;
+use support::gateway::{Config, Gateway, MILLRACE};
+use support::sandbox::{Ns, Sandbox, VIP};
+use support::wait_for;
+
+const ONE: &str = "10.9.2.2:9000";
+const TWO: &str = "10.9.2.3:9000";
+
+/// A policy of the backend `all`.
+fn policy(spec: &str) -> String {
+    format!(
+        "apiVersion: millrace.dev/v1alpha1\nkind: BackendPolicy\nmetadata: {{ name: all }}\nspec:\n  \
+         targetRefs: [{{ group: millrace.dev, kind: Backend, name: all }}]\n{spec}"
+    )
+}
+
+const CHECKED: &str = "  healthCheck:\n    active: { type: TCP, interval: 200ms, timeout: 100ms, unhealthyThreshold: 2, healthyThreshold: 2 }\n";
+
+/// Answers with its name.
+fn named(sandbox: &Sandbox, ns: Ns, address: &str, name: &str) -> Backend {
+    let reply = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len());
+    Backend::canned(sandbox, ns, address, reply)
+}
+
+/// The state and health of an endpoint, as `get endpoints` has them.
+fn endpoint(gateway: &Gateway<'_>, address: &str) -> serde_json::Value {
+    let all: serde_json::Value = serde_json::from_slice(&gateway.admin("/endpoints").body).expect("JSON");
+    let endpoints = all["endpoints"].as_array().expect("a list");
+    endpoints.iter().find(|e| e["address"] == address).unwrap_or_else(|| panic!("{address} in {all}")).clone()
+}
+
+/// `millrace` with these words, in the gateway's namespace: whether it went well, and what it said.
+fn millrace(sandbox: &Sandbox, words: &[&str]) -> (bool, String) {
+    let output = sandbox.command(Ns::Millrace, MILLRACE).args(words).stdin(Stdio::null()).output().expect("it starts");
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+}
+
+#[test]
+fn a_dead_endpoint_is_noticed_and_gets_nothing_until_it_is_back() {
+    let sandbox = sandbox_or_skip!();
+    let one = named(&sandbox, Ns::B1, ONE, "one");
+    let _two = named(&sandbox, Ns::B2, TWO, "two");
+    let gateway = Gateway::start(&sandbox, &Config::everything_to(&[ONE, TWO]).document(&policy(CHECKED)));
+    wait_for("both are well", Duration::from_secs(10), || {
+        [ONE, TWO].iter().all(|address| endpoint(&gateway, address)["health"] == "healthy")
+    });
+    let bodies = |n| (0..n).map(|_| gateway.get("/").text()).collect::<Vec<_>>();
+    assert_eq!(bodies(20).iter().filter(|body| *body == "one").count(), 10);
+    drop(one);
+    wait_for("it is noticed", Duration::from_secs(10), || endpoint(&gateway, ONE)["health"] == "unhealthy");
+    assert_eq!(endpoint(&gateway, ONE)["lastFailure"]["reason"], "connection refused");
+    assert!(bodies(20).iter().all(|body| body == "two"));
+    // Both gone: nobody is well, and that is a 503 at once.
+    let _one = named(&sandbox, Ns::B1, ONE, "one");
+    wait_for("it is back", Duration::from_secs(10), || endpoint(&gateway, ONE)["health"] == "healthy");
+    assert_eq!(bodies(20).iter().filter(|body| *body == "one").count(), 10);
+    let (went_well, table) = millrace(&sandbox, &["get", "endpoints"]);
+    assert!(went_well && table.contains("connection refused"), "{table}");
+}
+
+#[test]
+fn no_endpoint_that_is_well_is_a_503_at_once() {
+    let sandbox = sandbox_or_skip!();
+    let gateway = Gateway::start(&sandbox, &Config::everything_to(&[ONE, TWO]).document(&policy(CHECKED)));
+    wait_for("it is noticed", Duration::from_secs(10), || {
+        [ONE, TWO].iter().all(|address| endpoint(&gateway, address)["health"] == "unhealthy")
+    });
+    let start = Instant::now();
+    assert_eq!(gateway.get("/").status, 503);
+    assert!(start.elapsed() < Duration::from_millis(200), "{:?}", start.elapsed());
+}
+
+/// Ten drains and returns under wrk: not one request fails, and a drained endpoint gets nothing.
+#[test]
+fn draining_an_endpoint_under_load_fails_nothing() {
+    let sandbox = sandbox_or_skip!();
+    sandbox.start_nginx();
+    let gateway = Gateway::start(&sandbox, &Config::everything_to(&["10.9.2.2:8080", "10.9.2.3:8080"]));
+    let url = format!("http://{VIP}/");
+    let mut load = sandbox.command(Ns::Client, "wrk");
+    let load = load.args(["-t1", "-c16", "-d6s", &url]).stdout(Stdio::piped()).spawn().expect("wrk is installed");
+    sandbox.adopt(load.id());
+    let start = Instant::now();
+    let set = |state: &[&str]| {
+        let (went_well, said) = millrace(&sandbox, &[&["set", "endpoint", "all", "10.9.2.2"], state].concat());
+        assert!(went_well && said.contains("1 endpoint(s) set"), "{said}");
+    };
+    while start.elapsed() < Duration::from_secs(5) {
+        set(&["drain"]);
+        assert_eq!(endpoint(&gateway, "10.9.2.2:8080")["state"], "draining");
+        assert_eq!(endpoint(&gateway, "10.9.2.3:8080")["share"], 1.0);
+        std::thread::sleep(Duration::from_millis(100));
+        set(&["weight", "3"]);
+        set(&["ready"]);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let output = load.wait_with_output().expect("wrk ends");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("requests in") && !said.contains("Non-2xx") && !said.contains("Socket errors"), "{said}");
+    let failed =
+        gateway.metric("millrace_requests_total", &[]) - gateway.metric("millrace_requests_total", &[("code", "200")]);
+    assert_eq!(failed, 0);
+    let (went_well, said) = millrace(&sandbox, &["set", "endpoint", "other", "10.9.2.2", "drain"]);
+    assert!(!went_well && said.contains("no route uses a backend default/other; there are default/all"), "{said}");
+}
+
+/// The example's backends: checks, a hash of a field, and a session by cookie.
+#[test]
+fn the_example_balances() {
+    let sandbox = sandbox_or_skip!();
+    let backends = [(Ns::B1, "10.9.2.2:8080", "one"), (Ns::B2, "10.9.2.3:8080", "two")];
+    let _backends = backends.map(|(ns, address, name)| named(&sandbox, ns, address, name));
+    let gateway = Gateway::start_example(&sandbox, "balancing.yaml");
+    let ask = |path: &str, field: &str| {
+        gateway.request(&format!("GET {path} HTTP/1.1\r\nHost: test\r\n{field}Connection: close"))
+    };
+    wait_for("the absent one is noticed", Duration::from_secs(15), || {
+        endpoint(&gateway, "10.9.2.9:8080")["health"] == "unhealthy"
+    });
+    for _ in 0..20 {
+        assert_eq!(ask("/", "").status, 200);
+    }
+    let mut users = std::collections::BTreeSet::new();
+    for user in 0..20 {
+        let field = format!("X-User: {user}\r\n");
+        let first = ask("/user", &field).text();
+        assert!((0..5).all(|_| ask("/user", &field).text() == first));
+        users.insert(first);
+    }
+    assert_eq!(users.len(), 2);
+    let first = ask("/cart", "");
+    let cookie = first.field("set-cookie").expect("a session").to_owned();
+    assert!(cookie.starts_with("cart-session=") && cookie.ends_with("; Path=/; HttpOnly; SameSite=Lax; Max-Age=86400"));
+    let field = format!("Cookie: {}\r\n", cookie.split(';').next().expect("a pair"));
+    for _ in 0..10 {
+        let next = ask("/cart", &field);
+        assert_eq!((next.text(), next.field("set-cookie")), (first.text(), None));
+    }
+    // What nobody was given names nobody.
+    let made_up = ask("/cart", "Cookie: cart-session=0123456789abcdef\r\n");
+    assert!(made_up.field("set-cookie").is_some());
+}
