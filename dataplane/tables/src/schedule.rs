@@ -64,7 +64,7 @@ impl Schedule {
     #[must_use]
     pub fn at(&self, hash: u64) -> usize {
         // The upper half times the length: no division.
-        let at = ((hash >> 32) * self.slots.len() as u64 >> 32) as usize;
+        let at = (((hash >> 32) * self.slots.len() as u64) >> 32) as usize;
         self.slots.get(at).map_or(0, |&entry| entry as usize)
     }
 

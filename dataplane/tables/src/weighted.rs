@@ -21,7 +21,7 @@ impl Weighted {
         let total: u64 = weights.iter().map(|&weight| u64::from(weight)).sum();
         // Shares in units of 2^-32 of an even one.
         let mut shares: Vec<u128> =
-            weights.iter().map(|&w| (u128::from(w) * u128::from(len) << 32) / u128::from(total.max(1))).collect();
+            weights.iter().map(|&w| ((u128::from(w) * u128::from(len)) << 32) / u128::from(total.max(1))).collect();
         let mut alias: Vec<(u32, u32)> = (0..len).map(|entry| (u32::MAX, entry)).collect();
         let (mut small, mut large): (Vec<usize>, Vec<usize>) =
             (0..shares.len()).partition(|&entry| shares.get(entry).is_some_and(|&share| share < 1 << 32));
@@ -52,7 +52,7 @@ impl Weighted {
     #[inline]
     #[must_use]
     pub fn pick(&self, random: u64) -> usize {
-        let entry = ((random >> 32) * u64::from(self.len) >> 32) as usize;
+        let entry = (((random >> 32) * u64::from(self.len)) >> 32) as usize;
         match self.alias.get(entry) {
             None => entry,
             Some(&(below, other)) => {

@@ -209,7 +209,7 @@ fn http(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<HealthProbe> {
     let path = object.or(decoder, "path", "/".into(), path);
     let methods = [("GET", "GET"), ("HEAD", "HEAD"), ("OPTIONS", "OPTIONS")];
     let method = object.or(decoder, "method", "GET", |d, at| choice(d, at, &methods));
-    let hostname = object.optional(decoder, "hostname", |d, at| super::scalar::hostname(d, at));
+    let hostname = object.optional(decoder, "hostname", super::scalar::hostname);
     let expected: Vec<Located<(u16, u16)>> = object.list(decoder, "expectedStatuses", statuses);
     object.close(decoder);
     let expected_statuses =

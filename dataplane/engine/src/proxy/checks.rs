@@ -84,7 +84,7 @@ impl Checks {
     fn fill(&mut self, table: &EndpointTable, now: Instant) {
         let old = core::mem::take(&mut self.slots);
         let ours = |check: &&Check| check.id.0 % u32::from(self.cores) == u32::from(self.core);
-        for (at, check) in (0u32..).zip(table.checks().iter()).filter(|(_, check)| ours(&check)) {
+        for (at, check) in (0u32..).zip(table.checks().iter()).filter(|(_, check)| ours(check)) {
             let kept = old.binary_search_by_key(&check.id, |slot| slot.id).ok().and_then(|at| old.get(at));
             // The first ones are spread over an interval, so that they do not come together.
             let next = kept.map_or_else(
