@@ -189,15 +189,9 @@ impl Balance {
         (1..members.min(LOOKED_THROUGH)).map(|step| (chosen + step) % members).find(other).unwrap_or(chosen)
     }
 
-    /// Where a request goes, for callers that ask for nothing else.
-    #[inline]
-    pub fn endpoint<'s>(
-        &mut self,
-        id: ClusterId,
-        selection: &'s Selection,
-        failed: Option<EndpointId>,
-    ) -> Option<&'s Endpoint> {
-        let member = self.member(id, selection, Wish::default(), failed, Instant::default(), |_| 0)?;
+    /// Where a copy goes that asks for nothing, and of whose endpoint nothing is known.
+    pub fn endpoint<'s>(&mut self, id: ClusterId, selection: &'s Selection, now: Instant) -> Option<&'s Endpoint> {
+        let member = self.choose(id, selection, 0, now, &|_| 0)?;
         selection.member(member)
     }
 }

@@ -57,18 +57,18 @@ fn turns_are_taken_by_weight_and_failed_endpoints_passed_over() {
     let snapshot = Snapshot::new(1, HttpSettings::default(), vec![], vec![rule], vec![cluster, alone], vec![]);
     let mut balance = Balance::new(&snapshot, Random::new(1));
     let mut turns = [0; 2];
+    let choose = |balance: &mut Balance, cluster: usize, failed| {
+        let selection = &snapshot.clusters[cluster].selection;
+        let id = ClusterId(cluster as u32);
+        balance.member(id, selection, Wish::default(), failed, Instant::default(), |_| 0).unwrap()
+    };
     for _ in 0..30 {
-        let chosen = balance.endpoint(ClusterId(0), &snapshot.clusters[0].selection, None).unwrap();
-        turns[chosen.id.0 as usize] += 1;
+        turns[choose(&mut balance, 0, None)] += 1;
         assert_eq!(balance.target(0, &snapshot.rules[0]), Some(0));
     }
     assert_eq!(turns, [10, 20]);
-    for _ in 0..9 {
-        let chosen = balance.endpoint(ClusterId(0), &snapshot.clusters[0].selection, Some(EndpointId(1))).unwrap();
-        assert_eq!(chosen.id, EndpointId(0));
-    }
-    let only = balance.endpoint(ClusterId(1), &snapshot.clusters[1].selection, Some(EndpointId(0)));
-    assert_eq!(only.map(|e| e.id), Some(EndpointId(0)));
+    assert!((0..9).all(|_| choose(&mut balance, 0, Some(EndpointId(1))) == 0));
+    assert_eq!(choose(&mut balance, 1, Some(EndpointId(0))), 0);
 }
 
 /// The 99.9 % quantile for 2 degrees of freedom is 13.8.

@@ -7,8 +7,8 @@
 use arrayvec::ArrayVec;
 use pmd::Lane;
 use proto::http1::{BodyDecoder, Decoded, Framing, Limits, Method, parse_response};
-use tables::ClusterId;
 use tables::filter::Mirror as MirrorFilter;
+use tables::{ClusterId, Endpoint};
 
 use super::client::Client;
 use super::request::limits;
@@ -98,7 +98,8 @@ impl Proxy {
         cluster: ClusterId,
     ) -> Option<ConnectionId> {
         let table = cx.snapshot.cluster(cluster)?;
-        let (endpoint, address) = self.balance.endpoint(cluster, table, None)?;
+        let selection = cx.endpoints.selection(cx.snapshot.epoch, cluster, table);
+        let &Endpoint { id: endpoint, address, .. } = self.balance.endpoint(cluster, selection, cx.net.now)?;
         let (id, upstream) = match self.pools.take(endpoint) {
             Some(id) => match self.roles.get(id.0 as usize) {
                 Some(Role::Upstream(upstream)) => (id, Upstream { armed: false, ..*upstream }),
