@@ -112,7 +112,7 @@ fn a_document_has_to_be_a_known_resource() {
         (
             r#"kind: Gateway"#,
             r#"kind: Gatway"#,
-            r#"18:7 kind: unknown value "Gatway"; one of Appliance, Backend, Gateway, HTTPRoute, Namespace, ReferenceGrant, RoutePolicy, SecurityPolicy (did you mean Gateway?)"#,
+            r#"18:7 kind: unknown value "Gatway"; one of Appliance, Backend, BackendPolicy, Gateway, HTTPRoute, Namespace, ReferenceGrant, RoutePolicy, SecurityPolicy (did you mean Gateway?)"#,
         ),
         (
             r#"kind: Gateway"#,
