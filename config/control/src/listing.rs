@@ -149,12 +149,12 @@ pub fn backends(compiled: &Compiled) -> Vec<BackendRow> {
     for target in snapshot.rules.iter().flat_map(|rule| rule.targets.iter()) {
         *rules.entry(target.cluster.0).or_default() += 1;
     }
-    let rows = (0u32..).zip(&snapshot.clusters).map(|(id, cluster)| {
+    let rows = (0u32..).zip(&snapshot.clusters).zip(compiled.clusters.iter()).map(|((id, cluster), plan)| {
         // Requests are counted by backend, whatever the port.
         let backend = cluster.name.rsplit_once(':').map_or(&*cluster.name, |(name, _)| name);
         BackendRow {
             name: cluster.name.to_string(),
-            endpoints: cluster.endpoints.len(),
+            endpoints: plan.endpoints.len(),
             rules: rules.get(&id).copied().unwrap_or_default(),
             traffic: counted.get(backend).map(Sum::traffic).unwrap_or_default(),
         }

@@ -92,8 +92,8 @@ pub(super) fn describe(compiled: &Compiled, rule: &Rule, source: &HttpRouteRule,
 }
 
 fn backend(cluster: &Cluster, weight: u32, total: u64) -> BackendChoice {
-    let sum: u64 = cluster.endpoints.iter().map(|e| u64::from(e.weight)).sum();
-    let endpoints = cluster.endpoints.iter().take(SHOWN).map(|endpoint| EndpointShare {
+    let sum: u64 = cluster.selection.members().iter().map(|e| u64::from(e.weight)).sum();
+    let endpoints = cluster.selection.members().iter().take(SHOWN).map(|endpoint| EndpointShare {
         address: endpoint.address.to_string(),
         weight: endpoint.weight,
         share: share(endpoint.weight, sum),
@@ -103,7 +103,7 @@ fn backend(cluster: &Cluster, weight: u32, total: u64) -> BackendChoice {
         weight,
         share: share(weight, total),
         endpoints: endpoints.collect(),
-        more_endpoints: cluster.endpoints.len().saturating_sub(SHOWN),
+        more_endpoints: cluster.selection.members().len().saturating_sub(SHOWN),
     }
 }
 
