@@ -98,6 +98,10 @@ impl Wheel {
     /// that is due is left; otherwise the next call goes on where this one stopped.
     pub fn advance(&mut self, now: Instant, limit: usize, mut fire: impl FnMut(u32)) -> bool {
         let target = (now.0 >> TICK_BITS).max(self.current);
+        if target == self.current && self.first(DUE).is_none() && self.first(MOVING).is_none() {
+            // Turns are much shorter than ticks, and slots hold what is due later than this one.
+            return true;
+        }
         let mut steps = 0;
         loop {
             // Keys on their way may be due before anything else that is not.

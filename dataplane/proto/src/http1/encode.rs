@@ -444,18 +444,18 @@ fn encode_via(received: Version, pseudonym: Option<&str>, out: &mut Vec<u8>) {
 fn encode_address(address: IpAddr, out: &mut Vec<u8>) {
     match address.to_canonical() {
         IpAddr::V4(v4) => {
-            for (at, octet) in v4.octets().into_iter().enumerate() {
-                if at > 0 {
-                    out.push(b'.');
+            // Four bytes at a time, of which the next four overwrite what was too much.
+            let mut text = [0; 16];
+            let mut len = 0;
+            for octet in v4.octets() {
+                let (digits, count) = OCTETS[usize::from(octet)];
+                if let Some(place) = text.get_mut(len..len + 4) {
+                    place.copy_from_slice(&digits);
                 }
-                if octet >= 100 {
-                    out.push(b'0' + octet / 100);
-                }
-                if octet >= 10 {
-                    out.push(b'0' + octet / 10 % 10);
-                }
-                out.push(b'0' + octet % 10);
+                len += usize::from(count);
             }
+            // Without the last dot.
+            out.extend_from_slice(text.get(..len - 1).unwrap_or_default());
         }
         IpAddr::V6(v6) => {
             // A Vec takes every write.
@@ -463,6 +463,23 @@ fn encode_address(address: IpAddr, out: &mut Vec<u8>) {
         }
     }
 }
+
+/// Each octet in decimal with a dot behind it, and how many bytes that is.
+const OCTETS: [([u8; 4], u8); 256] = {
+    let mut octets = [([0; 4], 0); 256];
+    let mut octet = 0;
+    while octet < 256 {
+        let (hundreds, tens, ones) =
+            (b'0' + (octet / 100) as u8, b'0' + (octet / 10 % 10) as u8, b'0' + (octet % 10) as u8);
+        octets[octet] = match octet {
+            0..10 => ([ones, b'.', 0, 0], 2),
+            10..100 => ([tens, ones, b'.', 0], 3),
+            _ => ([hundreds, tens, ones, b'.'], 4),
+        };
+        octet += 1;
+    }
+    octets
+};
 
 /// Fields that must not come behind the content they govern (RFC 9110 §6.5.1): framing and the hop are known to
 /// [`known`]; these are routing, request modifiers, authentication, and how to take the content.

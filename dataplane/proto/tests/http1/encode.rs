@@ -187,6 +187,12 @@ fn the_client_is_named_as_asked() {
         let out = forwarded("GET / HTTP/1.1\r\nHost: a\r\n\r\n", &options);
         assert!(out.contains(&format!("X-Forwarded-For: {text}\r\n")), "{out}");
     }
+    for octet in 0..=255u8 {
+        let client = core::net::Ipv4Addr::new(octet, 255 - octet, octet.wrapping_mul(7), octet / 3);
+        let options = ForwardOptions { client: client.into(), ..options(ForwardedFor::Append) };
+        let out = forwarded("GET / HTTP/1.1\r\nHost: a\r\n\r\n", &options);
+        assert!(out.contains(&format!("X-Forwarded-For: {client}\r\n")), "{out}");
+    }
 }
 
 #[test]
