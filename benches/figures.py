@@ -7,14 +7,15 @@ import json
 import statistics
 
 ORDER = ["keepalive-60B", "keepalive-1KiB", "keepalive-64KiB", "close-60B", "bulk-1MiB-down", "bulk-1MiB-up", "idle-100k",
-         "latency-half-load", "loss-1pct", "routes-10k", "limit-64B", "limit-1514B"]
+         "latency-half-load", "loss-1pct", "routes-10k", "flood-10k", "idle-naps", "reflect-64B", "limit-64B", "limit-1514B"]
 NAMES = {"millrace": "Millrace", "nginx": "NGINX", "haproxy": "HAProxy", "envoy": "Envoy", "testpmd": "testpmd"}
-WIRES = ["vhost", "af_packet", "af_xdp", "veth", "veth-offload"]
+WIRES = ["vhost", "memif", "af_packet", "af_xdp", "veth", "veth-offload"]
 
 # Above this share of its core, somebody is at its end.
 AT_ITS_END = 0.95
 
 BYTES_EACH, KEPT, OF_TEN = "B a connection", "% of the rate alone", "% of the rate with ten"
+OF_CALM, OF_NOBODY = "% of the rate without a flood", "% of the rate beside the same frames to nobody"
 # Of these, less is better.
 LESS = ("µs", BYTES_EACH)
 QUANTILES = {"p50": "p50", "p99": "p99", "p99.9": "p999"}
@@ -78,6 +79,15 @@ def of_idle(parts):
     return figures
 
 
+def of_flood(parts):
+    """The rate beside a flood, over that without, and over that beside frames which cost the sender and the wire as much."""
+    figures, flood = [], parts.get("flood")
+    for other, unit in (("no flood", OF_CALM), ("to nobody", OF_NOBODY)):
+        if flood and parts.get(other, {}).get("value"):
+            figures.append({**flood, "unit": unit, "value": 100 * flood["value"] / parts[other]["value"]})
+    return figures
+
+
 def of_latency(parts):
     """What the gateway adds: through it, less the same load between the same two ends without it."""
     direct, through = parts.get("direct"), parts.get("through")
@@ -93,7 +103,11 @@ def of_latency(parts):
     return figures
 
 
-PARTED = {"loss-1pct": of_loss, "routes-10k": of_routes, "idle-100k": of_idle, "latency-half-load": of_latency}
+def of_naps(parts):
+    return list(parts.values())
+
+
+PARTED = {"idle-naps": of_naps, "flood-10k": of_flood, "loss-1pct": of_loss, "routes-10k": of_routes, "idle-100k": of_idle, "latency-half-load": of_latency}
 
 
 def summarize(runs):

@@ -24,12 +24,12 @@ KERNEL_WIRES = {"af_packet": "net_af_packet", "af_xdp": "net_af_xdp"}
 class Testpmd:
     """One of them, with two ports, forwarding between them on `cpu`; its commands are taken on `console`'s CPU."""
 
-    def __init__(self, folder, name, devices, eal, cpu, console, size, namespace=None):
+    def __init__(self, folder, name, devices, eal, cpu, console, size, namespace=None, mode="io", more=()):
         self.log = pathlib.Path(folder, f"{name}.log")
         prefix = ["ip", "netns", "exec", namespace] if namespace else []
         words = [*prefix, "dpdk-testpmd", f"--lcores=0@{console},1@{cpu}", "-m", "256", "--no-pci", "--no-telemetry", *eal,
                  *(f"--vdev={device}" for device in devices), "--", "--interactive", "--nb-cores=1", "--total-num-mbufs=16384",
-                 "--rxd=1024", "--txd=1024", "--forward-mode=io", "--record-core-cycles", f"--txpkts={size}"]
+                 "--rxd=1024", "--txd=1024", f"--forward-mode={mode}", "--record-core-cycles", f"--txpkts={size}", *more]
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(words, cwd=folder, stdin=subprocess.PIPE, stdout=log, stderr=log, text=True)
 

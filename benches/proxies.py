@@ -48,8 +48,8 @@ class Proxy:
             total += int(re.search(r"VmRSS:\s+(\d+)", status)[1])
         return total / 1024
 
-    def metrics(self):
-        """Sums of Millrace's metrics; nothing for the others."""
+    def metrics(self, labelled=False):
+        """Sums of Millrace's metrics, or each series; nothing for the others."""
         if self.name != "millrace":
             return {}
         words = self.sandbox.words("mr", ["taskset", "-c", self.sandbox.cpus["others"], "curl", "-s",
@@ -58,7 +58,7 @@ class Proxy:
         for line in subprocess.run(words, check=True, text=True, capture_output=True).stdout.splitlines():
             if not line.startswith("#"):
                 series, value = line.rsplit(" ", 1)
-                name = series.split("{")[0]
+                name = series if labelled else series.split("{")[0]
                 sums[name] = sums.get(name, 0) + float(value)
         return sums
 
@@ -84,13 +84,13 @@ RINGS = {"net_af_packet": ",framecnt=8192,blocksz=65536"}
 
 
 class Programs:
-    """Where the programs are: Millrace's, and Envoy's, which may be missing."""
+    """Where the programs are: Millrace's, and Envoy's and the flood's, which may be missing."""
 
-    def __init__(self, millrace, blast=None, envoy=None, pgo=False):
-        self.millrace, self.blast, self.envoy, self.pgo = millrace, blast, envoy, pgo
+    def __init__(self, millrace, blast=None, envoy=None, pgo=False, flood=None):
+        self.millrace, self.blast, self.envoy, self.pgo, self.flood = millrace, blast, envoy, pgo, flood
 
 
-def millrace(sandbox, programs, driver="net_af_packet", routes="", idle_timeout=None):
+def millrace(sandbox, programs, driver="net_af_packet", routes="", idle_timeout=None, idle=None):
     """Millrace on its two interfaces. `routes`: documents beside the one that takes everything."""
     sandbox.kernel_addresses("off")
     config = (ROOT / "scripts/lib/hello.yaml").read_text().replace("@CPU@", sandbox.cpus["proxy"])
@@ -100,6 +100,8 @@ def millrace(sandbox, programs, driver="net_af_packet", routes="", idle_timeout=
     config = config.replace("net_af_packet", driver)
     if idle_timeout:
         config = config.replace("  admin: {", f"  upstream: {{ idleTimeout: {idle_timeout} }}\n  admin: {{", 1)
+    if idle:
+        config = config.replace("  admin: {", f"  idle: {idle}\n  admin: {{", 1)
     path = pathlib.Path(sandbox.dir, "millrace.yaml")
     path.write_text(config + routes)
     every = ",".join(map(str, sorted(os.sched_getaffinity(0))))

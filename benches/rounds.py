@@ -4,6 +4,8 @@ Called by compare with --out. It starts and stops proxies and generators, and ne
 so, from the files alone.
 """
 
+import importlib.machinery
+import importlib.util
 import json
 import os
 import pathlib
@@ -13,12 +15,13 @@ import sys
 import time
 
 import limits
+import reflect
 import routes
 import vhost
 from idle import Idle, possible
 from load import Load, blast_between, shares, wrk, wrk_between
 from proxies import envoy, haproxy, millrace, millrace_af_xdp, nginx
-from sandbox import BothEnds, Sandbox
+from sandbox import ROOT, BothEnds, Sandbox
 
 # Connections of every keep-alive row, on every wire. Of 64 and 256, it is where the peers are faster.
 CONNECTIONS = 64
@@ -44,6 +47,11 @@ ON_VETH = [("millrace", "af_packet", millrace), ("millrace", "af_xdp", millrace_
 # Beside Millrace, NGINX stands for the Linux stack: in what is not measured with everybody.
 LINUX_STACK = [("millrace", "af_packet", millrace), ("nginx", "veth", nginx)]
 LOSS_PERCENT = 1
+FLOOD_RATE = 10_000
+# A script, and so without the end of a module's name.
+LOADER = importlib.machinery.SourceFileLoader("flood", str(ROOT / "benches/flood/measure"))
+flood = importlib.util.module_from_spec(importlib.util.spec_from_loader("flood", LOADER))
+LOADER.exec_module(flood)
 # Wires whose physical limit testpmd shows.
 LIMITS = ["vhost", "af_packet", "af_xdp"]
 
@@ -103,6 +111,13 @@ def measure(folder, plan, sandbox, programs):
                             lambda: many_idle(raw, plan, number, sandbox, programs, system, wire, start))
                 attempt(problems, f"round {number}, millrace on vhost, idle connections and routes",
                         lambda: many_on_vhost(raw, plan, number, programs))
+                attempt(problems, f"round {number}, millrace idle", lambda: idle_naps(raw, plan, number, sandbox, programs))
+                if programs.flood:
+                    attempt(problems, f"round {number}, millrace beside a flood",
+                            lambda: beside_a_flood(raw, plan, number, both_ends, programs))
+                for mirror, wire in ((mirror, wire) for wire in reflect.WIRES for mirror in turned(reflect.MIRRORS, number)):
+                    attempt(problems, f"round {number}, {mirror} on {wire}, reflecting",
+                            lambda: reflected(raw, plan, number, sandbox, programs, mirror, wire))
                 for wire in LIMITS:
                     attempt(problems, f"round {number}, testpmd on {wire}", lambda: limit(raw, plan, number, sandbox, wire))
             # What is there when somebody stops it here is a report, too.
@@ -264,6 +279,45 @@ def many_on_vhost(raw, plan, number, programs):
         keep(raw, vhost.run(small, "loss-1pct", number, small["requests_per_second"], "requests/s", "keepalive"))
 
 
+def idle_naps(raw, plan, number, sandbox, programs):
+    """How long a sleeping core lets a packet wait: the bound of the bucket that the median and the 99th percentile of its naps lie in."""
+    proxy = millrace(sandbox, programs, idle="adaptive")
+    try:
+        time.sleep(1)
+        before = proxy.metrics(labelled=True)
+        time.sleep(plan.seconds)
+        after = proxy.metrics(labelled=True)
+    finally:
+        proxy.stop()
+    buckets = sorted((float(re.search(r'le="([^"]+)"', series)[1]), after[series] - before.get(series, 0))
+                     for series in after if series.startswith("millrace_core_nap_seconds_bucket"))
+    naps = buckets[-1][1]
+    for quantile in (50, 99):
+        bound = next(bound for bound, below in buckets if below >= naps * quantile / 100)
+        keep(raw, {"workload": "idle-naps", "system": "millrace", "wire": "af_packet", "part": f"p{quantile}", "round": number,
+                   "unit": f"µs p{quantile}", "value": min(bound, 1) * 1e6, "errors": 0, "latency_us": {}, "gateway_busy": None,
+                   "gateway_cpu_busy": None, "load_busy": None, "generator": "none", "naps": naps, "buckets": buckets})
+
+
+def beside_a_flood(raw, plan, number, sandbox, programs):
+    """Short connections without a flood of SYNs, beside one, and beside the same frames to an Ethernet address that nobody has."""
+    # Longer than others, because rates scatter more.
+    seconds = 2 * plan.seconds
+    proxy = millrace(sandbox, programs)
+    try:
+        result, = flood.measure(sandbox, proxy, programs, programs.flood, FLOOD_RATE, 1, seconds)
+    finally:
+        proxy.stop()
+    for part, one in result.items():
+        keep(raw, {**vhost.run(one["blast"], "flood-10k", number, one["rate"], "connections/s", part), "wire": "af_packet",
+                   **{key: value for key, value in one.items() if key != "blast"}, "load_busy": one["generator_busy"]})
+
+
+def reflected(raw, plan, number, sandbox, programs, mirror, wire):
+    """Frames sent back, by `millrace reflect` or by testpmd's macswap."""
+    keep(raw, reflect.run(mirror, wire, number, reflect.measure(mirror, wire, programs.millrace, sandbox.cpus, plan.seconds)))
+
+
 def limit(raw, plan, number, sandbox, wire):
     """What testpmd moves on a wire, by the same CPUs."""
     for size in limits.SIZES[:1] if plan.quick else limits.SIZES:
@@ -295,7 +349,7 @@ def settings(plan, sandbox):
     return {
         "rounds": f"{plan.rounds}, interleaved; {plan.seconds} s a run"
                   + (" (--quick: a look, not a measurement)" if plan.quick else "")
-                  + f"; {plan.few_rounds} of them with routes-10k, idle-100k and the limits; everything at nice −20",
+                  + f"; {plan.few_rounds} of them with routes-10k, idle-100k, flood-10k, idle-naps, reflect-64B and the limits; everything at nice −20",
         "connections": f"closed loop, {CONNECTIONS}; in bulk, 8",
         "af_packet, af_xdp and veth":
             f"the proxy (Millrace's polling core, NGINX's and Envoy's worker, HAProxy's thread) on CPU {proxy}; blast on CPU {others}, by "

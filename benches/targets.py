@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from figures import BYTES_EACH, KEPT, NAMES, OF_TEN, amount, less_is_better, ratios, spread
+from figures import BYTES_EACH, KEPT, NAMES, OF_CALM, OF_TEN, amount, less_is_better, ratios, spread
 
 ANY_PEER = "the best peer"
 
@@ -44,6 +44,9 @@ TARGETS = [
     Target("loss-1pct", ("af_packet",), 1, "nginx", unit="µs p99"),
     Target("routes-10k", BYPASS, 90, unit=OF_TEN),
     Target("routes-10k", ("af_packet",), 90, unit=OF_TEN),
+    Target("flood-10k", ("af_packet",), 90, unit=OF_CALM),
+    Target("idle-naps", ("af_packet",), 50, unit="µs p99"),
+    *(Target("reflect-64B", (wire,), 0.85, "testpmd", against_wires=(wire,)) for wire in ("memif", "vhost")),
 ]
 
 

@@ -93,8 +93,9 @@ fn two_cores_have_a_queue_each() {
     assert!(gateway.ended(Duration::from_secs(10)).success(), "{}", gateway.log());
 }
 
-/// testpmd between the veth wires and two vhost sockets, with two queues each: what comes on one side goes to the other, queue by queue.
-fn testpmd(sandbox: &Sandbox) -> Option<std::process::Child> {
+/// testpmd between the veth wires and two sockets, with two queues each: what comes on one side goes to the other, queue by queue. `device` makes
+/// the socket's device of its number and path.
+fn testpmd(sandbox: &Sandbox, device: impl Fn(usize, &str) -> String) -> Option<std::process::Child> {
     if std::process::Command::new("dpdk-testpmd").arg("--version").output().is_err() {
         eprintln!("\n*** NOT RUN: there is no dpdk-testpmd ***\n");
         return None;
@@ -105,7 +106,7 @@ fn testpmd(sandbox: &Sandbox) -> Option<std::process::Child> {
     command.arg("--file-prefix").arg(format!("testpmd-{}", std::process::id()));
     for (number, side) in ["north", "south"].iter().enumerate() {
         command.arg("--vdev").arg(format!("net_af_packet{number},iface=mr-{side},qpairs=2"));
-        command.arg("--vdev").arg(format!("net_vhost{number},iface={folder}/{side}.sock,queues=2"));
+        command.arg("--vdev").arg(device(number, &format!("{folder}/{side}.sock")));
     }
     command.args(["--", "-i", "--rxq=2", "--txq=2", "--nb-cores=1", "--port-topology=paired", "--auto-start"]);
     command.arg("--total-num-mbufs=8192");
@@ -120,9 +121,22 @@ fn testpmd(sandbox: &Sandbox) -> Option<std::process::Child> {
 
 #[test]
 fn two_cores_use_the_queues_of_virtio_user() {
+    let far = |number, path: &str| format!("net_vhost{number},iface={path},queues=2");
+    let near = |number, path: &str| format!("net_virtio_user{number},path={path},queues=2,queue_size=256");
+    over_sockets(far, near);
+}
+
+#[test]
+fn two_cores_use_the_queues_of_memif() {
+    let memif = |number, path: &str, role| format!("net_memif{number},role={role},socket={path},socket-abstract=no");
+    over_sockets(|number, path| memif(number, path, "server"), |number, path| memif(number, path, "client"));
+}
+
+/// Two cores behind a testpmd, by devices with two queues.
+fn over_sockets(far: impl Fn(usize, &str) -> String, near: impl Fn(usize, &str) -> String) {
     let sandbox = sandbox_or_skip!();
     let Some(cpus) = cpus() else { return };
-    let Some(mut testpmd) = testpmd(&sandbox) else { return };
+    let Some(mut testpmd) = testpmd(&sandbox, far) else { return };
     sandbox.start_nginx();
     let folder = sandbox.dir().display().to_string();
     let config = Config::everything_to(&["10.9.2.2:8080", "10.9.2.3:8080"])
@@ -130,7 +144,7 @@ fn two_cores_use_the_queues_of_virtio_user() {
         .appliance("  idle: adaptive\n  upstream: { idleTimeout: 1s }\n");
     let mut text = config.text();
     for (number, side) in ["north", "south"].iter().enumerate() {
-        let device = format!("net_virtio_user{number},path={folder}/{side}.sock,queues=2,queue_size=256");
+        let device = near(number, &format!("{folder}/{side}.sock"));
         text = text.replace(&format!("net_af_packet{number},iface=mr-{side}"), &device);
     }
     let mut gateway = Gateway::start_text(&sandbox, &text);

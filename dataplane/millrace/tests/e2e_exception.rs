@@ -282,3 +282,46 @@ fn bird_holds_a_session_through_the_exception_path() {
     drop(theirs);
     wait_for("BIRD notices that its peer is gone", Duration::from_secs(10), || !ours.is_established());
 }
+
+/// IPv6 as IPv4: ports at an address that both have, and an address of the kernel's own, for which it answers solicitations itself.
+#[test]
+fn the_kernel_has_its_ports_over_ipv6_too() {
+    const PORTS: &str = r#"    - name: north
+      device: "net_af_packet0,iface=mr-north"
+      addresses: ["10.9.1.1/24", "fd00:9:1::1/64"]
+      exception: { interface: mr0, tcp: [22, 179], addresses: ["fd00:9:1::10"] }
+    - name: south
+      device: "net_af_packet1,iface=mr-south"
+      addresses: ["10.9.2.1/24", "fd00:9:2::1/64"]
+"#;
+    let sandbox = sandbox_or_skip!();
+    sandbox.start_nginx();
+    sandbox.start_ipv6();
+    let config = Config::listening(&["10.9.1.1", "fd00:9:1::1"])
+        .ports(PORTS)
+        .backend("all", &["[fd00:9:2::3]:8080"])
+        .route("all", &[], ("PathPrefix", "/"), &["all"]);
+    let gateway = Gateway::start(&sandbox, &config);
+    sandbox.output(Ns::Millrace, "sh", &["-c", "echo 0 >/proc/sys/net/ipv6/conf/mr0/disable_ipv6"]);
+    // Millrace has checked the address that both have; the kernel need not.
+    sandbox.output(Ns::Millrace, "ip", &["-6", "address", "add", "fd00:9:1::1/64", "dev", "mr0", "nodad"]);
+    sandbox.output(Ns::Millrace, "ip", &["-6", "address", "add", "fd00:9:1::10/128", "dev", "mr0", "nodad"]);
+    let listen = |address: &str| sandbox.inside(Ns::Millrace, || TcpListener::bind(address).unwrap());
+    let connect = |ns: Ns, address: &str| sandbox.inside(ns, || TcpStream::connect(address).unwrap());
+    std::thread::scope(|scope| {
+        for (listening, connecting) in
+            [("[fd00:9:1::1]:22", "[fd00:9:1::1]:22"), ("[fd00:9:1::10]:80", "[fd00:9:1::10]:80")]
+        {
+            let listener = listen(listening);
+            scope.spawn(move || echo(&listener));
+            exchange(connect(Ns::Client, connecting));
+        }
+        let peer = sandbox.inside(Ns::Client, || TcpListener::bind("[fd00:9:1::2]:179").unwrap());
+        scope.spawn(move || echo(&peer));
+        exchange(connect(Ns::Millrace, "[fd00:9:1::2]:179"));
+    });
+    let served = sandbox.output(Ns::Client, "curl", &["-sS", "-g", "--max-time", "20", "http://[fd00:9:1::1]/six"]);
+    assert!(served.starts_with("b2-v6 GET /six"), "{served}");
+    assert!(to_host(&gateway) > 100, "{}", to_host(&gateway));
+    assert_eq!(gateway.metric("millrace_port_addresses_duplicate", &[]), 0);
+}

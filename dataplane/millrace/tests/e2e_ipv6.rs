@@ -81,6 +81,41 @@ fn ipv6_carries_a_load() {
 }
 
 #[test]
+fn two_cores_carry_it_and_both_ask_for_neighbors() {
+    let sandbox = sandbox_or_skip!();
+    peers(&sandbox);
+    let set = rustix::thread::sched_getaffinity(None).expect("the affinity can be read");
+    let cpus: Vec<usize> = (0..rustix::thread::CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).take(2).collect();
+    if cpus.len() < 2 {
+        eprintln!("\n*** NOT RUN: two cores need two CPUs ***\n");
+        return;
+    }
+    let config = config().cores(&cpus, "").appliance("  idle: adaptive\n");
+    let gateway = Gateway::start(&sandbox, &config);
+    let said = sandbox.output(Ns::Client, "wrk", &["-t1", "-c32", "-d3s", "http://[fd00:9:1::1]/1k"]);
+    assert!(!said.contains("Socket errors") && !said.contains("Non-2xx"), "{said}");
+    let body = support::pattern(1 << 20);
+    std::fs::write(sandbox.dir().join("body"), &body).unwrap();
+    let path = sandbox.dir().join("body").display().to_string();
+    for _ in 0..8 {
+        let upload = ["-sS", "-g", "--max-time", "20", "-T", &path, "http://[fd00:9:1::1]/six/upload"];
+        assert!(sandbox.output(Ns::Client, "curl", &upload).contains(&format!("took {} bytes", body.len())));
+    }
+    for core in ["0", "1"] {
+        let on = |name| gateway.metric(name, &[("core", core)]);
+        assert!(on("millrace_requests_started_total") > 100, "core {core}");
+        assert!(on("millrace_nd_solicitations_total") > 0, "core {core} asks for itself");
+    }
+    assert!(gateway.metric("millrace_port_handed_in_packets_total", &[("core", "1")]) > 100);
+    assert_eq!(
+        gateway.metric("millrace_port_addresses_duplicate", &[]),
+        0,
+        "what one core asks is not the other's answer"
+    );
+    assert_eq!(gateway.drops("ipv6"), 0);
+}
+
+#[test]
 fn hosts_find_it_ping_it_and_are_told_about_closed_ports() {
     let sandbox = sandbox_or_skip!();
     peers(&sandbox);
