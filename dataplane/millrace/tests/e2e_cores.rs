@@ -111,11 +111,17 @@ fn testpmd(sandbox: &Sandbox, device: impl Fn(usize, &str) -> String) -> Option<
     command.args(["--", "-i", "--rxq=2", "--txq=2", "--nb-cores=1", "--port-topology=paired", "--auto-start"]);
     command.arg("--total-num-mbufs=8192");
     // It ends with its standard input.
-    command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    let log = sandbox.dir().join("testpmd.log");
+    let output = std::fs::File::create(&log).unwrap();
+    command.stdin(std::process::Stdio::piped()).stdout(output).stderr(std::process::Stdio::null());
     let child = command.spawn().expect("testpmd starts");
     sandbox.adopt(child.id());
     let sockets = ["north", "south"].map(|side| sandbox.dir().join(format!("{side}.sock")));
     wait_for("testpmd's sockets", Duration::from_secs(20), || sockets.iter().all(|socket| socket.exists()));
+    // A memif's client tries once, and its server must have been started by then.
+    wait_for("testpmd's prompt", Duration::from_secs(20), || {
+        std::fs::read_to_string(&log).is_ok_and(|log| log.contains("testpmd>"))
+    });
     Some(child)
 }
 

@@ -98,7 +98,7 @@ fn two_cores_carry_it_and_both_ask_for_neighbors() {
     std::fs::write(sandbox.dir().join("body"), &body).unwrap();
     let path = sandbox.dir().join("body").display().to_string();
     for _ in 0..8 {
-        let upload = ["-sS", "-g", "--max-time", "20", "-T", &path, "http://[fd00:9:1::1]/six/upload"];
+        let upload = ["-sS", "-g", "--max-time", "20", "-T", &path, "http://[fd00:9:1::1]/upload"];
         assert!(sandbox.output(Ns::Client, "curl", &upload).contains(&format!("took {} bytes", body.len())));
     }
     for core in ["0", "1"] {
