@@ -88,7 +88,7 @@ impl Gateway {
             path: Some(PathChange::Prefix(4, b"/v2".as_slice().into())),
             ..Filters::default()
         };
-        let filters = RuleFilters { rule, targets: Box::default() };
+        let filters = RuleFilters { rule, ..RuleFilters::default() };
         Self::serving(snapshot(conditions, Some(Box::new(filters))), request, response, SynCookies::Overload)
     }
 

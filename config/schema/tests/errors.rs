@@ -622,10 +622,12 @@ fn routes() {
         (
             r#"    - matches:"#,
             r#"    - filters: []
-      retry: {}
+      retry: { attempts: 11, codes: [200], backoff: 1 }
       matchs: []
       matches:"#,
-            r#"32:14 spec.rules[0].retry: not supported yet: retry (leave it out; a later release takes it)
+            r#"32:26 spec.rules[0].retry.attempts: 11 is out of range (it can be 0 to 10)
+32:38 spec.rules[0].retry.codes[0]: 200 is out of range (it can be 400 to 599)
+32:53 spec.rules[0].retry.backoff: 1 has no unit (1s, or 1ms)
 33:7 spec.rules[0].matchs: unknown field (did you mean `matches`?)"#,
         ),
         (

@@ -3,7 +3,7 @@
 mod support;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use support::backend::Backend;
@@ -162,4 +162,27 @@ fn namespaces_open_and_grant() {
     assert_eq!(by(&ask(&gateway, "GET /", &[])), "stable");
     let status = gateway.admin("/status").text();
     assert!(status.contains("NotAllowedByListeners"), "{status}");
+}
+
+#[test]
+fn what_failed_is_tried_again() {
+    let sandbox = sandbox_or_skip!();
+    // Every third answer is a good one, and one of the others never comes.
+    let turn = AtomicUsize::new(0);
+    let backend = Backend::start(&sandbox, Ns::B1, "10.9.2.2:8080", move |served| {
+        while served.request().is_some() {
+            match turn.fetch_add(1, Ordering::SeqCst) % 3 {
+                0 => served.send("HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"),
+                1 => return served.reset(),
+                _ => served.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+            };
+        }
+    });
+    let gateway = Gateway::start_example(&sandbox, "retry.yaml");
+    for _ in 0..5 {
+        assert_eq!(ask(&gateway, "GET /x", &[]).status, 200);
+    }
+    assert_eq!(gateway.metric("millrace_upstream_requests_retried_total", &[]), 10);
+    assert_eq!(ask(&gateway, "POST /x", &["Content-Length: 0"]).status, 503, "it may not be sent twice");
+    assert_eq!(backend.text().matches("GET /x").count(), 15);
 }

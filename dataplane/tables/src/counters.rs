@@ -167,6 +167,8 @@ core_counters! {
     Counter upstream_reused "millrace_upstream_connections_reused_total",
     /// Requests sent again because a reused connection ended before its response began.
     Counter upstream_replayed "millrace_upstream_requests_replayed_total",
+    /// Requests sent again by their route's `retry`.
+    Counter upstream_retried "millrace_upstream_requests_retried_total",
     /// Copies of requests made for mirrors.
     Counter mirrors "millrace_mirror_requests_total",
     /// Copies given up: no connection, no answer in time, or a mirror too slow for the body.

@@ -1,5 +1,7 @@
 //! What a rule does with a request or a response beside passing it on (Gateway API `HTTPRouteFilter`).
 
+use core::time::Duration;
+
 use crate::cluster::ClusterId;
 
 /// The filters of a rule.
@@ -9,6 +11,22 @@ pub struct RuleFilters {
     pub rule: Filters,
     /// Those of the rule with those of each of its targets, in the targets' order.
     pub targets: Box<[Filters]>,
+    /// `retry` of the rule.
+    pub retry: Option<Box<Retry>>,
+}
+
+/// Codes of a [`Retry`] at most.
+pub const MAX_RETRY_CODES: usize = 16;
+
+/// When a request is sent once more (GEP-1731). Only such a one is that can be: it is idempotent and has no body, or no byte of it was sent.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Retry {
+    /// Statuses of a backend that are not passed on while there are attempts left; at most [`MAX_RETRY_CODES`].
+    pub codes: Box<[u16]>,
+    /// Times that it is sent beyond the first.
+    pub attempts: u8,
+    /// From one attempt's failure to the next attempt.
+    pub backoff: Duration,
 }
 
 /// What is done, all filters taken together.

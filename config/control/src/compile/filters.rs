@@ -4,7 +4,7 @@ use schema::{
     BackendObject, Fraction, HttpCorsFilter, HttpHeaderFilter, HttpPathMatch, HttpPathModifier, HttpRouteFilter,
     HttpRouteRule, Located, Name,
 };
-use tables::filter::{Cors, FieldChanges, Filters, Mirror, OriginPattern, PathChange, Redirect, RuleFilters};
+use tables::filter::{Cors, FieldChanges, Filters, Mirror, OriginPattern, PathChange, Redirect, Retry, RuleFilters};
 
 use super::Run;
 
@@ -12,7 +12,7 @@ impl Run<'_> {
     /// The filters of a rule and of its backend references; `None` where there are none.
     pub(super) fn filters(&mut self, namespace: &Name, rule: &HttpRouteRule) -> Option<Box<RuleFilters>> {
         let with_own = rule.backend_refs.iter().any(|reference| !reference.filters.is_empty());
-        if rule.filters.is_empty() && !with_own {
+        if rule.filters.is_empty() && !with_own && rule.retry.is_none() {
             return None;
         }
         // `schema` lets no prefix be replaced where there are several.
@@ -34,7 +34,11 @@ impl Run<'_> {
         } else {
             Box::default()
         };
-        Some(Box::new(RuleFilters { rule: whole.finish(), targets }))
+        let retry = rule.retry.as_ref().map(|retry| {
+            let codes = retry.codes.iter().map(|code| code.value).collect();
+            Box::new(Retry { codes, attempts: retry.attempts, backoff: retry.backoff })
+        });
+        Some(Box::new(RuleFilters { rule: whole.finish(), targets, retry }))
     }
 
     /// The mirrors among `filters`. One whose reference is invalid is left out, as the Gateway API says; the route's conditions tell.

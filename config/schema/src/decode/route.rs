@@ -1,13 +1,15 @@
 //! `HTTPRoute.spec`.
 
+use std::time::Duration;
+
 use super::filter::{check_filters, filters};
 use super::matching::{everything, route_match};
-use super::object::{Object, list};
-use super::scalar::{hostname, name, port, timeout, weight};
+use super::object::{Object, at_most, list};
+use super::scalar::{duration, hostname, integer, name, port, timeout, weight};
 use super::{At, Decoder, reference};
 use crate::located::Located;
 use crate::name::Name;
-use crate::resources::{HttpBackendRef, HttpRouteRule, HttpRouteSpec, HttpRouteTimeouts, ParentRef};
+use crate::resources::{HttpBackendRef, HttpRouteRetry, HttpRouteRule, HttpRouteSpec, HttpRouteTimeouts, ParentRef};
 
 /// `namespace` is the route's, which references take if they name none.
 pub(super) fn spec(decoder: &mut Decoder<'_>, at: At<'_>, namespace: &Name) -> Option<HttpRouteSpec> {
@@ -26,6 +28,7 @@ pub(super) fn spec(decoder: &mut Decoder<'_>, at: At<'_>, namespace: &Name) -> O
             filters: Vec::new(),
             backend_refs: Vec::new(),
             timeouts: HttpRouteTimeouts::default(),
+            retry: None,
         };
         vec![Located::new(rule, decoder.location(at))]
     });
@@ -64,12 +67,11 @@ fn rule(decoder: &mut Decoder<'_>, at: At<'_>, namespace: &Name) -> Option<HttpR
     let backend_refs = object.list(decoder, "backendRefs", |d, at| backend_ref(d, at, namespace));
     let timeouts = object.or(decoder, "timeouts", HttpRouteTimeouts::default(), timeouts);
     let filters = filters(decoder, &mut object, namespace);
-    for field in ["retry", "sessionPersistence"] {
-        object.later(decoder, field);
-    }
+    let retry = object.optional(decoder, "retry", retry);
+    object.later(decoder, "sessionPersistence");
     object.close(decoder);
     check_filters(decoder, &matches, &filters, &backend_refs);
-    Some(HttpRouteRule { name, matches, filters, backend_refs, timeouts })
+    Some(HttpRouteRule { name, matches, filters, backend_refs, timeouts, retry })
 }
 
 fn backend_ref(decoder: &mut Decoder<'_>, at: At<'_>, route: &Name) -> Option<HttpBackendRef> {
@@ -81,6 +83,20 @@ fn backend_ref(decoder: &mut Decoder<'_>, at: At<'_>, route: &Name) -> Option<Ht
     object.close(decoder);
     let (kind, backend) = target?;
     Some(HttpBackendRef { kind, backend, port: required_if_given(port)?, weight, filters })
+}
+
+fn retry(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<HttpRouteRetry> {
+    const MAX_CODES: usize = 16;
+    const MAX_ATTEMPTS: u8 = 10;
+    let mut object = Object::open(decoder, at)?;
+    let mut retry = HttpRouteRetry {
+        codes: object.list(decoder, "codes", |d, at| integer(400..=599)(d, at)),
+        attempts: object.or(decoder, "attempts", 1, integer(0..=MAX_ATTEMPTS)),
+        backoff: object.or(decoder, "backoff", Duration::from_millis(25), duration),
+    };
+    object.close(decoder);
+    at_most(decoder, MAX_CODES, &mut retry.codes);
+    Some(retry)
 }
 
 fn timeouts(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<HttpRouteTimeouts> {

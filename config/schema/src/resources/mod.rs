@@ -42,6 +42,6 @@ pub use reference::{
     ReferenceGrant, ReferenceGrantSpec,
 };
 pub use route::{
-    HttpBackendRef, HttpPathMatch, HttpRoute, HttpRouteMatch, HttpRouteRule, HttpRouteSpec, HttpRouteTimeouts,
-    HttpValueMatch, ParentRef, ValueMatch,
+    HttpBackendRef, HttpPathMatch, HttpRoute, HttpRouteMatch, HttpRouteRetry, HttpRouteRule, HttpRouteSpec,
+    HttpRouteTimeouts, HttpValueMatch, ParentRef, ValueMatch,
 };

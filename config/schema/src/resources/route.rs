@@ -1,8 +1,9 @@
 //! `HTTPRoute` (gateway.networking.k8s.io/v1).
 
 use std::num::NonZeroU16;
+use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::expression::Expression;
 use crate::hostname::Hostname;
@@ -62,6 +63,26 @@ pub struct HttpRouteRule {
     pub backend_refs: Vec<Located<HttpBackendRef>>,
     /// Instead of the appliance's.
     pub timeouts: HttpRouteTimeouts,
+    /// When a request is sent once more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry: Option<HttpRouteRetry>,
+}
+
+/// `HTTPRoute.spec.rules[].retry`: after a connection that failed, no answer in time, or an answer with one of these codes. Only requests that
+/// are idempotent and have no body are sent twice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HttpRouteRetry {
+    /// Statuses, 400 to 599; at most 16.
+    pub codes: Vec<Located<u16>>,
+    /// Times beyond the first, 0 to 10; default 1.
+    pub attempts: u8,
+    /// From a failure to the next attempt; default 25 ms.
+    #[serde(serialize_with = "as_milliseconds")]
+    pub backoff: Duration,
+}
+
+fn as_milliseconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{}ms", duration.as_millis()))
 }
 
 /// `HTTPRoute.spec.rules[].matches[]`: all of it has to hold.

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use arrayvec::ArrayVec;
 use proto::http1::{BodyDecoder, Framing, Method, Version};
 use tables::access::{TARGET_BYTES, WORD_BYTES};
+use tables::filter::{MAX_RETRY_CODES, Retry};
 use tables::{BindId, EndpointId, Epoch, SeriesId, Snapshot};
 
 use super::mirror::{Copies, Wanted};
@@ -57,6 +58,25 @@ pub(super) struct Changed {
     pub(super) wanted: Wanted,
     /// Copies of the request that want its body.
     pub(super) copies: Copies,
+    /// What its route says of further attempts.
+    pub(super) retries: Option<Retries>,
+}
+
+/// Further attempts of a request.
+#[derive(Debug)]
+pub(super) struct Retries {
+    codes: ArrayVec<u16, MAX_RETRY_CODES>,
+    left: u8,
+    backoff: Duration,
+    /// When the next one is due; `None` while one is under way.
+    at: Option<Instant>,
+}
+
+impl Retries {
+    pub(super) fn new(retry: &Retry) -> Self {
+        let codes = retry.codes.iter().copied().take(MAX_RETRY_CODES).collect();
+        Self { codes, left: retry.attempts, backoff: retry.backoff, at: None }
+    }
 }
 
 impl Changed {
@@ -71,6 +91,7 @@ impl Changed {
         }
         self.wanted.clear();
         self.copies.clear();
+        self.retries = None;
     }
 }
 
@@ -216,6 +237,46 @@ impl Client {
                 bind
             }
         }
+    }
+
+    /// Whether the request can and may be sent once more: it is still here, and nobody was told anything.
+    pub(super) fn can_retry(&self) -> bool {
+        let exchange = &self.exchange;
+        let left = self.retries().is_some_and(|retries| retries.left > 0);
+        left && exchange.head_held > 0 && exchange.interim == 0 && !exchange.answered()
+    }
+
+    /// Whether an answer with that status is one to be tried again.
+    pub(super) fn retries_status(&self, status: u16) -> bool {
+        self.retries().is_some_and(|retries| retries.codes.contains(&status)) && self.can_retry()
+    }
+
+    /// When the next attempt is due, if that is what it waits for.
+    pub(super) fn retry_at(&self) -> Option<Instant> {
+        self.retries()?.at
+    }
+
+    /// Notes that the next attempt begins after the back-off.
+    pub(super) fn await_retry(&mut self, now: Instant) {
+        if let Some(retries) = self.changed.as_mut().and_then(|changed| changed.retries.as_mut()) {
+            retries.left = retries.left.saturating_sub(1);
+            retries.at = Some(now + retries.backoff);
+        }
+        self.exchange.attempt = self.exchange.attempt.saturating_add(1);
+        self.exchange.head_sent = false;
+        self.exchange.response_searched = 0;
+        self.exchange.backend_ns = 0;
+    }
+
+    /// Notes that the next attempt has begun.
+    pub(super) fn begin_retry(&mut self) {
+        if let Some(retries) = self.changed.as_mut().and_then(|changed| changed.retries.as_mut()) {
+            retries.at = None;
+        }
+    }
+
+    fn retries(&self) -> Option<&Retries> {
+        self.changed.as_ref()?.retries.as_ref()
     }
 
     /// Makes it wait for the next request.

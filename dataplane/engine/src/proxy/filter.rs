@@ -9,7 +9,7 @@ use tables::filter::{Cors, Filters, PathChange, Redirect, RuleFilters};
 use tables::{EndpointTable, Rule, Snapshot};
 
 use super::Proxy;
-use super::client::{Changed, Choice, Client};
+use super::client::{Changed, Choice, Client, Retries};
 use super::reply::Refusal;
 use super::request::{SCHEME, forward_options};
 
@@ -47,6 +47,7 @@ impl Proxy {
                 return Err(refusal);
             }
         }
+        changed.retries = filters.retry.as_deref().map(Retries::new);
         let filters = filters.of(target);
         for mirror in &filters.mirrors {
             if self.draw.next(mirror) {

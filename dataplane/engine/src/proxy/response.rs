@@ -99,6 +99,10 @@ impl Proxy {
             } else {
                 return Step::Wait(Instant::NEVER);
             };
+            let again = matches!(&parsed, Ok(Some(head)) if client.retries_status(head.status));
+            if again {
+                return self.try_again(cx, client);
+            }
             if client.exchange.backend_ns == 0 {
                 let exchange = &mut client.exchange;
                 exchange.backend_ns = cx.net.now.since(exchange.sent_at).max(1);
@@ -188,6 +192,9 @@ impl Proxy {
                 Step::Again => Step::Wait(Instant::NEVER),
                 step => step,
             };
+        }
+        if client.can_retry() {
+            return self.try_again(cx, client);
         }
         self.refuse(cx, client, Refusal::new(502, Flag::BackendReset, "closed_before_response"))
     }

@@ -36,6 +36,9 @@ impl Proxy {
             return self.give_up(cx, client);
         }
         let Some(upstream) = client.exchange.upstream else {
+            if client.retry_at().is_some() {
+                return Step::Wait(self.deadline(cx, client));
+            }
             return self.refuse(cx, client, Refusal::new(502, Flag::ConnectFailed, "no_connection"));
         };
         match cx.stack.status(upstream) {
@@ -113,6 +116,9 @@ impl Proxy {
         if client.exchange.attempt < cx.snapshot.http.connect_attempts {
             return self.dispatch(cx, client, false);
         }
+        if client.can_retry() {
+            return self.try_again(cx, client);
+        }
         self.refuse(
             cx,
             client,
@@ -123,11 +129,21 @@ impl Proxy {
         )
     }
 
+    /// Gives an attempt up, and has the next one made after the back-off that the route asks for.
+    pub(super) fn try_again<L: Lane>(&mut self, cx: &mut Context<'_, L>, client: &mut Client) -> Step {
+        cx.net.counters.upstream_retried.add(1);
+        self.drop_upstream(cx, client);
+        client.await_retry(cx.net.now);
+        Step::Wait(self.deadline(cx, client))
+    }
+
     /// When the exchange has taken too long, as it stands.
     fn deadline<L: Lane>(&self, cx: &Context<'_, L>, client: &Client) -> Instant {
         let http = &cx.snapshot.http;
         let exchange = &client.exchange;
-        let stage = if !exchange.head_sent {
+        let stage = if let Some(at) = client.retry_at() {
+            at
+        } else if !exchange.head_sent {
             exchange.connecting_since + http.connect_timeout
         } else if !exchange.request_done || exchange.answered() {
             exchange.progress + http.body_timeout
@@ -199,7 +215,15 @@ impl Proxy {
         if now < self.deadline(cx, client) {
             return Step::Again;
         }
+        if client.retry_at().is_some() && now < client.exchange.until {
+            client.begin_retry();
+            return self.dispatch(cx, client, false);
+        }
         let exchange = &client.exchange;
+        // The end of one attempt, or of all of them?
+        if now < exchange.until && exchange.head_sent && exchange.request_done && client.can_retry() {
+            return self.try_again(cx, client);
+        }
         let out_of_time = now >= exchange.until || now >= self.backend_deadline(cx, client);
         if !exchange.head_sent && !out_of_time {
             return self.connect_failed(cx, client, Some(Ended::TimedOut));

@@ -2,7 +2,7 @@
 
 use tables::ClusterId;
 use tables::access::Flag;
-use tables::filter::{Cors, FieldChanges, Filters, Mirror, OriginPattern, PathChange, Redirect, RuleFilters};
+use tables::filter::{Cors, FieldChanges, Filters, Mirror, OriginPattern, PathChange, Redirect, Retry, RuleFilters};
 
 use crate::http::Side::{Backend, Client};
 use crate::http::{REPLY, Stage};
@@ -11,7 +11,7 @@ use crate::support::script::{ACK, FIN, RST, SYN};
 use crate::support::{ms, secs};
 
 fn stage(filters: Filters) -> Stage {
-    let filters = RuleFilters { rule: filters, targets: Box::default() };
+    let filters = RuleFilters { rule: filters, ..RuleFilters::default() };
     Stage::new(&GatewayOptions { filters: Some(filters), ..GatewayOptions::default() })
 }
 
@@ -332,5 +332,89 @@ fn a_copy_ends_with_a_client_that_leaves_in_the_middle_of_its_body() {
     }
     stage.world.run(secs(5));
     assert_eq!(stage.world.mid.counters.mirrors_lost.read(), 1);
+    stage.world.mid.assert_empty();
+}
+
+fn retrying(attempts: u8, backoff: core::time::Duration) -> Stage {
+    let retry = Retry { codes: [500, 503].into(), attempts, backoff };
+    let filters = RuleFilters { retry: Some(Box::new(retry)), ..RuleFilters::default() };
+    let mut options = GatewayOptions { filters: Some(filters), ..GatewayOptions::default() };
+    options.http.response_timeout = secs(3);
+    Stage::new(&options)
+}
+
+const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 No\r\nContent-Length: 2\r\n\r\nno";
+
+/// GEP-1731: after the back-off, as often as it says; then the last answer is passed on.
+#[test]
+fn a_status_is_tried_again_after_the_back_off() {
+    for (attempts, expected) in [(2, "HTTP/1.1 200 OK"), (1, "HTTP/1.1 503 No")] {
+        let mut stage = retrying(attempts, ms(50));
+        let mut client = stage.connect(4000);
+        stage.send(Client, &mut client, ACK, REQUEST);
+        let mut first = None;
+        for attempt in 0..=attempts {
+            let asked = stage.world.clock.now();
+            let mut backend = stage.accept();
+            assert!(attempt == 0 || stage.world.clock.now() - asked >= ms(50));
+            let head = stage.head(Backend, &mut backend);
+            // What is sent is the same each time.
+            assert_eq!(*first.get_or_insert(head.clone()), head);
+            let reply = if attempt < 2 { UNAVAILABLE } else { REPLY };
+            stage.send(Backend, &mut backend, ACK, reply);
+            if attempt < attempts {
+                assert!(stage.closing(Backend).flags.rst());
+            }
+        }
+        let reply = stage.read(Client, &mut client, |bytes| bytes.ends_with(b"ok") || bytes.ends_with(b"no"));
+        assert!(reply.starts_with(expected), "{reply}");
+        assert_eq!(stage.world.mid.counters.upstream_retried.read(), u64::from(attempts));
+        assert_eq!(stage.world.mid.log[0].attempt, attempts);
+        // The connection serves on.
+        stage.send(Client, &mut client, ACK, REQUEST);
+        stage.world.run(ms(10));
+        assert_eq!(stage.world.mid.counters.requests_started.read(), 2);
+    }
+}
+
+#[test]
+fn a_backend_that_dies_or_stays_silent_is_tried_again() {
+    let mut stage = retrying(2, ms(1));
+    let mut client = stage.connect(4000);
+    stage.send(Client, &mut client, ACK, REQUEST);
+    let mut backend = stage.accept();
+    stage.head(Backend, &mut backend);
+    stage.send(Backend, &mut backend, RST, b"");
+    let mut backend = stage.accept();
+    stage.head(Backend, &mut backend);
+    // Nothing comes within the time for a response.
+    assert!(stage.closing(Backend).flags.rst());
+    let mut backend = stage.accept();
+    stage.head(Backend, &mut backend);
+    stage.send(Backend, &mut backend, ACK, REPLY);
+    let reply = stage.read(Client, &mut client, |bytes| bytes.ends_with(b"ok"));
+    assert!(reply.starts_with("HTTP/1.1 200 OK"), "{reply}");
+}
+
+/// BEHAVIOUR.md: requests that are not idempotent are never replayed; nor is one that a client does not wait for.
+#[test]
+fn what_may_not_be_sent_twice_is_not() {
+    let mut stage = retrying(3, ms(50));
+    let mut client = stage.connect(4000);
+    stage.send(Client, &mut client, ACK, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
+    let mut backend = stage.accept();
+    stage.head(Backend, &mut backend);
+    stage.send(Backend, &mut backend, ACK, UNAVAILABLE);
+    let reply = stage.read(Client, &mut client, |bytes| bytes.ends_with(b"no"));
+    assert!(reply.starts_with("HTTP/1.1 503 No"), "{reply}");
+    stage.send(Client, &mut client, ACK, REQUEST);
+    stage.head(Backend, &mut backend);
+    stage.send(Backend, &mut backend, ACK, UNAVAILABLE);
+    stage.settle();
+    stage.send(Client, &mut client, RST, b"");
+    stage.world.run(secs(1));
+    assert_eq!(stage.world.mid.log[1].flag, Flag::ClientGone);
+    assert!(!stage.world.south.inbox.iter().any(|segment| segment.is(SYN)), "nobody is asked again");
+    stage.world.run(secs(5));
     stage.world.mid.assert_empty();
 }
