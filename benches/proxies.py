@@ -105,7 +105,7 @@ def millrace(sandbox, programs, driver="net_af_packet", routes="", idle_timeout=
     path = pathlib.Path(sandbox.dir, "millrace.yaml")
     path.write_text(config + routes)
     every = ",".join(map(str, sorted(os.sched_getaffinity(0))))
-    return Proxy(sandbox, "millrace", ["taskset", "-c", every, programs.millrace, "run", "-f", path])
+    return Proxy(sandbox, "millrace", ["taskset", "-c", every, programs.millrace, "run", "-f", path, "--state", f"{sandbox.dir}/state"])
 
 
 def millrace_af_xdp(sandbox, programs):

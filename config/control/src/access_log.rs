@@ -4,6 +4,7 @@
 //! records on the core's side, a failed write loses them here, and both are counted. What clients sent is
 //! bytes: whatever is not UTF-8 appears as `\xNN`, so that lines are always valid JSON.
 
+use core::panic::AssertUnwindSafe;
 use core::time::Duration;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -59,7 +60,13 @@ impl AccessLog {
         let run = move || {
             loop {
                 let stop = theirs.stop.load(Ordering::Acquire);
-                let (written, lost) = drain(&queues, &snapshot(), &mut sink);
+                let once = AssertUnwindSafe(|| drain(&queues, &snapshot(), &mut sink));
+                let Ok((written, lost)) = std::panic::catch_unwind(once) else {
+                    // The panic hook has said where. What was taken from the queues is lost.
+                    tracing::error!("access log panicked; it goes on with the next records");
+                    std::thread::park_timeout(INTERVAL);
+                    continue;
+                };
                 theirs.lost.fetch_add(lost, Ordering::Relaxed);
                 if written + lost == 0 {
                     if stop {

@@ -111,6 +111,21 @@ fn a_restart_with_bad_files_runs_the_last_good_configuration() {
     assert_eq!(gateway.metric("millrace_config_last_good", &[]), 0);
 }
 
+#[test]
+fn the_example_says_which_epoch_served() {
+    let sandbox = sandbox_or_skip!();
+    sandbox.start_nginx();
+    let gateway = Gateway::start_example(&sandbox, "live.yaml");
+    assert_eq!(gateway.get("/").field("x-millrace-epoch"), Some("1"));
+    assert_eq!(gateway.request("GET / HTTP/1.1\r\nHost: a b").status, 400);
+    // What Millrace says itself, too.
+    let text = std::fs::read_to_string(sandbox.dir().join("millrace.yaml")).expect("it is there");
+    gateway.rewrite(&text.replace("  rules:\n", "  hostnames: [a.example]\n  rules:\n"));
+    gateway.await_epoch_after(1);
+    let response = gateway.get("/");
+    assert_eq!((response.status, response.field("x-millrace-epoch")), (404, Some("2")));
+}
+
 /// Counts responses that were not served as the epoch they name has it: odd ones by b1, even ones by b2.
 const EPOCHS_MIX: &str = r#"
 local threads = {}
