@@ -51,7 +51,7 @@ fuzz_target!(|data: &[u8]| {
             continue;
         }
         sent.push(frame.to_vec());
-        clock.advance_to(clock.now() + Duration::from_millis(1));
+        clock.advance_to(clock.now() + Duration::from_millis(10));
         let mut burst = Burst::new();
         port.receive(&mut burst);
         for frame in burst {
@@ -63,7 +63,7 @@ fuzz_target!(|data: &[u8]| {
         }
         exception.serve(Instant::default() + clock.now(), &mut port, Some(&shown));
     }
-    clock.advance_to(clock.now() + Duration::from_millis(1));
+    clock.advance_to(clock.now() + Duration::from_millis(10));
     let got = receive_all(&mut kernel);
     assert!(got.iter().all(|frame| sent.contains(frame)));
     let (to_host, dropped) = (shown.exception_to_host.read(), counters.drops[Verdict::ExceptionRate as usize].read());
