@@ -57,7 +57,7 @@ const CASES: &[Case] = &[
     Case { name: "route-header-10", n: 1000, bound: 1860, run: |n| parts::route_by_header(n, 10) },
     Case { name: "route-header-10000", n: 1000, bound: 1860, run: |n| parts::route_by_header(n, 10_000) },
     Case { name: "schedule-next", n: 1000, bound: 17, run: parts::schedule },
-    Case { name: "idle-turn", n: 1000, bound: 690, run: idle_turn },
+    Case { name: "idle-turn", n: 1000, bound: 720, run: idle_turn },
     Case { name: "request", n: 1000, bound: 21_050, run: |n| requests(n, 1) },
     Case { name: "request-filtered", n: 1000, bound: 24_570, run: filtered },
     Case { name: "request-burst-32", n: 3200, bound: 19_520, run: |n| requests(n, 32) },
