@@ -225,16 +225,21 @@ impl Supervisor {
             lost: 0,
             cores: (0u16..).zip(&self.cores).map(|(index, _)| CoreSwap::pending(index)).collect(),
         };
-        lock(&self.receipts).begin(receipt, (self.facts.clock)(), self.lost());
+        let lost = self.lost();
         let mut current = lock(&self.compiled);
         let mut books = lock(&self.endpoints);
         books.known.adopt(&mut compiled.snapshot, &compiled.clusters, &compiled.checks, Instant::now());
-        *current = Arc::new(compiled);
+        let compiled = Arc::new(compiled);
+        lock(&self.receipts).begin(receipt, (self.facts.clock)(), lost);
         for core in &self.cores {
-            lock(&core.publisher).publish(Arc::clone(&current.snapshot));
+            lock(&core.publisher).publish(Arc::clone(&compiled.snapshot));
         }
+        let old = core::mem::replace(&mut *current, compiled);
         let table = books.known.table();
         self.publish_endpoints(&mut books, table);
+        drop((current, books));
+        // Last: what says how ten thousand routes stood takes milliseconds to free, for which no core should wait.
+        drop(old);
     }
 
     /// Waits until all cores run `epoch`, but no longer than `patience`, and says how they came to.
