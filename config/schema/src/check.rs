@@ -8,6 +8,7 @@ mod backend_policy;
 mod exception;
 mod policy;
 mod route;
+mod service;
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -42,8 +43,13 @@ pub(crate) fn check(documents: &[Decoded], blind: bool, found: &mut Found) {
                 check_gateway(document, gateway, &host, &mut sockets, found);
             }
             Some(Resource::Route(route)) => route::check(document, route, &references, found),
-            Some(Resource::Backend(backend)) => check_backend(document, backend, &host, found),
+            Some(Resource::Backend(backend)) => {
+                backend_policy::check_subset(document, backend, &known, found);
+                check_backend(document, backend, &host, found);
+            }
             Some(Resource::RoutePolicy(policy)) => policy::check_route_policy(document, policy, &known, found),
+            Some(Resource::EndpointSlice(slice)) => service::check_slice(document, slice, &known, &host, found),
+            Some(Resource::Service(service)) => service::check_service(document, service, found),
             Some(
                 Resource::Appliance(_)
                 | Resource::BackendPolicy(_)
@@ -358,23 +364,22 @@ fn check_backend(document: &Decoded, backend: &Backend, host: &Host, found: &mut
         endpoints.add((endpoint.address, endpoint.port), &at, found, || {
             format!("endpoint with the address {} and the same port", endpoint.address)
         });
-        let Some(own) = &host.addresses else {
-            continue;
-        };
-        if let Some(port) = own.get(&endpoint.address) {
-            let problem = format!("{} is the appliance's own address", endpoint.address);
-            let hint = format!("it stands at {port}; give the address of the server");
-            found.hinted(&at, problem, hint);
-        } else if is_link_local(endpoint.address) {
-            let problem = format!("{} is a link-local address", endpoint.address);
-            found.hinted(&at, problem, "each link has its own of those: give an address that says which link it is on");
-        } else if !host.reaches(endpoint.address) {
-            found.hinted(
-                &at,
-                format!("no port reaches {}", endpoint.address),
-                "give a port of the Appliance an address in its subnet, a route or a gateway",
-            );
-        }
+        check_server(endpoint.address, &at, host, found);
+    }
+}
+
+/// An address that requests are sent to.
+fn check_server(address: IpAddr, at: &Location, host: &Host, found: &mut Found) {
+    let Some(own) = &host.addresses else { return };
+    if let Some(port) = own.get(&address) {
+        let problem = format!("{address} is the appliance's own address");
+        found.hinted(at, problem, format!("it stands at {port}; give the address of the server"));
+    } else if is_link_local(address) {
+        let problem = format!("{address} is a link-local address");
+        found.hinted(at, problem, "each link has its own of those: give an address that says which link it is on");
+    } else if !host.reaches(address) {
+        let problem = format!("no port reaches {address}");
+        found.hinted(at, problem, "give a port of the Appliance an address in its subnet, a route or a gateway");
     }
 }
 

@@ -56,6 +56,10 @@ pub struct Configuration {
     pub grants: Vec<Located<ReferenceGrant>>,
     /// Namespaces whose labels are given.
     pub namespaces: Vec<Located<Namespace>>,
+    /// All Services.
+    pub services: Vec<Located<Service>>,
+    /// All EndpointSlices.
+    pub slices: Vec<Located<EndpointSlice>>,
     /// All BackendPolicies; of each backend one at most.
     pub backend_policies: Vec<Located<BackendPolicy>>,
     /// All RoutePolicies.

@@ -155,7 +155,7 @@ impl Loader {
         let mut appliance = None;
         let (mut gateways, mut routes, mut backends) = (Vec::new(), Vec::new(), Vec::new());
         let (mut grants, mut namespaces) = (Vec::new(), Vec::new());
-        let mut backend_policies = Vec::new();
+        let (mut backend_policies, mut services, mut slices) = (Vec::new(), Vec::new(), Vec::new());
         let (mut route_policies, mut security_policies) = (Vec::new(), Vec::new());
         for document in self.documents {
             match document.resource {
@@ -166,6 +166,8 @@ impl Loader {
                 Some(Resource::ReferenceGrant(found)) => grants.push(found),
                 Some(Resource::Namespace(found)) => namespaces.push(found),
                 Some(Resource::BackendPolicy(found)) => backend_policies.push(found),
+                Some(Resource::Service(found)) => services.push(found),
+                Some(Resource::EndpointSlice(found)) => slices.push(found),
                 Some(Resource::RoutePolicy(found)) => route_policies.push(found),
                 Some(Resource::SecurityPolicy(found)) => security_policies.push(found),
                 None => {}
@@ -180,6 +182,8 @@ impl Loader {
                 grants,
                 namespaces,
                 backend_policies,
+                services,
+                slices,
                 route_policies,
                 security_policies,
             }),

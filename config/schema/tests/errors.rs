@@ -112,7 +112,7 @@ fn a_document_has_to_be_a_known_resource() {
         (
             r#"kind: Gateway"#,
             r#"kind: Gatway"#,
-            r#"18:7 kind: unknown value "Gatway"; one of Appliance, Backend, BackendPolicy, Gateway, HTTPRoute, Namespace, ReferenceGrant, RoutePolicy, SecurityPolicy (did you mean Gateway?)"#,
+            r#"18:7 kind: unknown value "Gatway"; one of Appliance, Backend, BackendPolicy, EndpointSlice, Gateway, HTTPRoute, Namespace, ReferenceGrant, RoutePolicy, SecurityPolicy, Service (did you mean Gateway?)"#,
         ),
         (
             r#"kind: Gateway"#,
@@ -548,7 +548,7 @@ fn routes() {
         (
             r#"parentRefs: [{ name: web }]"#,
             r#"parentRefs: [{ group: "", kind: Service, name: web }]"#,
-            r#"29:16 spec.parentRefs[0]: not supported yet: references to a Service (group: gateway.networking.k8s.io, kind: Gateway)"#,
+            r#"29:16 spec.parentRefs[0]: "Service" of "the core group" cannot be referred to here (group: gateway.networking.k8s.io, kind: Gateway)"#,
         ),
         (
             r#"parentRefs: [{ name: web }]"#,
@@ -633,7 +633,7 @@ fn routes() {
         (
             r#"group: millrace.dev, kind: Backend, name: hello"#,
             r#"name: hello"#,
-            r#"32:21 spec.rules[0].backendRefs[0]: not supported yet: references to a Service (group: millrace.dev, kind: Backend)"#,
+            r#"32:29 spec.rules[0].backendRefs[0].name: there is no Service default/hello (define a Service)"#,
         ),
         (
             r#"group: millrace.dev, kind: Backend, name: hello"#,

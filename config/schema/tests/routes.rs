@@ -109,7 +109,7 @@ fn filters() {
             r#"      backendRefs:"#,
             r#"      filters: [{ type: RequestMirror, requestMirror: { backendRef: { name: hello }, percent: 101, fraction: { numerator: 2, denominator: 1 } } }]
       backendRefs:"#,
-            r#"32:69 spec.rules[0].filters[0].requestMirror.backendRef: not supported yet: references to a Service (group: millrace.dev, kind: Backend)
+            r#"32:77 spec.rules[0].filters[0].requestMirror.backendRef.name: there is no Service default/hello (define a Service)
 32:95 spec.rules[0].filters[0].requestMirror.percent: 101 is out of range (it can be 0 to 100)
 32:110 spec.rules[0].filters[0].requestMirror.fraction: 2 of 1 are more than all (the numerator is at most the denominator)"#,
         ),

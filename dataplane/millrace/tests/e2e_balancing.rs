@@ -112,6 +112,20 @@ fn draining_an_endpoint_under_load_fails_nothing() {
     assert!(!went_well && said.contains("no route uses a backend default/other; there are default/all"), "{said}");
 }
 
+/// A Service and its slice: the one that is ready answers, and the one that terminates does not.
+#[test]
+fn a_kubernetes_service_is_a_backend() {
+    let sandbox = sandbox_or_skip!();
+    let backends = [(Ns::B1, "10.9.2.2:8080", "one"), (Ns::B2, "10.9.2.3:8080", "two")];
+    let _backends = backends.map(|(ns, address, name)| named(&sandbox, ns, address, name));
+    let gateway = Gateway::start_example(&sandbox, "kubernetes.yaml");
+    for _ in 0..10 {
+        assert_eq!(gateway.get("/").text(), "one");
+    }
+    assert!(gateway.get("/").field("set-cookie").is_some_and(|cookie| cookie.starts_with("hello-session=")));
+    assert_eq!(endpoint(&gateway, "10.9.2.3:8080")["state"], "terminating");
+}
+
 /// The example's backends: checks, a hash of a field, and a session by cookie.
 #[test]
 fn the_example_balances() {

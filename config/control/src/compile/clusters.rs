@@ -1,11 +1,15 @@
 //! Backends and their endpoints.
 
+use std::collections::HashSet;
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use schema::{ActiveHealthCheck, BackendPolicySpec, HashTable, HashedOn, HealthProbe, LoadBalancerType, ObjectName};
+use schema::{
+    ActiveHealthCheck, BackendKind, BackendPolicySpec, BackendTarget, HashTable, HashedOn, HealthProbe,
+    LoadBalancerType, ObjectName, SessionPersistence,
+};
 use tables::{Affinity, CheckWay, Cluster, ClusterId, Endpoint, HashOn, Method, Probe, SessionCookie};
 
 use super::Run;
@@ -15,63 +19,133 @@ use crate::endpoints::select_ready;
 /// The label of an Appliance that says in which zone it is (Kubernetes' well-known one).
 const ZONE: &str = "topology.kubernetes.io/zone";
 
+/// Which cluster: the backend, the port that the reference names, and the route's own sessions.
+pub(super) type ClusterKey = (BackendTarget, Option<NonZeroU16>, Option<SessionPersistence>);
+
+/// An endpoint as the configuration has it.
+struct Server {
+    address: SocketAddr,
+    weight: u32,
+    priority: u8,
+    zone: Arc<str>,
+    readiness: Readiness,
+}
+
 impl Run<'_> {
-    pub(super) fn cluster(&mut self, backend: &ObjectName, port: Option<NonZeroU16>) -> ClusterId {
-        if let Some(&id) = self.cluster_ids.get(&(backend.clone(), port)) {
+    pub(super) fn cluster(
+        &mut self,
+        kind: &BackendKind,
+        object: &ObjectName,
+        port: Option<NonZeroU16>,
+        session: Option<&SessionPersistence>,
+    ) -> ClusterId {
+        let target = BackendTarget { kind: kind.clone(), object: object.clone() };
+        let key = (target, port, session.cloned());
+        if let Some(&id) = self.cluster_ids.get(&key) {
             return id;
         }
+        let (target, ..) = &key;
+        let backend = match kind {
+            BackendKind::Service => format!("service/{object}"),
+            _ => object.to_string(),
+        };
         let name = match port {
             Some(port) => format!("{backend}:{port}"),
-            None => backend.to_string(),
+            None => backend.clone(),
         };
-        let policy = self.policies.get(backend).copied();
-        let plan = self.plan(backend, port, name.into(), policy);
+        let policy = self.policies.get(target).copied();
+        let session = session.or_else(|| policy.and_then(|policy| policy.session_persistence.as_ref()));
+        let servers = self.servers(target, port);
+        let plan = ClusterPlan {
+            backend: backend.into(),
+            name: name.into(),
+            sessions: session.is_some(),
+            ..self.plan(servers, object, policy)
+        };
         let id = ClusterId(self.clusters.len() as u32);
         self.clusters.push(Cluster {
             name: Arc::clone(&plan.name),
             endpoints: plan.endpoints.iter().map(|planned| planned.endpoint).collect(),
             selection: Arc::new(select_ready(&plan)),
-            affinity: policy.and_then(affinity).map(Box::new),
+            affinity: affinity(policy, session).map(Box::new),
         });
         self.plans.push(plan);
-        self.cluster_ids.insert((backend.clone(), port), id);
+        self.cluster_ids.insert(key, id);
         id
     }
 
-    fn plan(
-        &mut self,
-        backend: &ObjectName,
-        port: Option<NonZeroU16>,
-        name: Arc<str>,
-        policy: Option<&BackendPolicySpec>,
-    ) -> ClusterPlan {
+    /// `schema` lets no reference dangle, and no endpoint be without a port; a cluster without endpoints answers 503.
+    fn servers(&self, target: &BackendTarget, port: Option<NonZeroU16>) -> Vec<Server> {
+        if target.kind == BackendKind::Service {
+            return self.service_servers(&target.object, port).unwrap_or_default();
+        }
+        let Some(backend) = self.backends.get(&target.object) else { return Vec::new() };
+        let subset = backend.spec.subset.as_deref();
+        let whole = subset.map_or(Some(backend), |subset| self.backends.get(&subset.of));
+        let endpoints = whole.map(|whole| whole.spec.endpoints.as_slice()).unwrap_or_default();
+        let endpoints = endpoints.iter().filter(|endpoint| subset.is_none_or(|subset| endpoint.is_in(subset)));
+        let server = |endpoint: &schema::Located<schema::Endpoint>| {
+            Some(Server {
+                address: SocketAddr::new(endpoint.address, endpoint.port.or(port)?.get()),
+                weight: endpoint.weight,
+                priority: endpoint.priority,
+                zone: endpoint.zone.as_deref().unwrap_or_default().into(),
+                readiness: Readiness::Ready,
+            })
+        };
+        endpoints.filter_map(server).collect()
+    }
+
+    /// The endpoints behind a port of a Service, as kube-proxy takes them: those that are ready, and those that end but still serve.
+    fn service_servers(&self, service: &ObjectName, port: Option<NonZeroU16>) -> Option<Vec<Server>> {
+        let ports = &self.services.get(service)?.ports;
+        let name = &ports.iter().find(|candidate| Some(candidate.port) == port)?.name;
+        let mut servers = Vec::new();
+        // While a slice is split, an endpoint may be in two of them.
+        let mut seen = HashSet::new();
+        for slice in self.slices.get(service).into_iter().flatten() {
+            let Some(port) = slice.ports.iter().find(|candidate| candidate.name == *name) else { continue };
+            for endpoint in &slice.endpoints {
+                let readiness = match (endpoint.ready, endpoint.serving && endpoint.terminating) {
+                    (true, _) => Readiness::Ready,
+                    (false, true) => Readiness::Terminating,
+                    (false, false) => continue,
+                };
+                let address = SocketAddr::new(endpoint.address, port.port.get());
+                let zone = endpoint.zone.as_deref().unwrap_or_default().into();
+                if seen.insert(address) {
+                    servers.push(Server { address, weight: 1, priority: 0, zone, readiness });
+                }
+            }
+        }
+        Some(servers)
+    }
+
+    /// All but the names.
+    fn plan(&mut self, servers: Vec<Server>, backend: &ObjectName, policy: Option<&BackendPolicySpec>) -> ClusterPlan {
         let prefer_local = policy.is_some_and(|policy| policy.load_balancer.prefer_local);
         let here = self.configuration.appliance.metadata.labels.get(ZONE).filter(|_| prefer_local);
-        // `schema` lets no reference dangle, and no endpoint be without a port; a cluster without endpoints answers 503.
-        let endpoints = self.backends.get(backend).map(|b| b.spec.endpoints.as_slice()).unwrap_or_default();
-        let endpoints = endpoints
-            .iter()
-            .filter_map(|endpoint| {
-                let address = SocketAddr::new(endpoint.address, endpoint.port.or(port)?.get());
-                let zone: Arc<str> = endpoint.zone.as_deref().unwrap_or_default().into();
+        let endpoints = servers
+            .into_iter()
+            .map(|Server { address, weight, priority, zone, readiness }| {
                 let elsewhere = here.is_some_and(|here| !zone.is_empty() && *here != *zone);
-                Some(PlannedEndpoint {
-                    endpoint: Endpoint { id: self.compiler.endpoint_id(address), address, weight: endpoint.weight },
-                    level: u32::from(endpoint.priority) * 2 + u32::from(elsewhere),
-                    readiness: Readiness::Ready,
+                PlannedEndpoint {
+                    endpoint: Endpoint { id: self.compiler.endpoint_id(address), address, weight },
+                    level: u32::from(priority) * 2 + u32::from(elsewhere),
+                    readiness,
                     zone,
                     check: None,
-                })
+                }
             })
             .collect();
         let slow_start = policy.and_then(|policy| policy.load_balancer.slow_start);
         let active = policy.and_then(|policy| policy.health_check.active.as_ref());
         ClusterPlan {
-            backend: backend.to_string().into(),
-            name,
+            backend: "".into(),
+            name: "".into(),
             method: policy.map_or(Method::RoundRobin, |policy| method(&policy.load_balancer.method)),
             endpoints,
-            sessions: policy.is_some_and(|policy| policy.session_persistence.is_some()),
+            sessions: false,
             slow_start: slow_start
                 .map(|slow| SlowStart { window: slow.window, min_weight_percent: slow.min_weight_percent }),
             panic_threshold: policy.map_or(50, |policy| policy.health_check.panic_threshold),
@@ -97,11 +171,11 @@ fn method(given: &LoadBalancerType) -> Method {
 }
 
 /// What of a request has to be looked at.
-fn affinity(policy: &BackendPolicySpec) -> Option<Affinity> {
+fn affinity(policy: Option<&BackendPolicySpec>, session: Option<&SessionPersistence>) -> Option<Affinity> {
     let bytes = |text: &str| text.as_bytes().into();
-    let (hash_on, seed) = match &policy.load_balancer.method {
-        LoadBalancerType::SourceIpHash => (Some(HashOn::SourceIp), 0),
-        LoadBalancerType::ConsistentHash { on, seed, .. } => {
+    let (hash_on, seed) = match policy.map(|policy| &policy.load_balancer.method) {
+        Some(LoadBalancerType::SourceIpHash) => (Some(HashOn::SourceIp), 0),
+        Some(LoadBalancerType::ConsistentHash { on, seed, .. }) => {
             let on = match on {
                 HashedOn::SourceIp => HashOn::SourceIp,
                 HashedOn::Header(name) => HashOn::Header(bytes(name)),
@@ -112,7 +186,7 @@ fn affinity(policy: &BackendPolicySpec) -> Option<Affinity> {
         }
         _ => (None, 0),
     };
-    let session = policy.session_persistence.as_ref().map(|persistence| {
+    let session = session.map(|persistence| {
         let age = persistence.permanent.map(|age| format!("; Max-Age={}", age.as_secs())).unwrap_or_default();
         SessionCookie {
             name: bytes(&persistence.session_name),
@@ -145,3 +219,6 @@ fn health_rule(active: &ActiveHealthCheck, backend: &ObjectName) -> HealthRule {
         healthy_threshold: active.healthy_threshold,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,7 +48,7 @@ impl Run<'_> {
             let HttpRouteFilter::RequestMirror(mirror) = &filter.value else { continue };
             let BackendObject { kind, object, port } = &mirror.backend_ref.value;
             if self.references.resolve(namespace, kind, object).is_ok() {
-                let cluster = self.cluster(object, *port);
+                let cluster = self.cluster(kind, object, *port, None);
                 let Fraction { numerator, denominator } = mirror.fraction;
                 mirrors.push(Mirror { cluster, numerator, denominator });
             }

@@ -16,10 +16,12 @@ mod settings;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use schema::{Backend, BackendPolicySpec, Configuration, Gateway, Hostname, Metadata, ObjectName};
+use schema::{
+    Backend, BackendPolicySpec, BackendTarget, Configuration, EndpointSlice, Gateway, Hostname, Metadata, ObjectName,
+    Service,
+};
 use tables::snapshot::Listener as ListenerTable;
 use tables::{
     Bind, Cluster, ClusterId, EndpointId, Epoch, HostPattern, RouteTable, Rule, Series, SeriesId, Snapshot, SourceTable,
@@ -28,6 +30,7 @@ use tables::{
 use crate::endpoints::CheckIds;
 use crate::endpoints::plan::ClusterPlan;
 use crate::status::{GatewayStatus, RouteStatus};
+use clusters::ClusterKey;
 use conditions::Attachment;
 use ids::Ids;
 use limits::{LimitTables, Limits};
@@ -114,6 +117,8 @@ impl Compiler {
             references: &references,
             configuration,
             backends: configuration.backends.iter().map(|b| (&b.metadata.object, &b.value)).collect(),
+            services: configuration.services.iter().map(|s| (&s.metadata.object, &s.value)).collect(),
+            slices: slices(configuration),
             policies: policies(configuration),
             clusters: Vec::new(),
             plans: Vec::new(),
@@ -195,10 +200,12 @@ struct Run<'a> {
     references: &'a References<'a>,
     configuration: &'a Configuration,
     backends: HashMap<&'a ObjectName, &'a Backend>,
-    policies: HashMap<&'a ObjectName, &'a BackendPolicySpec>,
+    services: HashMap<&'a ObjectName, &'a Service>,
+    slices: HashMap<&'a ObjectName, Vec<&'a EndpointSlice>>,
+    policies: HashMap<&'a BackendTarget, &'a BackendPolicySpec>,
     clusters: Vec<Cluster>,
     plans: Vec<ClusterPlan>,
-    cluster_ids: HashMap<(ObjectName, Option<NonZeroU16>), ClusterId>,
+    cluster_ids: HashMap<ClusterKey, ClusterId>,
     rules: Vec<Rule>,
     limits: Limits,
     in_use: HashSet<SeriesId>,
@@ -250,8 +257,20 @@ impl Run<'_> {
     }
 }
 
+/// The slices of each Service, in order of their names.
+fn slices(configuration: &Configuration) -> HashMap<&ObjectName, Vec<&EndpointSlice>> {
+    let mut slices: HashMap<&ObjectName, Vec<&EndpointSlice>> = HashMap::new();
+    for slice in &configuration.slices {
+        slices.entry(&slice.service).or_default().push(slice);
+    }
+    for of_service in slices.values_mut() {
+        of_service.sort_by_key(|slice| &slice.metadata.object);
+    }
+    slices
+}
+
 /// The policy of each backend that has one.
-fn policies(configuration: &Configuration) -> HashMap<&ObjectName, &BackendPolicySpec> {
+fn policies(configuration: &Configuration) -> HashMap<&BackendTarget, &BackendPolicySpec> {
     let policies = configuration.backend_policies.iter();
     policies.flat_map(|policy| policy.spec.target_refs.iter().map(|target| (&target.value, &policy.spec))).collect()
 }

@@ -30,12 +30,14 @@ impl Invalid {
 pub(super) struct References<'c> {
     configuration: &'c Configuration,
     backends: HashSet<&'c ObjectName>,
+    services: HashSet<&'c ObjectName>,
 }
 
 impl<'c> References<'c> {
     pub(super) fn of(configuration: &'c Configuration) -> Self {
         let backends = configuration.backends.iter().map(|backend| &backend.metadata.object).collect();
-        Self { configuration, backends }
+        let services = configuration.services.iter().map(|service| &service.metadata.object).collect();
+        Self { configuration, backends, services }
     }
 
     /// Whether routes of the namespace `from` may send requests to an object.
@@ -44,7 +46,8 @@ impl<'c> References<'c> {
             BackendKind::Other(..) => Err(Invalid::Kind),
             _ if !self.configuration.permits(from, kind, object) => Err(Invalid::NotPermitted),
             BackendKind::Backend if !self.backends.contains(object) => Err(Invalid::NotFound),
-            BackendKind::Backend => Ok(()),
+            BackendKind::Service if !self.services.contains(object) => Err(Invalid::NotFound),
+            BackendKind::Backend | BackendKind::Service => Ok(()),
         }
     }
 

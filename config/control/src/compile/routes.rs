@@ -48,7 +48,12 @@ impl Run<'_> {
         for reference in &rule.backend_refs {
             let valid =
                 self.references.resolve(route.metadata.namespace(), &reference.kind, &reference.backend).is_ok();
-            let cluster = if valid { self.cluster(&reference.backend, reference.port) } else { ClusterId::INVALID };
+            let cluster = if valid {
+                let session = rule.session_persistence.as_ref();
+                self.cluster(&reference.kind, &reference.backend, reference.port, session)
+            } else {
+                ClusterId::INVALID
+            };
             let backend = reference.backend.to_string().into();
             let series = self.series([Arc::clone(&listener.name), Arc::clone(&route_name), backend]);
             targets.push(Target { cluster, weight: reference.weight, series });

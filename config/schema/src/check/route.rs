@@ -124,18 +124,33 @@ impl<'a> References<'a> {
             if !self.tolerant && !self.blind {
                 found.hinted(
                     &document.place(at, "namespace"),
-                    format!("no ReferenceGrant lets routes of the namespace {from} refer to Backend {name}"),
+                    format!(
+                        "no ReferenceGrant lets routes of the namespace {from} refer to {} {name}",
+                        target.kind.group_kind().1
+                    ),
                     format!("define one in the namespace {}, or put both into one namespace", name.namespace),
                 );
             }
             return;
         }
-        let Some(defined) = self.known.get(Kind::Backend, name) else {
+        let wanted = if *target.kind == BackendKind::Service { Kind::Service } else { Kind::Backend };
+        let Some(defined) = self.known.get(wanted, name) else {
             if !self.tolerant {
-                self.known.dangling(Kind::Backend, name, &document.place(at, "name"), found);
+                self.known.dangling(wanted, name, &document.place(at, "name"), found);
             }
             return;
         };
+        if let Some(Resource::Service(service)) = &defined.resource
+            && defined.is_sound("spec.ports")
+            && !service.ports.iter().any(|port| Some(port.port) == target.port)
+        {
+            let ports: Vec<String> = service.ports.iter().map(|port| port.port.to_string()).collect();
+            let problem = match target.port {
+                Some(port) => format!("Service {name} has no TCP port {port}"),
+                None => "is missing: a reference to a Service names one of its ports".to_owned(),
+            };
+            found.hinted(&document.place(at, "port"), problem, format!("its ports are {}", ports.join(", ")));
+        }
         if let Some(Resource::Backend(backend)) = &defined.resource
             && target.port.is_none()
             && defined.is_sound("spec.endpoints")

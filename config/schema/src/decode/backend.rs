@@ -4,19 +4,47 @@ use std::collections::BTreeMap;
 
 use super::metadata::strings;
 use super::object::Object;
-use super::scalar::{address, choice, integer, port, text, weight};
+use super::scalar::{address, choice, integer, name, port, text, weight};
 use super::{At, Decoder};
-use crate::resources::{BackendProtocol, BackendSpec, Endpoint};
+use crate::name::{Name, ObjectName};
+use crate::resources::{BackendProtocol, BackendSpec, BackendSubset, Endpoint};
 
-pub(super) fn spec(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<BackendSpec> {
+/// `namespace` is the Backend's.
+pub(super) fn spec(decoder: &mut Decoder<'_>, at: At<'_>, namespace: &Name) -> Option<BackendSpec> {
     let mut object = Object::open(decoder, at)?;
     let spec = BackendSpec {
         protocol: object
             .or(decoder, "protocol", BackendProtocol::Http, |d, at| choice(d, at, &[("http", BackendProtocol::Http)])),
-        endpoints: object.required_list(decoder, "endpoints", endpoint),
+        subset: object.optional(decoder, "subset", |d, at| d.located(at, |d, at| subset(d, at, namespace))),
+        endpoints: Vec::new(),
     };
+    let given = object.has("subset");
+    let endpoints = if given {
+        object.optional(decoder, "endpoints", |decoder, at| {
+            decoder.error(at, "goes with subset not", "a subset has the endpoints of its whole");
+            Some(())
+        });
+        Vec::new()
+    } else {
+        object.required_list(decoder, "endpoints", endpoint)
+    };
+    let spec = BackendSpec { endpoints, ..spec };
     object.close(decoder);
     Some(spec)
+}
+
+fn subset(decoder: &mut Decoder<'_>, at: At<'_>, namespace: &Name) -> Option<BackendSubset> {
+    let mut object = Object::open(decoder, at)?;
+    let of = object.required(decoder, "of", name);
+    let match_labels = object.required(decoder, "matchLabels", |decoder, at| {
+        let labels = strings(decoder, at)?;
+        if labels.is_empty() {
+            decoder.error(at, "is empty", "at least one label is needed");
+        }
+        Some(labels)
+    });
+    object.close(decoder);
+    Some(BackendSubset { of: ObjectName { namespace: namespace.clone(), name: of? }, match_labels: match_labels? })
 }
 
 fn endpoint(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<Endpoint> {

@@ -10,8 +10,8 @@ use crate::MILLRACE_GROUP;
 use crate::located::Located;
 use crate::name::{Name, ObjectName};
 use crate::resources::{
-    ActiveHealthCheck, BackendPolicySpec, HashTable, HashedOn, HealthCheck, HealthProbe, LoadBalancer,
-    LoadBalancerType, SessionPersistence, SlowStart,
+    ActiveHealthCheck, BackendKind, BackendPolicySpec, BackendTarget, HashTable, HashedOn, HealthCheck, HealthProbe,
+    LoadBalancer, LoadBalancerType, SessionPersistence, SlowStart,
 };
 use crate::yaml::Value;
 
@@ -29,13 +29,15 @@ pub(super) fn spec(decoder: &mut Decoder<'_>, at: At<'_>, namespace: &Name) -> O
     Some(BackendPolicySpec { target_refs, load_balancer, health_check, session_persistence })
 }
 
-fn target(decoder: &mut Decoder<'_>, at: At<'_>, namespace: &Name) -> Option<ObjectName> {
+fn target(decoder: &mut Decoder<'_>, at: At<'_>, namespace: &Name) -> Option<BackendTarget> {
     let mut object = Object::open(decoder, at)?;
-    object.required(decoder, "group", |d, at| choice(d, at, &[(MILLRACE_GROUP, ())]));
-    object.required(decoder, "kind", |d, at| choice(d, at, &[("Backend", ())]));
+    let service = object.required(decoder, "kind", |d, at| choice(d, at, &[("Backend", false), ("Service", true)]));
+    let group = if service == Some(true) { "" } else { MILLRACE_GROUP };
+    object.required(decoder, "group", |d, at| choice(d, at, &[(group, ())]));
     let target = object.required(decoder, "name", name);
     object.close(decoder);
-    Some(ObjectName { namespace: namespace.clone(), name: target? })
+    let kind = if service? { BackendKind::Service } else { BackendKind::Backend };
+    Some(BackendTarget { kind, object: ObjectName { namespace: namespace.clone(), name: target? } })
 }
 
 fn load_balancer(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<LoadBalancer> {

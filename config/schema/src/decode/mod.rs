@@ -18,6 +18,7 @@ mod policy;
 pub(crate) mod reference;
 mod route;
 mod scalar;
+mod service;
 
 use std::sync::Arc;
 
@@ -25,7 +26,8 @@ use crate::error::{Found, printable};
 use crate::located::{Located, Location};
 use crate::name::ObjectName;
 use crate::resources::{
-    Appliance, Backend, BackendPolicy, Gateway, HttpRoute, Namespace, ReferenceGrant, RoutePolicy, SecurityPolicy,
+    Appliance, Backend, BackendPolicy, EndpointSlice, Gateway, HttpRoute, Namespace, ReferenceGrant, RoutePolicy,
+    SecurityPolicy, Service,
 };
 use crate::yaml::{Mark, Node};
 use crate::{GATEWAY_GROUP, MILLRACE_GROUP};
@@ -78,6 +80,8 @@ pub(crate) enum Resource {
     ReferenceGrant(Located<ReferenceGrant>),
     Namespace(Located<Namespace>),
     BackendPolicy(Located<BackendPolicy>),
+    Service(Located<Service>),
+    EndpointSlice(Located<EndpointSlice>),
     RoutePolicy(Located<RoutePolicy>),
     SecurityPolicy(Located<SecurityPolicy>),
 }
@@ -92,21 +96,25 @@ pub(crate) enum Kind {
     Namespace,
     ReferenceGrant,
     BackendPolicy,
+    Service,
+    EndpointSlice,
     RoutePolicy,
     SecurityPolicy,
 }
 
 impl Kind {
-    const ALL: [Kind; 9] = [
+    const ALL: [Kind; 11] = [
         Kind::Appliance,
         Kind::Backend,
         Kind::BackendPolicy,
+        Kind::EndpointSlice,
         Kind::Gateway,
         Kind::HttpRoute,
         Kind::Namespace,
         Kind::ReferenceGrant,
         Kind::RoutePolicy,
         Kind::SecurityPolicy,
+        Kind::Service,
     ];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -118,6 +126,8 @@ impl Kind {
             Kind::Namespace => "Namespace",
             Kind::ReferenceGrant => "ReferenceGrant",
             Kind::BackendPolicy => "BackendPolicy",
+            Kind::Service => "Service",
+            Kind::EndpointSlice => "EndpointSlice",
             Kind::RoutePolicy => "RoutePolicy",
             Kind::SecurityPolicy => "SecurityPolicy",
         }
@@ -129,23 +139,15 @@ impl Kind {
                 format!("{MILLRACE_GROUP}/v1alpha1")
             }
             Kind::Gateway | Kind::HttpRoute | Kind::ReferenceGrant => format!("{GATEWAY_GROUP}/v1"),
-            Kind::Namespace => "v1".to_owned(),
+            Kind::Namespace | Kind::Service => "v1".to_owned(),
+            Kind::EndpointSlice => "discovery.k8s.io/v1".to_owned(),
         }
     }
 }
 
 /// Kinds of DESIGN.md §4 that later releases take.
-const LATER_KINDS: [&str; 9] = [
-    "BackendTLSPolicy",
-    "EndpointSlice",
-    "GRPCRoute",
-    "GatewayClass",
-    "Secret",
-    "Service",
-    "TCPRoute",
-    "TLSRoute",
-    "UDPRoute",
-];
+const LATER_KINDS: [&str; 7] =
+    ["BackendTLSPolicy", "GRPCRoute", "GatewayClass", "Secret", "TCPRoute", "TLSRoute", "UDPRoute"];
 
 /// Decodes one document. `None` if it is of a kind that later releases take, so that nothing here is
 /// about it but that. `complete` says that the parser had nothing to leave out.
@@ -248,8 +250,17 @@ impl Decoder<'_> {
                     Resource::Route(Located::new(HttpRoute { metadata, spec }, at))
                 }),
             Kind::Backend => object
-                .required(self, "spec", backend::spec)
-                .map(|spec| Resource::Backend(Located::new(Backend { metadata, spec }, at))),
+                .required(self, "spec", |decoder, at| backend::spec(decoder, at, metadata.namespace()))
+                .map(|spec| {
+                    let metadata = metadata.clone();
+                    Resource::Backend(Located::new(Backend { metadata, spec }, at))
+                }),
+            Kind::Service => object.required(self, "spec", service::spec).map(|ports| {
+                let metadata = metadata.clone();
+                Resource::Service(Located::new(Service { metadata, ports }, at))
+            }),
+            Kind::EndpointSlice => service::slice(self, &mut object, &metadata)
+                .map(|slice| Resource::EndpointSlice(Located::new(slice, at))),
             Kind::Namespace => {
                 object.ignored("spec");
                 Some(Resource::Namespace(Located::new(Namespace { metadata }, at)))

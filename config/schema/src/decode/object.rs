@@ -95,6 +95,11 @@ impl<'a> Object<'a> {
         }
     }
 
+    /// Whether `name` is given.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.entries.iter().any(|entry| *entry.key == *name && !matches!(entry.value.value, Value::Null))
+    }
+
     /// The mapping's place.
     pub(crate) fn at(&self) -> At<'a> {
         self.at

@@ -36,6 +36,7 @@ pub(super) fn backend(
     let (group, kind, name) = fields(decoder, object, ("", "Service"), own)?;
     let kind = match (&*group, &*kind) {
         (MILLRACE_GROUP, "Backend") => BackendKind::Backend,
+        ("", "Service") => BackendKind::Service,
         (group, kind) => BackendKind::Other(group.into(), kind.into()),
     };
     Some((kind, name?))
@@ -58,7 +59,7 @@ pub(super) fn backend_object(decoder: &mut Decoder<'_>, at: At<'_>, own: &Name) 
 /// Why a reference to something of another kind than `wanted` is wrong: the problem and what would be right.
 pub(crate) fn wrong_kind((group, kind): (&str, &str), wanted: (&str, &str)) -> (String, String) {
     let group_text = if group.is_empty() { "the core group" } else { group };
-    let known = matches!((group, kind), ("", "Service") | ("multicluster.x-k8s.io", "ServiceImport"));
+    let known = matches!((group, kind), ("multicluster.x-k8s.io", "ServiceImport"));
     let problem = if known {
         format!("not supported yet: references to a {kind}")
     } else {

@@ -29,6 +29,7 @@ pub(super) fn spec(decoder: &mut Decoder<'_>, at: At<'_>, namespace: &Name) -> O
             backend_refs: Vec::new(),
             timeouts: HttpRouteTimeouts::default(),
             retry: None,
+            session_persistence: None,
         };
         vec![Located::new(rule, decoder.location(at))]
     });
@@ -68,10 +69,11 @@ fn rule(decoder: &mut Decoder<'_>, at: At<'_>, namespace: &Name) -> Option<HttpR
     let timeouts = object.or(decoder, "timeouts", HttpRouteTimeouts::default(), timeouts);
     let filters = filters(decoder, &mut object, namespace);
     let retry = object.optional(decoder, "retry", retry);
-    object.later(decoder, "sessionPersistence");
+    let session_persistence =
+        object.optional(decoder, "sessionPersistence", super::backend_policy::session_persistence);
     object.close(decoder);
     check_filters(decoder, &matches, &filters, &backend_refs);
-    Some(HttpRouteRule { name, matches, filters, backend_refs, timeouts, retry })
+    Some(HttpRouteRule { name, matches, filters, backend_refs, timeouts, retry, session_persistence })
 }
 
 fn backend_ref(decoder: &mut Decoder<'_>, at: At<'_>, route: &Name) -> Option<HttpBackendRef> {

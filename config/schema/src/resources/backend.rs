@@ -7,6 +7,7 @@ use std::num::NonZeroU16;
 use serde::Serialize;
 
 use crate::located::Located;
+use crate::name::ObjectName;
 use crate::resources::Metadata;
 
 /// A set of endpoints that serve the same thing.
@@ -23,8 +24,21 @@ pub struct Backend {
 pub struct BackendSpec {
     /// What is spoken to the endpoints; `http` if not given.
     pub protocol: BackendProtocol,
-    /// At least one; no two with the same address and port.
+    /// At least one, unless it is a subset; no two with the same address and port.
     pub endpoints: Vec<Located<Endpoint>>,
+    /// It is a part of another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subset: Option<Located<BackendSubset>>,
+}
+
+/// `Backend.spec.subset`: those endpoints of another Backend that have all these labels.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackendSubset {
+    /// The whole, of the same namespace; no subset itself.
+    pub of: ObjectName,
+    /// At least one.
+    pub match_labels: BTreeMap<String, String>,
 }
 
 /// `Backend.spec.protocol`.
@@ -54,4 +68,12 @@ pub struct Endpoint {
     /// What tells it from others, for subsets.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+}
+
+impl Endpoint {
+    /// Whether it has all the labels of a subset.
+    #[must_use]
+    pub fn is_in(&self, subset: &BackendSubset) -> bool {
+        subset.match_labels.iter().all(|(key, value)| self.labels.get(key) == Some(value))
+    }
 }

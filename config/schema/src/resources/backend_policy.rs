@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::located::Located;
 use crate::name::ObjectName;
 use crate::quantity::serialize_duration;
-use crate::resources::Metadata;
+use crate::resources::{BackendKind, Metadata};
 
 /// A policy of backends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -24,7 +24,7 @@ pub struct BackendPolicy {
 #[serde(rename_all = "camelCase")]
 pub struct BackendPolicySpec {
     /// The backends that are meant; at least one, each with no other policy.
-    pub target_refs: Vec<Located<ObjectName>>,
+    pub target_refs: Vec<Located<BackendTarget>>,
     /// How requests are spread.
     pub load_balancer: LoadBalancer,
     /// Which endpoints are well.
@@ -32,6 +32,16 @@ pub struct BackendPolicySpec {
     /// Whether a client stays at its endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session_persistence: Option<SessionPersistence>,
+}
+
+/// `BackendPolicy.spec.targetRefs[]`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct BackendTarget {
+    /// A Backend or a Service.
+    pub kind: BackendKind,
+    /// Of the policy's namespace.
+    #[serde(flatten)]
+    pub object: ObjectName,
 }
 
 /// `BackendPolicy.spec.loadBalancer`.

@@ -15,15 +15,16 @@ mod policy;
 mod port;
 mod reference;
 mod route;
+mod service;
 
 pub use appliance::{
     AccessLog, AccessLogRequests, Admin, Appliance, ApplianceSpec, Cpu, ForwardedFor, Http, HttpLimits, HttpTimeouts,
     Hugepages, Idle, InvalidReferences, Ip, Memory, SourceLimit, SynCookies, Tcp, Upstream,
 };
-pub use backend::{Backend, BackendProtocol, BackendSpec, Endpoint};
+pub use backend::{Backend, BackendProtocol, BackendSpec, BackendSubset, Endpoint};
 pub use backend_policy::{
-    ActiveHealthCheck, BackendPolicy, BackendPolicySpec, HashTable, HashedOn, HealthCheck, HealthProbe, LoadBalancer,
-    LoadBalancerType, SessionPersistence, SlowStart,
+    ActiveHealthCheck, BackendPolicy, BackendPolicySpec, BackendTarget, HashTable, HashedOn, HealthCheck, HealthProbe,
+    LoadBalancer, LoadBalancerType, SessionPersistence, SlowStart,
 };
 pub use exception::Exception;
 pub use filter::{
@@ -45,3 +46,4 @@ pub use route::{
     HttpBackendRef, HttpPathMatch, HttpRoute, HttpRouteMatch, HttpRouteRetry, HttpRouteRule, HttpRouteSpec,
     HttpRouteTimeouts, HttpValueMatch, ParentRef, ValueMatch,
 };
+pub use service::{EndpointSlice, Service, ServicePort, SliceEndpoint, SlicePort};

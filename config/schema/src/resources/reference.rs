@@ -14,6 +14,8 @@ use crate::resources::Metadata;
 pub enum BackendKind {
     /// `Backend` of millrace.dev.
     Backend,
+    /// `Service` of Kubernetes.
+    Service,
     /// Something that requests cannot be sent to: its group and kind. Only with [`super::InvalidReferences::Serve500`].
     Other(Box<str>, Box<str>),
 }
@@ -24,6 +26,7 @@ impl BackendKind {
     pub fn group_kind(&self) -> (&str, &str) {
         match self {
             Self::Backend => (crate::MILLRACE_GROUP, "Backend"),
+            Self::Service => ("", "Service"),
             Self::Other(group, kind) => (group, kind),
         }
     }

@@ -10,7 +10,7 @@ use crate::hostname::Hostname;
 use crate::located::Located;
 use crate::name::{Name, ObjectName};
 use crate::quantity::Timeout;
-use crate::resources::{BackendKind, HttpRouteFilter, Metadata};
+use crate::resources::{BackendKind, HttpRouteFilter, Metadata, SessionPersistence};
 
 /// Which requests go to which backends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -63,6 +63,9 @@ pub struct HttpRouteRule {
     pub backend_refs: Vec<Located<HttpBackendRef>>,
     /// Instead of the appliance's.
     pub timeouts: HttpRouteTimeouts,
+    /// Whether a client stays at its endpoint; before what a BackendPolicy says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_persistence: Option<SessionPersistence>,
     /// When a request is sent once more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry: Option<HttpRouteRetry>,
