@@ -98,7 +98,6 @@ apiVersion: gateway.networking.k8s.io/v1
             "b.yaml:6 spec.hostnames[0]",
             "b.yaml:8 spec.rules[0].matches[0].path.type",
             "b.yaml:8 spec.rules[0].matches[0].path.value",
-            "b.yaml:9 spec.rules[0].backendRefs[0]",
             "b.yaml:12 ",
             "b.yaml:14 kind",
         ],
@@ -195,11 +194,11 @@ typo: 1"#,
             r#"kind: Appliance"#,
             r#"kind: Backend"#,
             r#"0:0 : there is no Appliance (a configuration has one resource of kind Appliance, with the host's cores and ports)
-6:3 spec.cores: unknown field (the fields here are protocol, endpoints)
+6:3 spec.cores: unknown field (the fields here are protocol, subset, endpoints)
 6:3 spec.endpoints: is missing
-7:3 spec.memory: unknown field (the fields here are protocol, endpoints)
-8:3 spec.ports: unknown field (the fields here are protocol, endpoints)
-15:3 spec.admin: unknown field (the fields here are protocol, endpoints)"#,
+7:3 spec.memory: unknown field (the fields here are protocol, subset, endpoints)
+8:3 spec.ports: unknown field (the fields here are protocol, subset, endpoints)
+15:3 spec.admin: unknown field (the fields here are protocol, subset, endpoints)"#,
         ),
     ]);
 }

@@ -141,7 +141,7 @@ fn subsets_are_told_apart_by_labels_and_zones_come_in_order() {
     };
     assert_eq!(taking(0), ["10.20.0.2:80"], "the appliance's zone first");
     assert_eq!(addresses(one).len(), 2);
-    assert_eq!(taking(1).len(), 2, "its own policy, which there is none");
+    assert_eq!(taking(1), ["10.20.0.1:80"], "by priority");
 }
 
 #[test]
