@@ -45,6 +45,9 @@ const PANICS: &str = "MILLRACE_TEST_PANICS";
 /// Bytes of a request head that are read at most. The smallest that hyper takes.
 const HEAD: usize = 8 << 10;
 
+/// Connections that are listed where nobody says how many.
+const LISTED: usize = 1000;
+
 /// How often cores are looked at and old tables freed.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -179,6 +182,7 @@ fn router(access: &Access, panics: &Arc<Notify>) -> Router {
         .route("/routes", get(async |State(s): State<Arc<Supervisor>>| json(&listing::routes(&s.compiled()))))
         .route("/backends", get(async |State(s): State<Arc<Supervisor>>| json(&listing::backends(&s.compiled()))))
         .route("/limits", get(async |State(s): State<Arc<Supervisor>>| json(&listing::limits(&s.compiled()))))
+        .route("/connections", get(connections))
         .route("/explain", get(explained))
         .route("/epochs", get(async |State(s): State<Arc<Supervisor>>| json(&s.epochs())))
         .route("/endpoints", get(async |State(s): State<Arc<Supervisor>>| json(&s.endpoints())).post(endpoints::set))
@@ -249,6 +253,18 @@ fn from_browser(headers: &HeaderMap) -> Option<(StatusCode, &'static str)> {
 
 async fn prometheus(State(supervisor): State<Arc<Supervisor>>, RawQuery(query): RawQuery) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], supervisor.metrics(&names(query.as_deref())))
+}
+
+/// The cores' connections, `?limit=` of them at most. The cores are waited for on a thread of its own.
+async fn connections(State(supervisor): State<Arc<Supervisor>>, RawQuery(query): RawQuery) -> Response {
+    let given = query.as_deref().unwrap_or_default().split('&').find_map(|part| part.strip_prefix("limit="));
+    let Some(limit) = given.map_or(Some(LISTED), |given| given.parse().ok()) else {
+        return (StatusCode::BAD_REQUEST, "limit is not a number\n").into_response();
+    };
+    match tokio::task::spawn_blocking(move || supervisor.list_connections(limit)).await {
+        Ok(listed) => json(&listed),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
 }
 
 /// What would become of a request; 400 with the reason where the question makes no sense.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tables::counters::{LATENCY_BOUNDS_US, SeriesCore, status_label};
+use tables::inspect::ConnectionRow;
 use tables::limit::LimitCounts;
 use tables::{Counter, Series};
 
@@ -101,6 +102,65 @@ pub struct LimitRow {
     pub admitted: u64,
     /// Requests that did not.
     pub limited: u64,
+}
+
+/// A connection of a core.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConnectionListed {
+    /// The core that has it.
+    pub core: u16,
+    /// `client`, `upstream` or `mirror`; `closing` where only TCP has still to do with it.
+    pub role: String,
+    /// Our end.
+    pub local: String,
+    /// The other end.
+    pub remote: String,
+    /// RFC 9293's name of its state.
+    pub state: String,
+    /// `idle`, `head`, `request`, `response`, `tunnel`, `connecting`, `serving`, `copying` or `closing`.
+    pub doing: String,
+    /// The other leg: a client's endpoint, or an upstream connection's client.
+    pub other: Option<String>,
+    /// Since it was opened; `None` where that is not noted.
+    pub age_seconds: Option<f64>,
+    /// Since its request began.
+    pub request_seconds: Option<f64>,
+    /// Bytes received and not read yet.
+    pub unread: u32,
+    /// Bytes to be sent, or sent and not acknowledged.
+    pub unacknowledged: u32,
+}
+
+/// The connections of all cores, as far as they are listed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Connections {
+    /// Each with its core.
+    pub connections: Vec<ConnectionListed>,
+    /// There are more than were asked for, or a core did not answer in time.
+    pub more: bool,
+}
+
+impl ConnectionListed {
+    /// A row of that core.
+    #[must_use]
+    pub fn new(core: u16, row: &ConnectionRow) -> Self {
+        let seconds = |nanoseconds: u64| nanoseconds as f64 / 1e9;
+        Self {
+            core,
+            role: row.role.to_owned(),
+            local: row.local.to_string(),
+            remote: row.remote.to_string(),
+            state: row.state.to_owned(),
+            doing: row.doing.to_owned(),
+            other: row.other.map(|address| address.to_string()),
+            age_seconds: row.age.map(seconds),
+            request_seconds: row.request_age.map(seconds),
+            unread: row.unread,
+            unacknowledged: row.unacknowledged,
+        }
+    }
 }
 
 /// All listeners.

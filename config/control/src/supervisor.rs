@@ -22,6 +22,7 @@ use crate::access_log::AccessLog;
 use crate::compile::Compiled;
 use crate::endpoints::Endpoints;
 use crate::epochs::{CoreEpoch, CoreSwap, Epochs, Receipts, SwapReceipt};
+use crate::listing::{ConnectionListed, Connections};
 use crate::metrics;
 use crate::reload::unix_seconds;
 use crate::runtime::PortInfo;
@@ -41,6 +42,9 @@ const BUSY_WINDOW: Duration = Duration::from_secs(1);
 
 /// How often cores are looked at that are to take new tables.
 const SWAP_LOOK: Duration = Duration::from_micros(100);
+
+/// What the cores get to list their connections.
+const LISTING: Duration = Duration::from_secs(2);
 
 /// What a device calls packets that it had no room for.
 const DEVICE_LOSSES: [&str; 2] = ["rx_missed", "rx_no_mbuf"];
@@ -106,6 +110,7 @@ pub(crate) struct Supervisor {
     access_log: Mutex<Option<AccessLog>>,
     configuration: Mutex<ConfigurationStatus>,
     receipts: Mutex<Receipts>,
+    listing: Mutex<()>,
     restarts: [(&'static str, AtomicU64); 2],
     drain_timeout: Mutex<Duration>,
 }
@@ -174,6 +179,7 @@ impl Supervisor {
             configuration: Mutex::default(),
             receipts: Mutex::default(),
             drain_timeout: Mutex::default(),
+            listing: Mutex::default(),
             restarts: [("admin", AtomicU64::new(0)), ("reload", AtomicU64::new(0))],
         };
         (Arc::new(supervisor), seats)
@@ -477,6 +483,36 @@ impl Supervisor {
             gateways,
             routes: compiled.routes.clone(),
         }
+    }
+
+    /// The connections of all cores, at most `limit` of them. Waits for the cores, which answer within a few milliseconds.
+    pub(crate) fn list_connections(&self, limit: usize) -> Connections {
+        let _one_at_a_time = lock(&self.listing);
+        let tickets: Vec<u64> = self.cores.iter().map(|core| core.lifecycle.connections.ask()).collect();
+        let mut listed = Connections { connections: Vec::new(), more: false };
+        let deadline = Instant::now() + LISTING;
+        for ((index, core), ticket) in (0u16..).zip(&self.cores).zip(tickets) {
+            let theirs = &core.lifecycle.connections;
+            loop {
+                let complete = theirs.is_answered(ticket);
+                while let Some(row) = theirs.next(ticket) {
+                    if listed.connections.len() == limit {
+                        listed.more = true;
+                        return listed;
+                    }
+                    listed.connections.push(ConnectionListed::new(index, &row));
+                }
+                if complete {
+                    break;
+                }
+                if Instant::now() >= deadline || core.lifecycle.stage() == Stage::Stopped {
+                    listed.more = true;
+                    break;
+                }
+                std::thread::sleep(SWAP_LOOK);
+            }
+        }
+        listed
     }
 
     pub(crate) fn core_details(&self) -> Cores {

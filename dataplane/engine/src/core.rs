@@ -18,7 +18,7 @@ use crate::idle::{Idle, Rest};
 use crate::port::{Ingress, Port};
 use crate::proxy::{Context, Proxy};
 use crate::random::Random;
-use crate::stack::{Admission, Net, Stack};
+use crate::stack::{Admission, ConnectionId, Net, Stack};
 use crate::steer::{Departure, Place, port_set};
 
 /// Connections handed to the proxy in one turn at most: more than a burst from every port can touch.
@@ -32,6 +32,9 @@ const REPORT_NANOSECONDS: u64 = 10_000_000;
 
 /// Slots looked at in one turn while the core drains or stops, so that the walk does not hold up traffic.
 const DRAIN_SLOTS_A_TURN: u32 = 1024;
+
+/// Slots listed in one turn at most, when control asks for the connections.
+const LISTED_SLOTS_A_TURN: u32 = 256;
 
 /// Turns after the last connection ended: what is in the rings between cores by then is sent.
 const LAST_TURNS: usize = 64;
@@ -84,6 +87,8 @@ pub struct Core<L: Lane, X: Lane<Frame = <L as Lane>::Frame> = L> {
     next_report: Instant,
     /// The next slot to look at while draining or stopping.
     walk: u32,
+    /// The listing of connections that is being made, and its next slot.
+    listing: Option<(u64, u32)>,
     /// Requests that had begun at the last swap, until another one begins.
     unserved_since: Option<u64>,
 }
@@ -132,6 +137,7 @@ impl<L: Lane, X: Lane<Frame = L::Frame>> Core<L, X> {
             last_was_busy: false,
             next_report: Instant::default(),
             walk: 0,
+            listing: None,
             unserved_since: None,
         };
         core.listen();
@@ -374,6 +380,35 @@ impl<L: Lane, X: Lane<Frame = L::Frame>> Core<L, X> {
         if self.turns.is_multiple_of(REPORT_TURNS) || now >= self.next_report {
             self.next_report = Instant(now.0 + REPORT_NANOSECONDS);
             self.report();
+            self.listing = match (self.lifecycle.connections.asked(), self.listing) {
+                (Some(asked), Some((ticket, next))) if asked == ticket => Some((ticket, next)),
+                (asked, _) => asked.map(|ticket| (ticket, 0)),
+            };
+        }
+        if self.listing.is_some() {
+            self.list_connections(now);
+        }
+    }
+
+    /// Puts a few more connections into the listing that control asked for.
+    #[cold]
+    fn list_connections(&mut self, now: Instant) {
+        let Some((ticket, next)) = self.listing else { return };
+        let listing = &self.lifecycle.connections;
+        let slots = self.stack.slots();
+        let end = slots.min(next + LISTED_SLOTS_A_TURN);
+        for slot in next..end {
+            if !listing.has_room() {
+                self.listing = Some((ticket, slot));
+                return;
+            }
+            if let Some(row) = self.proxy.inspect(&self.stack, ConnectionId(slot), now, ticket) {
+                listing.put(row);
+            }
+        }
+        self.listing = (end < slots).then_some((ticket, end));
+        if self.listing.is_none() {
+            listing.answer(ticket);
         }
     }
 

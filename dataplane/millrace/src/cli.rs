@@ -62,6 +62,9 @@ pub(crate) enum Command {
         /// How to say it.
         #[arg(short, long, value_enum, default_value_t = Output::Table)]
         output: Output,
+        /// Connections listed at most.
+        #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
+        limit: usize,
     },
     /// Say which rule a request would meet, why, and where it would go.
     Explain {
@@ -160,6 +163,8 @@ pub(crate) enum Listing {
     Routes,
     /// Backends: their endpoints, and how they answered.
     Backends,
+    /// Connections of both legs: who, in which state, doing what.
+    Connections,
     /// Rate limits: whom they let pass, and whom not.
     Limits,
     /// Which core runs which epoch of the configuration, and how it came to.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use control::listing::{BackendRow, LimitRow, ListenerRow, RouteRow, Traffic};
+use control::listing::{BackendRow, Connections, LimitRow, ListenerRow, RouteRow, Traffic};
 
 use crate::cli::Output;
 use crate::failure::Failure;
@@ -73,6 +73,33 @@ pub(crate) fn limits(admin: SocketAddr, output: Output) -> Result<(), Failure> {
             ]);
         }
         table.render()
+    })
+}
+
+/// Shows connections, at most so many.
+pub(crate) fn connections(admin: SocketAddr, output: Output, limit: usize) -> Result<(), Failure> {
+    show(admin, &format!("/connections?limit={limit}"), output, |listed: &Connections| {
+        let heads =
+            ["CORE", "ROLE", "LOCAL", "REMOTE", "STATE", "DOING", "OTHER-LEG", "AGE", "REQUEST", "UNREAD", "UNACKED"];
+        let mut table = Table::new(&heads);
+        let dash = || "-".to_owned();
+        for row in &listed.connections {
+            table.row([
+                row.core.to_string(),
+                row.role.clone(),
+                row.local.clone(),
+                row.remote.clone(),
+                row.state.clone(),
+                row.doing.clone(),
+                row.other.clone().unwrap_or_else(dash),
+                row.age_seconds.map_or_else(dash, span),
+                row.request_seconds.map_or_else(dash, span),
+                row.unread.to_string(),
+                row.unacknowledged.to_string(),
+            ]);
+        }
+        let more = if listed.more { "… and more: --limit says how many are listed\n" } else { "" };
+        table.render() + more
     })
 }
 

@@ -33,12 +33,15 @@ fn main() -> ExitCode {
         Command::Validate { files, output } => validate::validate(files, *output),
         Command::Check { files } => check::check(files),
         Command::Status { admin, output } => status::status(*admin, *output),
-        Command::Get { what: Listing::Cores, admin, output } => status::cores(*admin, *output),
-        Command::Get { what: Listing::Epochs, admin, output } => live::epochs(*admin, *output),
-        Command::Get { what: Listing::Listeners, admin, output } => listings::listeners(*admin, *output),
-        Command::Get { what: Listing::Routes, admin, output } => listings::routes(*admin, *output),
-        Command::Get { what: Listing::Backends, admin, output } => listings::backends(*admin, *output),
-        Command::Get { what: Listing::Limits, admin, output } => listings::limits(*admin, *output),
+        Command::Get { what: Listing::Cores, admin, output, .. } => status::cores(*admin, *output),
+        Command::Get { what: Listing::Epochs, admin, output, .. } => live::epochs(*admin, *output),
+        Command::Get { what: Listing::Listeners, admin, output, .. } => listings::listeners(*admin, *output),
+        Command::Get { what: Listing::Routes, admin, output, .. } => listings::routes(*admin, *output),
+        Command::Get { what: Listing::Backends, admin, output, .. } => listings::backends(*admin, *output),
+        Command::Get { what: Listing::Connections, admin, output, limit } => {
+            listings::connections(*admin, *output, *limit)
+        }
+        Command::Get { what: Listing::Limits, admin, output, .. } => listings::limits(*admin, *output),
         Command::Explain { request, ask } => explain::explain(request, ask.admin, ask.output),
         Command::Reload { ask } => live::reload(ask.admin, ask.output),
         Command::Drain { admin } => live::drain(*admin),

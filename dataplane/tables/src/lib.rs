@@ -14,6 +14,7 @@ pub mod consistent;
 pub mod counters;
 pub mod endpoints;
 pub mod filter;
+pub mod inspect;
 pub mod lease;
 pub mod lifecycle;
 pub mod limit;

@@ -2,6 +2,7 @@
 
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
+use crate::inspect::Inspection;
 use crate::swap::Swaps;
 
 /// What a core is asked to do, and how far it is.
@@ -27,6 +28,8 @@ pub struct Lifecycle {
     heartbeat: AtomicU64,
     /// How the core went from snapshot to snapshot, written by it.
     pub swaps: Swaps,
+    /// Its connections, listed when asked for.
+    pub connections: Inspection,
 }
 
 impl Lifecycle {

@@ -226,6 +226,11 @@ impl Client {
             >= u64::try_from((age - part + part * 2 * drawn as u32 / 255).as_nanos()).unwrap_or(u64::MAX)
     }
 
+    /// When the connection was accepted.
+    pub(super) fn opened(&self) -> Instant {
+        self.opened
+    }
+
     /// The bind that it came in by, looked up once an epoch.
     #[inline]
     pub(super) fn bind(&mut self, snapshot: &Snapshot) -> Option<BindId> {

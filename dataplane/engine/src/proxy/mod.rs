@@ -9,6 +9,7 @@ mod checks;
 mod client;
 mod dispatch;
 mod filter;
+mod inspect;
 mod log;
 mod mirror;
 mod pins;

@@ -69,6 +69,25 @@ impl Stack {
         }
     }
 
+    /// RFC 9293's name of its state (§3.3.2), as listings show it.
+    #[must_use]
+    pub fn state_name(&self, id: ConnectionId) -> &'static str {
+        let Some(connection) = self.connection(id) else { return "closed" };
+        match connection.pooled.socket().state() {
+            State::Closed => "closed",
+            State::Listen => "listen",
+            State::SynSent => "syn-sent",
+            State::SynReceived => "syn-received",
+            State::Established => "established",
+            State::FinWait1 => "fin-wait-1",
+            State::FinWait2 => "fin-wait-2",
+            State::CloseWait => "close-wait",
+            State::Closing => "closing",
+            State::LastAck => "last-ack",
+            State::TimeWait => "time-wait",
+        }
+    }
+
     /// Whether the peer has closed its side, so that what can be read is all that it sent, also if it has reset the connection since.
     #[must_use]
     pub fn peer_finished(&self, id: ConnectionId) -> bool {

@@ -20,6 +20,7 @@ mod filters;
 mod flood;
 mod handshake;
 mod http;
+mod inspect;
 mod ipv6;
 mod limits;
 mod live;
