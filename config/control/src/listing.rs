@@ -110,7 +110,7 @@ pub struct LimitRow {
 pub struct ConnectionListed {
     /// The core that has it.
     pub core: u16,
-    /// `client`, `upstream` or `mirror`; `closing` where only TCP has still to do with it.
+    /// `client`, `upstream`, `mirror` or `check`; `closing` where only TCP has still to do with it.
     pub role: String,
     /// Our end.
     pub local: String,
@@ -118,7 +118,7 @@ pub struct ConnectionListed {
     pub remote: String,
     /// RFC 9293's name of its state.
     pub state: String,
-    /// `idle`, `head`, `request`, `response`, `tunnel`, `connecting`, `serving`, `copying` or `closing`.
+    /// `idle`, `head`, `request`, `response`, `tunnel`, `connecting`, `serving`, `copying`, `checking` or `closing`.
     pub doing: String,
     /// The other leg: a client's endpoint, or an upstream connection's client.
     pub other: Option<String>,

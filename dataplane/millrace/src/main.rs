@@ -46,7 +46,7 @@ fn main() -> ExitCode {
         Command::Reload { ask } => live::reload(ask.admin, ask.output),
         Command::Drain { admin } => live::drain(*admin),
         Command::Reflect(mirror) => reflect::reflect(mirror),
-        Command::Get { what: Listing::Endpoints, admin, output } => endpoints::list(*admin, *output),
+        Command::Get { what: Listing::Endpoints, admin, output, .. } => endpoints::list(*admin, *output),
         Command::Set { what: Settable::Endpoint { backend, address, admin, setting } } => {
             endpoints::set(*admin, backend, address, *setting)
         }

@@ -30,7 +30,7 @@ pub struct ConnectionRow {
     pub remote: SocketAddr,
     /// RFC 9293's name of its state.
     pub state: &'static str,
-    /// `client`, `upstream` or `mirror`; `closing` where only TCP has still to do with it.
+    /// `client`, `upstream`, `mirror` or `check`; `closing` where only TCP has still to do with it.
     pub role: &'static str,
     /// What it is doing.
     pub doing: &'static str,

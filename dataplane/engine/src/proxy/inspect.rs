@@ -52,6 +52,7 @@ impl Proxy {
                 ..row
             },
             Some(Role::Mirror(_)) => ConnectionRow { role: "mirror", doing: "copying", ..row },
+            Some(Role::Check(_)) => ConnectionRow { role: "check", doing: "checking", ..row },
             Some(Role::None) | None => row,
         })
     }
