@@ -270,7 +270,7 @@ async fn connections(State(supervisor): State<Arc<Supervisor>>, RawQuery(query):
 /// What would become of a request; 400 with the reason where the question makes no sense.
 async fn explained(State(supervisor): State<Arc<Supervisor>>, RawQuery(query): RawQuery) -> Response {
     let answer = Question::from_query(query.as_deref().unwrap_or_default())
-        .and_then(|question| explain(&supervisor.compiled(), &question));
+        .and_then(|question| explain(&supervisor.compiled(), &supervisor.endpoints().endpoints, &question));
     match answer {
         Ok(explanation) => json(&explanation),
         Err(wrong) => (StatusCode::BAD_REQUEST, format!("{wrong}\n")).into_response(),

@@ -15,6 +15,7 @@ use tables::{Bind, Conditions, HostPattern, Listener, PathPattern, Request, Rout
 
 use crate::compile::Compiled;
 use crate::compile::routes::{conditions, hosts_of, path_pattern};
+use crate::status::EndpointStatus;
 pub use chosen::{BackendChoice, Chosen, EndpointShare};
 pub use question::Question;
 
@@ -75,11 +76,11 @@ pub struct Considered {
     pub verdict: String,
 }
 
-/// Explains what would become of a request.
+/// Explains what would become of a request; `endpoints` says how they are at present, where that is known.
 ///
 /// # Errors
 /// The question cannot be understood, in words.
-pub fn explain(compiled: &Compiled, question: &Question) -> Result<Explanation, String> {
+pub fn explain(compiled: &Compiled, endpoints: &[EndpointStatus], question: &Question) -> Result<Explanation, String> {
     let asked = question.parse()?;
     let snapshot = &compiled.snapshot;
     let mut explanation = Explanation {
@@ -158,7 +159,8 @@ pub fn explain(compiled: &Compiled, question: &Question) -> Result<Explanation, 
     }
     match (chosen, best) {
         (Some(rule), Some((_, _, _, source))) => {
-            let chosen = chosen::describe(compiled, rule, source, &asked);
+            let mut chosen = chosen::describe(compiled, rule, source);
+            chosen.as_they_are(endpoints);
             explanation.outcome = chosen.outcome();
             explanation.chosen = Some(chosen);
         }

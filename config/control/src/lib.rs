@@ -15,9 +15,11 @@ pub mod listing;
 pub mod metrics;
 pub mod reload;
 pub mod runtime;
+mod secret;
 pub mod status;
 mod supervisor;
 
 pub use compile::{Compiled, Compiler, core_settings, exception_settings};
 pub use reload::Configured;
 pub use runtime::{Control, CoreSeat, Drained, Facts, Launch, PortInfo};
+pub use secret::session_key;

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::reload::Origin;
-use crate::status::ConfigurationStatus;
+use crate::status::{CheckedState, ConfigurationStatus, EndpointStatus};
 use tables::counters::{LATENCY_BOUNDS_US, NAP_BOUNDS_US, PortCounters, ScalarKind, SeriesCore, WAYS, status_label};
 use tables::limit::LimitCounts;
 use tables::{CoreCounters, Counter, Limit, Series, SeriesId, Verdict};
@@ -28,6 +28,8 @@ pub struct Sources<'a> {
     pub in_use: &'a HashSet<SeriesId>,
     /// Rate limits of the running configuration.
     pub limits: &'a [Limit],
+    /// Endpoints, as they are now.
+    pub endpoints: &'a [EndpointStatus],
     /// What the devices counted themselves: port, counter, value.
     pub devices: &'a [(Arc<str>, String, u64)],
     /// Where the configuration comes from, and what became of changes.
@@ -57,6 +59,7 @@ pub fn render(sources: &Sources<'_>) -> String {
     ports(&mut text, sources);
     series(&mut text, sources);
     limits(&mut text, sources.limits);
+    endpoints(&mut text, sources.endpoints);
     if !sources.devices.is_empty() {
         let name = "millrace_device_statistic_total";
         if text.family(name, "counter", "Counters that the port's device keeps, by their DPDK name.") {
@@ -116,6 +119,31 @@ fn limits(text: &mut Exposition<'_>, limits: &[Limit]) {
         let count = |of: fn(&LimitCounts) -> &Counter| limit.keys.counts().iter().map(|c| of(c).read()).sum::<u64>();
         for (outcome, value) in [("admitted", count(|c| &c.admitted)), ("limited", count(|c| &c.limited))] {
             text.sample(name, &[("limit", &limit.name), ("target", &limit.target), ("outcome", &outcome)], value);
+        }
+    }
+}
+
+/// Endpoints that are checked.
+fn endpoints(text: &mut Exposition<'_>, endpoints: &[EndpointStatus]) {
+    let checked = || endpoints.iter().filter(|e| e.health != CheckedState::Unchecked);
+    if checked().next().is_none() {
+        return;
+    }
+    let name = "millrace_endpoint_healthy";
+    if text.family(name, "gauge", "1 while the endpoint passes its health checks, or nothing is known yet.") {
+        for endpoint in checked() {
+            let healthy = u64::from(endpoint.health != CheckedState::Unhealthy);
+            text.sample(name, &[("cluster", &endpoint.cluster), ("endpoint", &endpoint.address)], healthy);
+        }
+    }
+    let name = "millrace_endpoint_checks_total";
+    if text.family(name, "counter", "Health checks by result.") {
+        for endpoint in checked() {
+            for (result, count) in [("passed", endpoint.checks_passed), ("failed", endpoint.checks_failed)] {
+                let labels: [(&str, &dyn Display); 3] =
+                    [("cluster", &endpoint.cluster), ("endpoint", &endpoint.address), ("result", &result)];
+                text.sample(name, &labels, count);
+            }
         }
     }
 }

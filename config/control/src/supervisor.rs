@@ -449,6 +449,7 @@ impl Supervisor {
             series: &compiled.snapshot.series,
             in_use: &compiled.series_in_use,
             limits: &compiled.snapshot.limits,
+            endpoints: &self.endpoints().endpoints,
             devices: &(self.facts.device_statistics)(),
             configuration: &lock(&self.configuration).clone(),
             epoch: compiled.snapshot.epoch,

@@ -55,7 +55,7 @@ pub(crate) fn explain(request: &Request, admin: SocketAddr, output: Output) -> R
     if !request.files.is_empty() {
         let configuration = schema::load(&request.files)?;
         let compiled = Compiler::new(1).compile(&Arc::new(configuration));
-        let explanation = explained(&compiled, &question).map_err(Failure::new)?;
+        let explanation = explained(&compiled, &[], &question).map_err(Failure::new)?;
         match output {
             Output::Json => print_json(&explanation),
             Output::Table => crate::say(&render(&explanation)),
@@ -120,7 +120,9 @@ fn render_chosen(chosen: &Chosen, text: &mut String) {
             writeln!(text, "  backend  {}, weight {}: {:.1} %", backend.name, backend.weight, backend.share * 100.0);
         for endpoint in &backend.endpoints {
             let share = endpoint.share * 100.0;
-            let _ = writeln!(text, "             {}, weight {}: {share:.1} %", endpoint.address, endpoint.weight);
+            let state = endpoint.state.as_ref().map_or_else(String::new, |state| format!(", {state}"));
+            let _ =
+                writeln!(text, "             {}, weight {}: {share:.1} %{state}", endpoint.address, endpoint.weight);
         }
         if backend.more_endpoints > 0 {
             let _ = writeln!(text, "             and {} more", backend.more_endpoints);

@@ -63,7 +63,8 @@ pub(crate) fn run(files: &Files, state: &Path, log: LogLevel) -> Result<(), Fail
     announce(&configuration, &compiled, &eal, &ports);
     // One for all cores: what they share, they date alike.
     let clock = Clock::start();
-    let facts = facts(&configuration, &eal, ports, cpus.clone(), clock.clone());
+    let session_key = session_key(state)?;
+    let facts = facts(&configuration, &eal, ports, cpus.clone(), clock.clone(), session_key);
     let (control, seats) = Control::start(Launch { facts, configured, compiled, admin }).map_err(|error| {
         let place = spec.access_log.path.display();
         Failure::new(format!("access log {place} cannot be opened, or a thread not be started: {error}"))
@@ -217,7 +218,26 @@ fn large_mbufs(spec: &ApplianceSpec, eal: &Eal) -> u32 {
 /// Enough for what a few dozen connections send at a time, 64 KiB each.
 const LARGE_MBUFS: u32 = 256;
 
-fn facts(configuration: &Configuration, eal: &Eal, ports: Vec<Port>, cpus: Vec<u16>, clock: Clock) -> Facts {
+/// The secret of session cookies: the one that is kept, or one of the operating system's randomness.
+fn session_key(state: &Path) -> Result<[u64; 2], Failure> {
+    let mut random = [0; 16];
+    polling::fill_random(&mut random).map_err(Failure::new)?;
+    let random = u128::from_ne_bytes(random);
+    let (key, problem) = control::session_key(state, [(random >> 64) as u64, random as u64]);
+    if let Some(problem) = problem {
+        tracing::warn!("{problem}");
+    }
+    Ok(key)
+}
+
+fn facts(
+    configuration: &Configuration,
+    eal: &Eal,
+    ports: Vec<Port>,
+    cpus: Vec<u16>,
+    clock: Clock,
+    session_key: [u64; 2],
+) -> Facts {
     let spec = &configuration.appliance.spec;
     let names: Vec<Arc<str>> = spec.ports.iter().map(|port| port.name.as_str().into()).collect();
     Facts {
@@ -239,7 +259,7 @@ fn facts(configuration: &Configuration, eal: &Eal, ports: Vec<Port>, cpus: Vec<u
                 offloads: offloads(port.offloads()),
             })
             .collect(),
-        session_key: [0x6d69_6c6c_7261_6365, 0],
+        session_key,
         access_log: spec.access_log.path.clone(),
         clock: Box::new(move || clock.now().0),
         device_statistics: Box::new(move || {

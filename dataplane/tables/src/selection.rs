@@ -79,6 +79,21 @@ pub struct Sessions {
 }
 
 impl Selection {
+    /// By what a member is chosen, in Envoy's words.
+    #[must_use]
+    pub fn policy_name(&self) -> &'static str {
+        match &self.chooser {
+            Chooser::Nobody => "nobody takes requests",
+            Chooser::RoundRobin(_) => "round robin",
+            Chooser::Random(_) => "random",
+            Chooser::LeastRequest(_) => "least request",
+            Chooser::PeakEwma(_) => "peak EWMA",
+            Chooser::Hashed(HashTable::Modulo(_)) => "source IP hash",
+            Chooser::Hashed(HashTable::Maglev(_)) => "Maglev",
+            Chooser::Hashed(HashTable::Ring(_)) => "ring hash",
+        }
+    }
+
     /// `members` of weight 0 are left out.
     #[must_use]
     pub fn new(method: Method, members: Vec<Endpoint>) -> Self {

@@ -3,10 +3,11 @@
 use schema::{HttpRouteRule, Located};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tables::cluster::HashOn;
 use tables::{Cluster, Rule};
 
-use super::question::Asked;
 use crate::compile::Compiled;
+use crate::status::{CheckedState, EndpointStatus};
 
 /// Endpoints that are shown of a backend, at most.
 const SHOWN: usize = 50;
@@ -45,6 +46,8 @@ pub struct BackendChoice {
     pub weight: u32,
     /// Its share of the rule's requests, 0 to 1.
     pub share: f64,
+    /// How an endpoint is picked.
+    pub policy: String,
     /// Its endpoints.
     pub endpoints: Vec<EndpointShare>,
     /// Endpoints that are not shown.
@@ -59,11 +62,14 @@ pub struct EndpointShare {
     pub address: String,
     /// Its weight in the backend.
     pub weight: u32,
-    /// Its share of the backend's requests, 0 to 1, as weights have it.
+    /// Its share of the backend's requests, 0 to 1: as weights have it, or, of a running Millrace, as it is at present.
     pub share: f64,
+    /// How a running Millrace has it: `ready`, `draining`, `unhealthy` …
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
 }
 
-pub(super) fn describe(compiled: &Compiled, rule: &Rule, source: &HttpRouteRule, _asked: &Asked) -> Chosen {
+pub(super) fn describe(compiled: &Compiled, rule: &Rule, source: &HttpRouteRule) -> Chosen {
     let snapshot = &compiled.snapshot;
     let limits = rule.limits.iter().flatten().filter_map(|id| snapshot.limits.get(id.0 as usize));
     let total: u64 = rule.targets.iter().map(|t| u64::from(t.weight)).sum();
@@ -73,6 +79,7 @@ pub(super) fn describe(compiled: &Compiled, rule: &Rule, source: &HttpRouteRule,
             name: "a 500, because the reference is invalid".to_owned(),
             weight: target.weight,
             share: share(target.weight, total),
+            policy: String::new(),
             endpoints: Vec::new(),
             more_endpoints: 0,
         },
@@ -97,14 +104,30 @@ fn backend(cluster: &Cluster, weight: u32, total: u64) -> BackendChoice {
         address: endpoint.address.to_string(),
         weight: endpoint.weight,
         share: share(endpoint.weight, sum),
+        state: None,
     });
     BackendChoice {
         name: cluster.name.to_string(),
         weight,
         share: share(weight, total),
+        policy: policy(cluster),
         endpoints: endpoints.collect(),
         more_endpoints: cluster.selection.members().len().saturating_sub(SHOWN),
     }
+}
+
+/// How an endpoint is picked, in words.
+fn policy(cluster: &Cluster) -> String {
+    let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+    let by = cluster.affinity.as_ref().and_then(|affinity| affinity.hash_on.as_ref()).map(|hash_on| match hash_on {
+        HashOn::SourceIp => " by the client's address".to_owned(),
+        HashOn::Header(name) => format!(" by header {}", text(name)),
+        HashOn::Cookie(name) => format!(" by cookie {}", text(name)),
+        HashOn::QueryParam(name) => format!(" by query parameter {}", text(name)),
+    });
+    let session = cluster.affinity.as_ref().and_then(|affinity| affinity.session.as_ref());
+    let session = session.map(|cookie| format!(", and where cookie {} says", text(&cookie.name)));
+    format!("{}{}{}", cluster.selection.policy_name(), by.unwrap_or_default(), session.unwrap_or_default())
 }
 
 fn share(part: u32, whole: u64) -> f64 {
@@ -120,6 +143,19 @@ fn filter(filter: &Located<schema::HttpRouteFilter>) -> String {
 }
 
 impl Chosen {
+    /// Puts in how endpoints are at present.
+    pub(super) fn as_they_are(&mut self, endpoints: &[EndpointStatus]) {
+        for backend in &mut self.backends {
+            for shown in &mut backend.endpoints {
+                let now = endpoints.iter().find(|e| e.cluster == backend.name && e.address == shown.address);
+                let Some(now) = now else { continue };
+                (shown.weight, shown.share) = (now.weight, now.share);
+                let unhealthy = now.health == CheckedState::Unhealthy;
+                shown.state = Some(if unhealthy { "unhealthy".to_owned() } else { now.state.clone() });
+            }
+        }
+    }
+
     /// What becomes of the request, in a sentence.
     pub(super) fn outcome(&self) -> String {
         if let Some(status) = self.redirect {

@@ -21,6 +21,7 @@ fn named(labels: [&str; 3], names: &[String]) -> String {
     let gone = Series::new("d/g/l".into(), "d/gone".into(), "d/b".into(), 2);
     render(&Sources {
         limits: &[],
+        endpoints: &[],
         version: "1.2.3",
         cores: &cores,
         ports: &["north".into(), "south".into()],
