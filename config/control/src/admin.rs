@@ -25,7 +25,7 @@ use serde::Serialize;
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::Instant;
 
-use crate::explain::{Question, explain};
+use crate::explain::{Present, Question, explain};
 use crate::reload::{Answer, Command, Outcome};
 use crate::supervisor::Supervisor;
 use crate::{listing, metrics};
@@ -186,6 +186,7 @@ fn router(access: &Access, panics: &Arc<Notify>) -> Router {
         .route("/explain", get(explained))
         .route("/epochs", get(async |State(s): State<Arc<Supervisor>>| json(&s.epochs())))
         .route("/endpoints", get(async |State(s): State<Arc<Supervisor>>| json(&s.endpoints())).post(endpoints::set))
+        .route("/names", get(async |State(s): State<Arc<Supervisor>>| json(&s.names())))
         .route("/drain", post(drain))
         .with_state(Arc::clone(&access.supervisor))
         .merge(changes.with_state(access.clone()))
@@ -269,8 +270,10 @@ async fn connections(State(supervisor): State<Arc<Supervisor>>, RawQuery(query):
 
 /// What would become of a request; 400 with the reason where the question makes no sense.
 async fn explained(State(supervisor): State<Arc<Supervisor>>, RawQuery(query): RawQuery) -> Response {
-    let answer = Question::from_query(query.as_deref().unwrap_or_default())
-        .and_then(|question| explain(&supervisor.compiled(), &supervisor.endpoints().endpoints, &question));
+    let answer = Question::from_query(query.as_deref().unwrap_or_default()).and_then(|question| {
+        let (endpoints, names) = (supervisor.endpoints().endpoints, supervisor.names().names);
+        explain(&supervisor.compiled(), &Present { endpoints: &endpoints, names: &names }, &question)
+    });
     match answer {
         Ok(explanation) => json(&explanation),
         Err(wrong) => (StatusCode::BAD_REQUEST, format!("{wrong}\n")).into_response(),

@@ -15,7 +15,7 @@ use tables::{Bind, Conditions, HostPattern, Listener, PathPattern, Request, Rout
 
 use crate::compile::Compiled;
 use crate::compile::routes::{conditions, hosts_of, path_pattern};
-use crate::status::EndpointStatus;
+use crate::status::{EndpointStatus, NameStatus};
 pub use chosen::{BackendChoice, Chosen, EndpointShare};
 pub use question::Question;
 
@@ -76,11 +76,20 @@ pub struct Considered {
     pub verdict: String,
 }
 
-/// Explains what would become of a request; `endpoints` says how they are at present, where that is known.
+/// How things are in a running Millrace; nothing is known where nothing is said.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Present<'a> {
+    /// The endpoints.
+    pub endpoints: &'a [EndpointStatus],
+    /// What DNS says.
+    pub names: &'a [NameStatus],
+}
+
+/// Explains what would become of a request, with things as they are at `present`.
 ///
 /// # Errors
 /// The question cannot be understood, in words.
-pub fn explain(compiled: &Compiled, endpoints: &[EndpointStatus], question: &Question) -> Result<Explanation, String> {
+pub fn explain(compiled: &Compiled, present: &Present<'_>, question: &Question) -> Result<Explanation, String> {
     let asked = question.parse()?;
     let snapshot = &compiled.snapshot;
     let mut explanation = Explanation {
@@ -160,7 +169,7 @@ pub fn explain(compiled: &Compiled, endpoints: &[EndpointStatus], question: &Que
     match (chosen, best) {
         (Some(rule), Some((_, _, _, source))) => {
             let mut chosen = chosen::describe(compiled, rule, source);
-            chosen.as_they_are(endpoints);
+            chosen.as_they_are(compiled, present);
             explanation.outcome = chosen.outcome();
             explanation.chosen = Some(chosen);
         }

@@ -13,6 +13,7 @@ pub mod epochs;
 pub mod explain;
 pub mod listing;
 pub mod metrics;
+mod names;
 pub mod reload;
 pub mod runtime;
 mod secret;
@@ -20,6 +21,7 @@ pub mod status;
 mod supervisor;
 
 pub use compile::{Compiled, Compiler, core_settings, exception_settings};
+pub use names::{Resolutions, Resolved, Service};
 pub use reload::Configured;
 pub use runtime::{Control, CoreSeat, Drained, Facts, Launch, PortInfo};
 pub use secret::session_key;

@@ -79,6 +79,9 @@ pub struct BackendRow {
     pub name: String,
     /// Endpoints that it has.
     pub endpoints: usize,
+    /// The DNS names that endpoints come from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
     /// Rules that name it, on all listeners.
     pub rules: usize,
     /// What it has counted, over all ports.
@@ -209,17 +212,28 @@ pub fn backends(compiled: &Compiled) -> Vec<BackendRow> {
     for target in snapshot.rules.iter().flat_map(|rule| rule.targets.iter()) {
         *rules.entry(target.cluster.0).or_default() += 1;
     }
+    let names: BTreeMap<String, Vec<String>> =
+        compiled.configuration.backends.iter().map(|backend| names_of(compiled, backend)).collect();
     let rows = (0u32..).zip(&snapshot.clusters).zip(compiled.clusters.iter()).map(|((id, cluster), plan)| {
         // Requests are counted by backend, whatever the port.
         let backend = cluster.name.rsplit_once(':').map_or(&*cluster.name, |(name, _)| name);
         BackendRow {
             name: cluster.name.to_string(),
             endpoints: plan.endpoints.len(),
+            names: names.get(&*plan.backend).cloned().unwrap_or_default(),
             rules: rules.get(&id).copied().unwrap_or_default(),
             traffic: counted.get(backend).map(Sum::traffic).unwrap_or_default(),
         }
     });
     rows.collect()
+}
+
+/// A backend and the DNS names that its endpoints come from.
+fn names_of(compiled: &Compiled, backend: &schema::Backend) -> (String, Vec<String>) {
+    let subset = backend.spec.subset.as_ref().and_then(|subset| compiled.configuration.backend(&subset.of));
+    let whole = subset.map_or(backend, |whole| &whole.value);
+    let names = whole.spec.endpoints.iter().filter_map(|endpoint| endpoint.name());
+    (backend.metadata.object.to_string(), names.map(|name| name.hostname.to_string()).collect())
 }
 
 /// All rate limits.

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::reload::Origin;
-use crate::status::{CheckedState, ConfigurationStatus, EndpointStatus};
+use crate::status::{CheckedState, ConfigurationStatus, EndpointStatus, NameStatus};
 use tables::counters::{LATENCY_BOUNDS_US, NAP_BOUNDS_US, PortCounters, ScalarKind, SeriesCore, WAYS, status_label};
 use tables::limit::LimitCounts;
 use tables::{CoreCounters, Counter, Limit, Series, SeriesId, Verdict};
@@ -30,6 +30,8 @@ pub struct Sources<'a> {
     pub limits: &'a [Limit],
     /// Endpoints, as they are now.
     pub endpoints: &'a [EndpointStatus],
+    /// Names that DNS is asked for, as they are now.
+    pub dns: &'a [NameStatus],
     /// What the devices counted themselves: port, counter, value.
     pub devices: &'a [(Arc<str>, String, u64)],
     /// Where the configuration comes from, and what became of changes.
@@ -60,6 +62,7 @@ pub fn render(sources: &Sources<'_>) -> String {
     series(&mut text, sources);
     limits(&mut text, sources.limits);
     endpoints(&mut text, sources.endpoints);
+    names(&mut text, sources.dns);
     if !sources.devices.is_empty() {
         let name = "millrace_device_statistic_total";
         if text.family(name, "counter", "Counters that the port's device keeps, by their DPDK name.") {
@@ -143,6 +146,56 @@ fn endpoints(text: &mut Exposition<'_>, endpoints: &[EndpointStatus]) {
                 let labels: [(&str, &dyn Display); 3] =
                     [("cluster", &endpoint.cluster), ("endpoint", &endpoint.address), ("result", &result)];
                 text.sample(name, &labels, count);
+            }
+        }
+    }
+}
+
+/// Names that stand for endpoints.
+fn names(text: &mut Exposition<'_>, names: &[NameStatus]) {
+    type Family = (&'static str, &'static str, fn(&NameStatus) -> Option<f64>);
+    const GAUGES: [Family; 5] = [
+        ("answer_age_seconds", "Since the last good answer for a name was given or confirmed.", |name| {
+            name.age_seconds
+        }),
+        ("answer_ttl_seconds", "How long that answer was to be kept, within the configured bounds.", |name| {
+            name.ttl_seconds.map(|seconds| seconds as f64)
+        }),
+        ("addresses", "Addresses of a name that count.", |name| Some(name.addresses.len() as f64)),
+        ("refused_addresses", "Addresses of the last answer that cannot be used.", |name| {
+            Some(name.refused_count as f64)
+        }),
+        ("surplus_addresses", "Addresses of the last answer beyond the limit.", |name| Some(name.surplus as f64)),
+    ];
+    if names.is_empty() {
+        return;
+    }
+    // The same name may be asked for in several ways.
+    let labels = |name: &NameStatus| {
+        [("name", name.name.clone()), ("type", name.kind.clone()), ("family", name.lookup_family.clone())]
+    };
+    for (metric, help, read) in GAUGES {
+        let metric = format!("millrace_dns_{metric}");
+        if text.family(&metric, "gauge", help) {
+            for name in names {
+                let own = labels(name);
+                let own: Vec<(&str, &dyn Display)> =
+                    own.iter().map(|(label, value)| (*label, value as &dyn Display)).collect();
+                if let Some(value) = read(name) {
+                    text.sample(&metric, &own, value);
+                }
+            }
+        }
+    }
+    let metric = "millrace_dns_lookups_total";
+    if text.family(metric, "counter", "Questions about a name by result.") {
+        for name in names {
+            let own = labels(name);
+            for (result, count) in &name.lookups {
+                let mut all: Vec<(&str, &dyn Display)> =
+                    own.iter().map(|(label, value)| (*label, value as &dyn Display)).collect();
+                all.push(("result", result));
+                text.sample(metric, &all, count);
             }
         }
     }

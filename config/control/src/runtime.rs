@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::admin;
 use crate::compile::Compiled;
+use crate::names::{Names, thread};
 use crate::reload::{self, Command, Configured};
 use crate::supervisor::Supervisor;
 pub use crate::supervisor::{CoreClock, CoreSeat, DeviceStatistics, Facts};
@@ -85,6 +86,7 @@ pub struct Control {
     address: SocketAddr,
     shutdown: Option<oneshot::Sender<()>>,
     commands: Sender<Command>,
+    names: Arc<Names>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -94,7 +96,8 @@ impl Control {
     /// # Errors
     /// The access log cannot be opened, or a thread cannot be started.
     pub fn start(launch: Launch) -> io::Result<(Self, Vec<CoreSeat>)> {
-        let (supervisor, seats) = Supervisor::new(launch.facts, launch.compiled);
+        let names = Arc::clone(launch.configured.names());
+        let (supervisor, seats) = Supervisor::new(launch.facts, launch.compiled, Arc::clone(&names));
         supervisor.set_drain_timeout(launch.configured.drain_timeout());
         supervisor.start_access_log()?;
         let address = launch.admin.local_addr()?;
@@ -108,8 +111,11 @@ impl Control {
         let admin = std::thread::Builder::new()
             .name("control".into())
             .spawn(move || admin::run(&launch.admin, &access, ended))?;
-        let threads = vec![admin, reloads];
-        Ok((Self { supervisor, address, shutdown: Some(shutdown), commands, threads }, seats))
+        let (theirs, known, sender) = (Arc::clone(&supervisor), Arc::clone(&names), commands.clone());
+        let asks =
+            std::thread::Builder::new().name("dns".into()).spawn(move || thread::run(&known, &theirs, &sender))?;
+        let threads = vec![admin, reloads, asks];
+        Ok((Self { supervisor, address, shutdown: Some(shutdown), commands, names, threads }, seats))
     }
 
     /// Where the admin endpoint listens.
@@ -185,6 +191,7 @@ impl Drop for Control {
             let _ = shutdown.send(());
         }
         let _ = self.commands.send(Command::Stop);
+        self.names.stop();
         for thread in self.threads.drain(..) {
             // A panic there has been reported by the panic hook.
             drop(thread.join());

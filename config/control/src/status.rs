@@ -4,10 +4,12 @@
 //! adds what only the running appliance knows.
 
 mod endpoints;
+mod names;
 
 use serde::{Deserialize, Serialize};
 
 pub use endpoints::{CheckedState, EndpointFailure, EndpointStatus, Endpoints};
+pub use names::{NameFailure, NameState, NameStatus, Names};
 
 use crate::reload::Origin;
 
@@ -358,4 +360,7 @@ pub struct Status {
     pub gateways: Vec<GatewayStatus>,
     /// Routes.
     pub routes: Vec<RouteStatus>,
+    /// Names that DNS is asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<NameStatus>,
 }

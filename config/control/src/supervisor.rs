@@ -24,10 +24,11 @@ use crate::endpoints::Endpoints;
 use crate::epochs::{CoreEpoch, CoreSwap, Epochs, Receipts, SwapReceipt};
 use crate::listing::{ConnectionListed, Connections};
 use crate::metrics;
+use crate::names::Names;
 use crate::reload::unix_seconds;
 use crate::runtime::PortInfo;
 use crate::status::{
-    Condition, ConditionKind, ConditionStatus, ConfigurationStatus, CoreDetail, CorePort, CoreStatus, Cores,
+    self, Condition, ConditionKind, ConditionStatus, ConfigurationStatus, CoreDetail, CorePort, CoreStatus, Cores,
     PortStatus, Status,
 };
 
@@ -111,7 +112,8 @@ pub(crate) struct Supervisor {
     configuration: Mutex<ConfigurationStatus>,
     receipts: Mutex<Receipts>,
     listing: Mutex<()>,
-    restarts: [(&'static str, AtomicU64); 2],
+    names: Arc<Names>,
+    restarts: [(&'static str, AtomicU64); 3],
     drain_timeout: Mutex<Duration>,
 }
 
@@ -136,7 +138,7 @@ struct Pulse {
 }
 
 impl Supervisor {
-    pub(crate) fn new(facts: Facts, compiled: Compiled) -> (Arc<Self>, Vec<CoreSeat>) {
+    pub(crate) fn new(facts: Facts, compiled: Compiled, names: Arc<Names>) -> (Arc<Self>, Vec<CoreSeat>) {
         let now = Instant::now();
         let mut compiled = compiled;
         let mut known = Endpoints::new(facts.session_key, now);
@@ -180,7 +182,8 @@ impl Supervisor {
             receipts: Mutex::default(),
             drain_timeout: Mutex::default(),
             listing: Mutex::default(),
-            restarts: [("admin", AtomicU64::new(0)), ("reload", AtomicU64::new(0))],
+            names,
+            restarts: [("admin", AtomicU64::new(0)), ("reload", AtomicU64::new(0)), ("dns", AtomicU64::new(0))],
         };
         (Arc::new(supervisor), seats)
     }
@@ -384,6 +387,11 @@ impl Supervisor {
         if self.is_draining() {
             reasons.push("draining".to_owned());
         }
+        match self.names.awaited() {
+            0 => {}
+            1 => reasons.push("a name of a backend has not been resolved yet".to_owned()),
+            n => reasons.push(format!("{n} names of backends have not been resolved yet")),
+        }
         let epoch = self.compiled().snapshot.epoch;
         for (index, core) in self.cores.iter().enumerate() {
             let runs = lock(&core.publisher).acknowledged();
@@ -450,6 +458,7 @@ impl Supervisor {
             in_use: &compiled.series_in_use,
             limits: &compiled.snapshot.limits,
             endpoints: &self.endpoints().endpoints,
+            dns: &self.names().names,
             devices: &(self.facts.device_statistics)(),
             configuration: &lock(&self.configuration).clone(),
             epoch: compiled.snapshot.epoch,
@@ -483,7 +492,12 @@ impl Supervisor {
             ports: self.facts.ports.iter().enumerate().map(|(i, port)| self.port_status(i, port)).collect(),
             gateways,
             routes: compiled.routes.clone(),
+            names: self.names().names,
         }
+    }
+
+    pub(crate) fn names(&self) -> status::Names {
+        self.names.list()
     }
 
     /// The connections of all cores, at most `limit` of them. Waits for the cores, which answer within a few milliseconds.

@@ -5,6 +5,7 @@
 //! send the reader to the wrong place.
 
 mod backend_policy;
+mod dns;
 mod exception;
 mod policy;
 mod route;
@@ -23,7 +24,7 @@ use crate::error::Found;
 use crate::hostname::Hostname;
 use crate::located::{Located, Location};
 use crate::name::ObjectName;
-use crate::resources::{ApplianceSpec, Backend, Gateway};
+use crate::resources::{ApplianceSpec, Backend, EndpointPlace, Gateway};
 
 /// Checks all documents. `blind` says that there are more, which could not be read.
 pub(crate) fn check(documents: &[Decoded], blind: bool, found: &mut Found) {
@@ -60,6 +61,7 @@ pub(crate) fn check(documents: &[Decoded], blind: bool, found: &mut Found) {
             | None => {}
         }
     }
+    dns::check(documents, found);
     backend_policy::check(documents, &known, found);
     policy::check_security_policies(documents, &known, found);
 }
@@ -247,7 +249,7 @@ impl Host {
 }
 
 /// All addresses of a router's family.
-fn default_route(router: IpAddr) -> IpNet {
+pub(crate) fn default_route(router: IpAddr) -> IpNet {
     match router {
         IpAddr::V4(_) => IpNet::V4(Ipv4Net::default()),
         IpAddr::V6(_) => IpNet::V6(Ipv6Net::default()),
@@ -353,18 +355,22 @@ fn check_gateway<'a>(
     }
 }
 
-fn is_link_local(address: IpAddr) -> bool {
+pub(crate) fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 fn check_backend(document: &Decoded, backend: &Backend, host: &Host, found: &mut Found) {
     let mut endpoints = Unique::default();
     for endpoint in &backend.spec.endpoints {
-        let at = document.place(&endpoint.at, "address");
-        endpoints.add((endpoint.address, endpoint.port), &at, found, || {
-            format!("endpoint with the address {} and the same port", endpoint.address)
+        let what = if endpoint.name().is_some() { "fqdn" } else { "address" };
+        let at = document.place(&endpoint.at, what);
+        endpoints.add(&endpoint.place, &at, found, || {
+            let kind = if endpoint.name().is_some() { "name" } else { "address" };
+            format!("endpoint with the {kind} {} and the same port", endpoint.place)
         });
-        check_server(endpoint.address, &at, host, found);
+        if let EndpointPlace::Address { address, .. } = endpoint.place {
+            check_server(address, &at, host, found);
+        }
     }
 }
 

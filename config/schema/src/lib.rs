@@ -15,6 +15,7 @@ mod load;
 mod located;
 mod name;
 mod quantity;
+mod reach;
 pub mod resources;
 mod source;
 mod yaml;
@@ -30,6 +31,7 @@ pub use load::{MAX_FILE_BYTES, load, load_read, load_sources, load_str};
 pub use located::{Located, Location};
 pub use name::{Name, ObjectName};
 pub use quantity::{ByteSize, Timeout, parse_duration};
+pub use reach::Reach;
 pub use resources::*;
 pub use source::{Source, locate, read, refuse};
 

@@ -128,7 +128,8 @@ pub(crate) fn serialize_duration<S: Serializer>(duration: &Duration, serializer:
     serializer.collect_str(&DurationText(*duration))
 }
 
-struct DurationText(Duration);
+/// A duration in the format that [`parse_duration`] reads.
+pub(crate) struct DurationText(pub(crate) Duration);
 
 impl fmt::Display for DurationText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

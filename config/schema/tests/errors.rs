@@ -695,7 +695,7 @@ fn backends() {
         (
             r#"{ address: 10.9.2.2 }"#,
             r#"{ address: hello.local }"#,
-            r#"38:26 spec.endpoints[0].address: "hello.local" is not an IP address (such as 10.9.1.1; host names are not resolved)"#,
+            r#"38:26 spec.endpoints[0].address: "hello.local" is not an IP address (for a name that DNS knows: fqdn: { hostname: hello.local })"#,
         ),
         (
             r#"{ address: 10.9.2.2 }"#,

@@ -171,6 +171,8 @@ pub(crate) enum Listing {
     Epochs,
     /// The backends' endpoints: who takes requests, and what health checks say.
     Endpoints,
+    /// DNS names of endpoints: their addresses, how old the answer is, and what went wrong.
+    Names,
 }
 
 /// What can be set.

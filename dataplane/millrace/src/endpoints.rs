@@ -36,7 +36,8 @@ pub(crate) fn set(admin: SocketAddr, backend: &str, address: &str, setting: Endp
 }
 
 fn render(all: &Endpoints) -> String {
-    let heads = &["CLUSTER", "ENDPOINT", "WEIGHT", "PRIORITY", "ZONE", "STATE", "HEALTH", "SHARE", "LAST-FAILURE"];
+    let heads =
+        &["CLUSTER", "ENDPOINT", "WEIGHT", "PRIORITY", "ZONE", "NAME", "STATE", "HEALTH", "SHARE", "LAST-FAILURE"];
     let mut table = Table::new(heads);
     for endpoint in &all.endpoints {
         let dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
@@ -46,6 +47,7 @@ fn render(all: &Endpoints) -> String {
             endpoint.weight.to_string(),
             endpoint.priority.to_string(),
             dash(&endpoint.zone),
+            dash(&endpoint.name),
             endpoint.state.clone(),
             health(endpoint),
             format!("{:.1} %", endpoint.share * 100.0),

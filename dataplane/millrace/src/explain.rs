@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use control::Compiler;
-use control::explain::{Chosen, Explanation, Question, explain as explained};
+use control::explain::{Chosen, Explanation, Present, Question, explain as explained};
 
 use crate::cli::Output;
 use crate::failure::Failure;
@@ -55,7 +55,7 @@ pub(crate) fn explain(request: &Request, admin: SocketAddr, output: Output) -> R
     if !request.files.is_empty() {
         let configuration = schema::load(&request.files)?;
         let compiled = Compiler::new(1).compile(&Arc::new(configuration));
-        let explanation = explained(&compiled, &[], &question).map_err(Failure::new)?;
+        let explanation = explained(&compiled, &Present::default(), &question).map_err(Failure::new)?;
         match output {
             Output::Json => print_json(&explanation),
             Output::Table => crate::say(&render(&explanation)),
@@ -118,6 +118,9 @@ fn render_chosen(chosen: &Chosen, text: &mut String) {
     for backend in &chosen.backends {
         let _ =
             writeln!(text, "  backend  {}, weight {}: {:.1} %", backend.name, backend.weight, backend.share * 100.0);
+        for name in &backend.names {
+            let _ = writeln!(text, "             {name}");
+        }
         for endpoint in &backend.endpoints {
             let share = endpoint.share * 100.0;
             let state = endpoint.state.as_ref().map_or_else(String::new, |state| format!(", {state}"));

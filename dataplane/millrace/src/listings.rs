@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use control::listing::{BackendRow, Connections, LimitRow, ListenerRow, RouteRow, Traffic};
+use control::status::{NameState, NameStatus, Names};
 
 use crate::cli::Output;
 use crate::failure::Failure;
@@ -49,9 +50,10 @@ pub(crate) fn routes(admin: SocketAddr, output: Output) -> Result<(), Failure> {
 /// Shows the backends.
 pub(crate) fn backends(admin: SocketAddr, output: Output) -> Result<(), Failure> {
     show(admin, "/backends", output, |rows: &Vec<BackendRow>| {
-        let mut table = Table::<8>::new(&with_traffic(["BACKEND", "ENDPOINTS", "RULES"]));
+        let mut table = Table::<9>::new(&with_traffic(["BACKEND", "ENDPOINTS", "NAMES", "RULES"]));
         for row in rows {
-            let own = [row.name.clone(), row.endpoints.to_string(), row.rules.to_string()];
+            let names = if row.names.is_empty() { "-".to_owned() } else { row.names.join(",") };
+            let own = [row.name.clone(), row.endpoints.to_string(), names, row.rules.to_string()];
             table.row(cells(own, &row.traffic));
         }
         table.render()
@@ -74,6 +76,43 @@ pub(crate) fn limits(admin: SocketAddr, output: Output) -> Result<(), Failure> {
         }
         table.render()
     })
+}
+
+/// Shows the names that endpoints come from.
+pub(crate) fn names(admin: SocketAddr, output: Output) -> Result<(), Failure> {
+    show(admin, "/names", output, |all: &Names| render_names(&all.names))
+}
+
+pub(crate) fn render_names(names: &[NameStatus]) -> String {
+    let mut table = Table::new(&["NAME", "TYPE", "FAMILY", "STATE", "ADDRESSES", "AGE", "TTL", "NEXT", "LAST-FAILURE"]);
+    for name in names {
+        let state = match name.state {
+            NameState::Resolved => "resolved",
+            NameState::Kept => "kept",
+            NameState::Pending => "pending",
+            NameState::Unresolved => "unresolved",
+        };
+        let mut addresses = if name.addresses.is_empty() { "-".to_owned() } else { name.addresses.join(",") };
+        if name.refused_count > 0 {
+            addresses += &format!(" ({} refused: {})", name.refused_count, name.refused.join(", "));
+        }
+        if name.surplus > 0 {
+            addresses += &format!(" (and {} beyond the limit)", name.surplus);
+        }
+        let dash = || "-".to_owned();
+        table.row([
+            name.name.clone(),
+            name.kind.clone(),
+            name.lookup_family.clone(),
+            state.to_owned(),
+            addresses,
+            name.age_seconds.map_or_else(dash, |age| crate::status::duration(age as u64)),
+            name.ttl_seconds.map_or_else(dash, |ttl| format!("{ttl} s")),
+            format!("{:.1} s", name.next_seconds),
+            name.last_failure.as_ref().map_or_else(dash, |f| format!("{}, {} s ago", f.reason, f.seconds_ago)),
+        ]);
+    }
+    table.render()
 }
 
 /// Shows connections, at most so many.

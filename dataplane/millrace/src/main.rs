@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         Command::Get { what: Listing::Connections, admin, output, limit } => {
             listings::connections(*admin, *output, *limit)
         }
+        Command::Get { what: Listing::Names, admin, output, .. } => listings::names(*admin, *output),
         Command::Get { what: Listing::Limits, admin, output, .. } => listings::limits(*admin, *output),
         Command::Explain { request, ask } => explain::explain(request, ask.admin, ask.output),
         Command::Reload { ask } => live::reload(ask.admin, ask.output),

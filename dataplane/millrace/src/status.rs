@@ -121,6 +121,9 @@ fn render(status: &Status) -> String {
         ]);
     }
     text += &format!("{}\n{}\n{}", cores.render(), ports.render(), tables(&status.gateways, &status.routes));
+    if !status.names.is_empty() {
+        text += &format!("\n{}", crate::listings::render_names(&status.names));
+    }
     text
 }
 

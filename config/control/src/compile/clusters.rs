@@ -7,7 +7,7 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use schema::{
-    ActiveHealthCheck, BackendKind, BackendPolicySpec, BackendTarget, HashTable, HashedOn, HealthProbe,
+    ActiveHealthCheck, BackendKind, BackendPolicySpec, BackendTarget, EndpointPlace, HashTable, HashedOn, HealthProbe,
     LoadBalancerType, ObjectName, SessionPersistence,
 };
 use tables::{Affinity, CheckWay, Cluster, ClusterId, Endpoint, HashOn, Method, Probe, SessionCookie};
@@ -15,6 +15,7 @@ use tables::{Affinity, CheckWay, Cluster, ClusterId, Endpoint, HashOn, Method, P
 use super::Run;
 use crate::endpoints::plan::{ClusterPlan, HealthRule, PlannedEndpoint, Readiness, SlowStart};
 use crate::endpoints::select_ready;
+use crate::names::weights;
 
 /// The label of an Appliance that says in which zone it is (Kubernetes' well-known one).
 const ZONE: &str = "topology.kubernetes.io/zone";
@@ -29,6 +30,8 @@ struct Server {
     priority: u8,
     zone: Arc<str>,
     readiness: Readiness,
+    /// The DNS name that it comes from; empty where it comes from none.
+    name: Arc<str>,
 }
 
 impl Run<'_> {
@@ -84,16 +87,41 @@ impl Run<'_> {
         let whole = subset.map_or(Some(backend), |subset| self.backends.get(&subset.of));
         let endpoints = whole.map(|whole| whole.spec.endpoints.as_slice()).unwrap_or_default();
         let endpoints = endpoints.iter().filter(|endpoint| subset.is_none_or(|subset| endpoint.is_in(subset)));
-        let server = |endpoint: &schema::Located<schema::Endpoint>| {
-            Some(Server {
-                address: SocketAddr::new(endpoint.address, endpoint.port.or(port)?.get()),
-                weight: endpoint.weight,
-                priority: endpoint.priority,
+        let mut servers = Vec::new();
+        for endpoint in endpoints {
+            let at = |address, weight, priority, name| Server {
+                address,
+                weight,
+                priority,
                 zone: endpoint.zone.as_deref().unwrap_or_default().into(),
                 readiness: Readiness::Ready,
-            })
-        };
-        endpoints.filter_map(server).collect()
+                name,
+            };
+            match &endpoint.place {
+                EndpointPlace::Address { address, port: own } => {
+                    let port = own.or(port);
+                    servers.extend(port.map(|port| {
+                        at(SocketAddr::new(*address, port.get()), endpoint.weight, endpoint.priority, "".into())
+                    }));
+                }
+                EndpointPlace::Fqdn { fqdn } => {
+                    let resolved = self.compiler.resolutions.get(&fqdn.name).map(|all| &**all).unwrap_or_default();
+                    for (resolved, (rank, weight)) in resolved.iter().zip(weights(resolved, endpoint.weight)) {
+                        let of_record = resolved.service.as_ref().map(|service| service.port);
+                        let Some(port) = of_record.or(fqdn.port.or(port).map(NonZeroU16::get)) else { continue };
+                        let priority = endpoint.priority.saturating_add(rank);
+                        let name = Arc::clone(&fqdn.name.hostname);
+                        servers.push(at(SocketAddr::new(resolved.address, port), weight, priority, name));
+                    }
+                }
+            }
+        }
+        // What is configured is checked to be there once; what DNS says may be there already.
+        if servers.iter().any(|server| !server.name.is_empty()) {
+            let mut seen = HashSet::new();
+            servers.retain(|server| seen.insert(server.address));
+        }
+        servers
     }
 
     /// The endpoints behind a port of a Service, as kube-proxy takes them: those that are ready, and those that end but still serve.
@@ -114,7 +142,7 @@ impl Run<'_> {
                 let address = SocketAddr::new(endpoint.address, port.port.get());
                 let zone = endpoint.zone.as_deref().unwrap_or_default().into();
                 if seen.insert(address) {
-                    servers.push(Server { address, weight: 1, priority: 0, zone, readiness });
+                    servers.push(Server { address, weight: 1, priority: 0, zone, readiness, name: "".into() });
                 }
             }
         }
@@ -127,13 +155,14 @@ impl Run<'_> {
         let here = self.configuration.appliance.metadata.labels.get(ZONE).filter(|_| prefer_local);
         let endpoints = servers
             .into_iter()
-            .map(|Server { address, weight, priority, zone, readiness }| {
+            .map(|Server { address, weight, priority, zone, readiness, name }| {
                 let elsewhere = here.is_some_and(|here| !zone.is_empty() && *here != *zone);
                 PlannedEndpoint {
                     endpoint: Endpoint { id: self.compiler.endpoint_id(address), address, weight },
                     level: u32::from(priority) * 2 + u32::from(elsewhere),
                     readiness,
                     zone,
+                    name,
                     check: None,
                 }
             })

@@ -29,6 +29,7 @@ use tables::{
 
 use crate::endpoints::CheckIds;
 use crate::endpoints::plan::ClusterPlan;
+use crate::names::Resolutions;
 use crate::status::{GatewayStatus, RouteStatus};
 use clusters::ClusterKey;
 use conditions::Attachment;
@@ -51,6 +52,7 @@ pub struct Compiler {
     swept: Epoch,
     limit_tables: LimitTables,
     check_ids: CheckIds,
+    resolutions: Resolutions,
 }
 
 /// Series of what is gone that are kept, for who reads metrics now and then and for what comes back.
@@ -94,7 +96,13 @@ impl Compiler {
             swept: 0,
             limit_tables: LimitTables::default(),
             check_ids: CheckIds::default(),
+            resolutions: Resolutions::new(),
         }
+    }
+
+    /// The addresses that names have, from the next compilation on.
+    pub fn resolved(&mut self, resolutions: Resolutions) {
+        self.resolutions = resolutions;
     }
 
     /// All cores have closed their idle connections to endpoints that `epoch` did not have. Until this is known of a later epoch, the numbers of

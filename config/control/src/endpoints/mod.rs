@@ -309,6 +309,7 @@ impl Endpoints {
             weight: said.weight.unwrap_or(planned.endpoint.weight),
             priority: planned.level,
             zone: planned.zone.to_string(),
+            name: planned.name.to_string(),
             state: match (said.drain, planned.readiness) {
                 (true, _) => "draining",
                 (false, Readiness::Terminating) => "terminating",

@@ -37,6 +37,8 @@ pub struct PlannedEndpoint {
     pub readiness: Readiness,
     /// Its zone; empty where nobody said.
     pub zone: Arc<str>,
+    /// The DNS name that it comes from; empty where it comes from none.
+    pub name: Arc<str>,
     /// Its check, once it has one.
     pub check: Option<CheckId>,
 }

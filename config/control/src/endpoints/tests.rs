@@ -12,6 +12,7 @@ fn planned(id: u8, weight: u32, level: u32) -> PlannedEndpoint {
         level,
         readiness: Readiness::Ready,
         zone: "".into(),
+        name: "".into(),
         check: None,
     }
 }

@@ -6,8 +6,10 @@ use serde_json::Value;
 use tables::cluster::HashOn;
 use tables::{Cluster, Rule};
 
+use super::Present;
 use crate::compile::Compiled;
-use crate::status::{CheckedState, EndpointStatus};
+use crate::names::of_backend;
+use crate::status::{CheckedState, NameStatus};
 
 /// Endpoints that are shown of a backend, at most.
 const SHOWN: usize = 50;
@@ -48,6 +50,9 @@ pub struct BackendChoice {
     pub share: f64,
     /// How an endpoint is picked.
     pub policy: String,
+    /// The DNS names that endpoints come from, each with how it stands.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
     /// Its endpoints.
     pub endpoints: Vec<EndpointShare>,
     /// Endpoints that are not shown.
@@ -80,6 +85,7 @@ pub(super) fn describe(compiled: &Compiled, rule: &Rule, source: &HttpRouteRule)
             weight: target.weight,
             share: share(target.weight, total),
             policy: String::new(),
+            names: Vec::new(),
             endpoints: Vec::new(),
             more_endpoints: 0,
         },
@@ -111,6 +117,7 @@ fn backend(cluster: &Cluster, weight: u32, total: u64) -> BackendChoice {
         weight,
         share: share(weight, total),
         policy: policy(cluster),
+        names: Vec::new(),
         endpoints: endpoints.collect(),
         more_endpoints: cluster.selection.members().len().saturating_sub(SHOWN),
     }
@@ -144,8 +151,12 @@ fn filter(filter: &Located<schema::HttpRouteFilter>) -> String {
 
 impl Chosen {
     /// Puts in how endpoints are at present.
-    pub(super) fn as_they_are(&mut self, endpoints: &[EndpointStatus]) {
+    pub(super) fn as_they_are(&mut self, compiled: &Compiled, present: &Present<'_>) {
+        let endpoints = present.endpoints;
         for backend in &mut self.backends {
+            let plan = compiled.clusters.iter().find(|plan| *plan.name == *backend.name);
+            let names = plan.map(|plan| of_backend(&compiled.configuration, &plan.backend, present.names));
+            backend.names = names.into_iter().flatten().map(NameStatus::summary).collect();
             for shown in &mut backend.endpoints {
                 let now = endpoints.iter().find(|e| e.cluster == backend.name && e.address == shown.address);
                 let Some(now) = now else { continue };

@@ -69,7 +69,7 @@ spec:
 fn ask(query: &str) -> Explanation {
     let configuration = schema::load_str("x.yaml", CONFIGURATION).unwrap_or_else(|errors| panic!("{errors}"));
     let compiled = Compiler::new(1).compile(&Arc::new(configuration));
-    explain(&compiled, &[], &Question::from_query(query).unwrap()).unwrap()
+    explain(&compiled, &Present::default(), &Question::from_query(query).unwrap()).unwrap()
 }
 
 fn verdicts(explanation: &Explanation) -> Vec<(String, &str)> {
@@ -139,6 +139,6 @@ fn questions_survive_their_way_and_bad_ones_are_refused_in_words() {
     let compiled = Compiler::new(1).compile(&Arc::new(schema::load_str("x.yaml", CONFIGURATION).unwrap()));
     for url in ["", "shop.example/cart", "https://shop.example/", "http:///x", "http://a b/"] {
         let question = Question { method: "GET".to_owned(), url: url.to_owned(), ..Question::default() };
-        assert!(explain(&compiled, &[], &question).is_err(), "{url}");
+        assert!(explain(&compiled, &Present::default(), &question).is_err(), "{url}");
     }
 }

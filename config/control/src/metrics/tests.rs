@@ -22,6 +22,7 @@ fn named(labels: [&str; 3], names: &[String]) -> String {
     render(&Sources {
         limits: &[],
         endpoints: &[],
+        dns: &[],
         version: "1.2.3",
         cores: &cores,
         ports: &["north".into(), "south".into()],

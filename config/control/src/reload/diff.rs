@@ -9,7 +9,7 @@ use serde_json::Value;
 /// Fields of `Appliance.spec` that a reload may change. All others are what the process was started with: EAL arguments, threads,
 /// pools, tables of fixed size, sockets.
 const CHANGEABLE: &[&str] =
-    &["spec.http", "spec.upstream", "spec.accessLog.requests", "spec.invalidReferences", "metadata"];
+    &["spec.http", "spec.upstream", "spec.dns", "spec.accessLog.requests", "spec.invalidReferences", "metadata"];
 
 /// Fields named of one changed resource at most.
 const FIELDS: usize = 20;

@@ -87,18 +87,30 @@ impl Keeper {
             accepted,
             sources: sources.iter().map(text).collect(),
         };
-        if let Some(directory) = self.path.parent() {
-            fs::create_dir_all(directory)?;
-        }
-        let partial = self.path.with_extension("partial");
-        // For the owner alone: configurations may hold secrets.
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
-        file.write_all(&serde_json::to_vec(&stored)?)?;
-        // A rename may reach the disk before what it renames does.
-        file.sync_all()?;
-        fs::rename(&partial, &self.path)?;
-        self.path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+        replace(&self.path, &serde_json::to_vec(&stored)?)
     }
+
+    /// Where something else is kept that belongs to the same configuration.
+    #[must_use]
+    pub(crate) fn beside(&self, what: &str) -> PathBuf {
+        let name = self.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        self.path.with_file_name(name.replacen("last-good", what, 1))
+    }
+}
+
+/// Puts `text` in the place of what is at `path`: whole or not at all.
+pub(crate) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    let partial = path.with_extension("partial");
+    // For the owner alone: configurations may hold secrets.
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
+    file.write_all(text)?;
+    // A rename may reach the disk before what it renames does.
+    file.sync_all()?;
+    fs::rename(&partial, path)?;
+    path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
 }
 
 /// FNV-1a: file names have to be the same from version to version, which the standard library's hash does not promise.

@@ -21,9 +21,11 @@ use tokio::sync::oneshot;
 
 use crate::compile::{Compiled, Compiler};
 use crate::epochs::SwapReceipt;
+use crate::names::Names;
 use crate::status::{Problem, Refused};
 use crate::supervisor::Supervisor;
 pub use diff::{Changed, Changes};
+pub(crate) use keep::replace;
 pub use keep::{Keeper, Kept};
 use watch::Watch;
 
@@ -48,6 +50,7 @@ pub struct Configured {
     paths: Vec<PathBuf>,
     keeper: Option<Keeper>,
     compiler: Compiler,
+    names: Arc<Names>,
     configuration: Arc<Configuration>,
     sources: Vec<Source>,
     /// What was read last, whether or not it was accepted.
@@ -107,6 +110,8 @@ pub enum Outcome {
 pub(crate) enum Command {
     /// Something may have happened to the files.
     Touched,
+    /// Names have other addresses.
+    Resolved,
     /// Read the files now. Nobody may be waiting for the answer.
     Reload(Option<oneshot::Sender<Answer>>),
     /// Take this text instead.
@@ -125,9 +130,11 @@ impl Configured {
     pub fn load(paths: &[PathBuf], state: &Path) -> Result<Self, Errors> {
         let read = schema::read(paths);
         let keeper = Keeper::new(state, paths);
+        let names = Names::new(keeper.as_ref().map(|keeper| keeper.beside("names")));
         let running = |configuration: Configuration, sources| Self {
             paths: paths.to_vec(),
             compiler: Compiler::new(configuration.appliance.spec.cores.len()),
+            names: Arc::clone(&names),
             configuration: Arc::new(configuration),
             sources,
             read: read.clone(),
@@ -160,6 +167,7 @@ impl Configured {
             paths: Vec::new(),
             keeper: None,
             compiler: Compiler::new(configuration.appliance.spec.cores.len()),
+            names: Names::new(None),
             configuration: Arc::new(configuration),
             sources: Vec::new(),
             read: Vec::new(),
@@ -187,8 +195,15 @@ impl Configured {
         self.configuration.appliance.spec.http.timeouts.drain
     }
 
-    /// Compiles it under the next epoch.
+    /// The names in it, with their addresses.
+    pub(crate) fn names(&self) -> &Arc<Names> {
+        &self.names
+    }
+
+    /// Compiles it under the next epoch, with the addresses that its names have now.
     pub fn compile(&mut self) -> Compiled {
+        self.names.configure(&self.configuration);
+        self.compiler.resolved(self.names.resolutions());
         self.compiler.compile(&self.configuration)
     }
 }
@@ -243,6 +258,8 @@ impl Reloader {
     }
 
     fn serve(&mut self, paths: &[PathBuf], commands: &Receiver<Command>, sender: &Sender<Command>) {
+        // What came while this thread started over.
+        self.resolved();
         let hint = sender.clone();
         // Nobody receives any more once this thread ends.
         let mut watch = (!paths.is_empty()).then(|| Watch::new(paths, move || drop(hint.send(Command::Touched))));
@@ -259,6 +276,7 @@ impl Reloader {
                     let now = Instant::now();
                     touched = Some((touched.map_or(now, |(first, _)| first), now));
                 }
+                Ok(Command::Resolved) => self.resolved(),
                 Ok(Command::Reload(answer)) => {
                     let result = self.reload(true);
                     if let Some(answer) = answer {
@@ -331,13 +349,10 @@ impl Reloader {
         let mut swap = None;
         if outcome == Outcome::Accepted {
             let read = started.elapsed();
-            self.configured.compiler.swept(self.supervisor.swept());
-            let compiled = self.configured.compile();
-            let compile = started.elapsed().saturating_sub(read);
-            let epoch = compiled.snapshot.epoch;
-            self.supervisor.publish(compiled, read, compile);
-            self.supervisor.set_drain_timeout(self.configured.drain_timeout());
-            let receipt = self.supervisor.await_swap(epoch, SWAP);
+            // A route that gets a backend with a new name had another one until now, which need not end before the new one can serve.
+            self.configured.names.configure(&self.configured.configuration);
+            self.configured.names.await_first();
+            let (epoch, compile, receipt) = self.publish(read);
             tracing::info!(
                 "configuration of epoch {epoch}: {} added, {} changed, {} removed; read in {} ms, compiled in {} ms, {}",
                 changes.added.len(),
@@ -362,6 +377,28 @@ impl Reloader {
         });
         self.keep();
         Answer { swap, ..self.answer(outcome, changes) }
+    }
+
+    /// Has the cores run what is configured now, which took `read` to read: the epoch, how long it took to compile, and how it reached the cores.
+    fn publish(&mut self, read: Duration) -> (u64, Duration, Option<SwapReceipt>) {
+        let started = Instant::now();
+        self.configured.compiler.swept(self.supervisor.swept());
+        let compiled = self.configured.compile();
+        let compile = started.elapsed();
+        let epoch = compiled.snapshot.epoch;
+        self.supervisor.publish(compiled, read, compile);
+        self.supervisor.set_drain_timeout(self.configured.drain_timeout());
+        (epoch, compile, self.supervisor.await_swap(epoch, SWAP))
+    }
+
+    /// Has the cores run the same configuration with the addresses that its names have now, where those are others.
+    fn resolved(&mut self) {
+        if !self.configured.names.has_news() {
+            return;
+        }
+        let (epoch, compile, receipt) = self.publish(Duration::ZERO);
+        let receipt = receipt.as_ref().map_or_else(String::new, SwapReceipt::summary);
+        tracing::info!("addresses of names, epoch {epoch}: compiled in {} ms, {receipt}", compile.as_millis());
     }
 
     /// What of `configuration` cannot be had while the cores run.

@@ -26,6 +26,9 @@ pub struct EndpointStatus {
     /// Where it is; empty where nobody said.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub zone: String,
+    /// The DNS name that it comes from; empty where it comes from none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
     /// `ready`, `draining` (an operator said so) or `terminating` (its source said so).
     pub state: String,
     /// What checks found out.

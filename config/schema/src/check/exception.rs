@@ -68,7 +68,7 @@ fn check_ports(documents: &[Decoded], spec: &ApplianceSpec, found: &mut Found) {
             }
             Some(Resource::Backend(backend)) => {
                 for endpoint in &backend.spec.endpoints {
-                    if let Some(port) = endpoint.port {
+                    if let Some(port) = endpoint.port() {
                         complain(port, &document.place(&endpoint.at, "port"));
                     }
                 }

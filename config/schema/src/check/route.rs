@@ -154,9 +154,9 @@ impl<'a> References<'a> {
         if let Some(Resource::Backend(backend)) = &defined.resource
             && target.port.is_none()
             && defined.is_sound("spec.endpoints")
-            && let Some(without) = backend.spec.endpoints.iter().find(|e| e.port.is_none())
+            && let Some(without) = backend.spec.endpoints.iter().find(|e| e.needs_port())
         {
-            let problem = format!("is missing: endpoint {} of {name} has no port of its own", without.address);
+            let problem = format!("is missing: endpoint {} of {name} has no port of its own", without.place);
             let hint = "give a port here, or to every endpoint of the Backend";
             found.hinted(&document.place(at, "port"), problem, hint);
         }

@@ -11,8 +11,8 @@ use super::{At, Decoder, quote};
 use crate::located::Located;
 use crate::quantity::ByteSize;
 use crate::resources::{
-    AccessLog, AccessLogRequests, Admin, ApplianceSpec, Cpu, ForwardedFor, Http, HttpLimits, HttpTimeouts, Hugepages,
-    Idle, InvalidReferences, Ip, Memory, Port, SourceLimit, SynCookies, Tcp, Upstream,
+    AccessLog, AccessLogRequests, Admin, ApplianceSpec, Cpu, Dns, ForwardedFor, Http, HttpLimits, HttpTimeouts,
+    Hugepages, Idle, InvalidReferences, Ip, Memory, Port, SourceLimit, SynCookies, Tcp, Upstream,
 };
 
 /// Cores at most: a ring leads from each to each other one.
@@ -34,6 +34,7 @@ pub(super) fn spec(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<ApplianceSpe
         tcp: object.or(decoder, "tcp", Tcp::default(), tcp),
         ip: object.or(decoder, "ip", Ip::default(), ip),
         upstream: object.or(decoder, "upstream", Upstream::default(), upstream),
+        dns: object.or(decoder, "dns", Dns::default(), super::dns::dns),
         invalid_references: object.or(decoder, "invalidReferences", InvalidReferences::default(), |d, at| {
             choice(d, at, &[("refuse", InvalidReferences::Refuse), ("serve500", InvalidReferences::Serve500)])
         }),

@@ -7,6 +7,7 @@
 mod appliance;
 mod backend;
 mod backend_policy;
+mod dns;
 mod exception;
 mod filter;
 mod gateway;
@@ -33,6 +34,7 @@ use crate::yaml::{Mark, Node};
 use crate::{GATEWAY_GROUP, MILLRACE_GROUP};
 use object::Object;
 pub(crate) use object::closest;
+pub(crate) use scalar::not_of_a_host;
 use scalar::{choice, text};
 
 /// What a document turned out to be.

@@ -12,7 +12,7 @@ use super::object::{closest, wrong_type};
 use super::{At, Decoder, quote, short};
 use crate::hostname::Hostname;
 use crate::name::Name;
-use crate::quantity::{ByteSize, Timeout, parse_duration};
+use crate::quantity::{ByteSize, DurationText, Timeout, parse_duration};
 use crate::yaml::Value;
 
 /// A string.
@@ -182,22 +182,27 @@ pub(crate) fn network(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<IpNet> {
 }
 
 fn unicast(decoder: &mut Decoder<'_>, at: At<'_>, address: IpAddr) -> Option<IpAddr> {
-    let wrong = match address {
+    let Some(wrong) = not_of_a_host(address) else { return Some(address) };
+    decoder.error(at, format!("{address} is {wrong}"), "give the address of one host");
+    None
+}
+
+/// Why an address is not that of one host which a wire leads to; `None` where it may be.
+pub(crate) fn not_of_a_host(address: IpAddr) -> Option<&'static str> {
+    Some(match address {
         IpAddr::V6(v6) if v6.is_loopback() => "a loopback address",
         IpAddr::V6(v6) if v6.is_multicast() => "a multicast address",
         IpAddr::V6(v6) if v6.is_unspecified() => "an address of no host",
         // RFC 4291 §2.5.5: no wire carries those.
         IpAddr::V6(v6) if v6.to_ipv4().is_some() => "an IPv4 address in disguise",
-        IpAddr::V6(_) => return Some(address),
+        IpAddr::V6(_) => return None,
         IpAddr::V4(v4) if v4.octets().first() == Some(&0) => "an address of no host",
         IpAddr::V4(v4) if v4.is_loopback() => "a loopback address",
         IpAddr::V4(v4) if v4.is_multicast() => "a multicast address",
         IpAddr::V4(v4) if v4.is_broadcast() => "the broadcast address",
         IpAddr::V4(v4) if v4.octets().first() >= Some(&240) => "a reserved address",
-        IpAddr::V4(_) => return Some(address),
-    };
-    decoder.error(at, format!("{address} is {wrong}"), "give the address of one host");
-    None
+        IpAddr::V4(_) => return None,
+    })
 }
 
 /// An address with a port, of the kernel's network.
@@ -236,6 +241,22 @@ pub(crate) fn duration(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<Duration
         return None;
     }
     Some(parsed)
+}
+
+/// A duration in `range`.
+pub(crate) fn duration_within(
+    range: RangeInclusive<Duration>,
+) -> impl FnOnce(&mut Decoder<'_>, At<'_>) -> Option<Duration> {
+    move |decoder, at| {
+        let parsed = any_duration(decoder, at)?;
+        if !range.contains(&parsed) {
+            let (least, most) = (DurationText(*range.start()), DurationText(*range.end()));
+            let problem = format!("{} is out of range", DurationText(parsed));
+            decoder.error(at, problem, format!("it can be {least} to {most}"));
+            return None;
+        }
+        Some(parsed)
+    }
 }
 
 /// A duration that `0s` switches off.

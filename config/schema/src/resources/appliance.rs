@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::located::Located;
 use crate::quantity::{ByteSize, Timeout, serialize_duration};
-use crate::resources::{Metadata, Port};
+use crate::resources::{Dns, Metadata, Port};
 
 /// One machine that runs Millrace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -46,6 +46,8 @@ pub struct ApplianceSpec {
     pub ip: Ip,
     /// Connections to backends.
     pub upstream: Upstream,
+    /// How names of backends are resolved.
+    pub dns: Dns,
     /// What becomes of routes with references to backends that are invalid; default `refuse`.
     pub invalid_references: InvalidReferences,
 }

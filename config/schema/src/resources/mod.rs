@@ -7,6 +7,7 @@
 mod appliance;
 mod backend;
 mod backend_policy;
+mod dns;
 mod exception;
 mod filter;
 mod gateway;
@@ -21,11 +22,14 @@ pub use appliance::{
     AccessLog, AccessLogRequests, Admin, Appliance, ApplianceSpec, Cpu, ForwardedFor, Http, HttpLimits, HttpTimeouts,
     Hugepages, Idle, InvalidReferences, Ip, Memory, SourceLimit, SynCookies, Tcp, Upstream,
 };
-pub use backend::{Backend, BackendProtocol, BackendSpec, BackendSubset, Endpoint};
+pub use backend::{
+    Backend, BackendProtocol, BackendSpec, BackendSubset, DnsName, DnsType, Endpoint, EndpointPlace, Fqdn, LookupFamily,
+};
 pub use backend_policy::{
     ActiveHealthCheck, BackendPolicy, BackendPolicySpec, BackendTarget, HashTable, HashedOn, HealthCheck, HealthProbe,
     LoadBalancer, LoadBalancerType, SessionPersistence, SlowStart,
 };
+pub use dns::Dns;
 pub use exception::Exception;
 pub use filter::{
     Fraction, HttpCorsFilter, HttpHeader, HttpHeaderFilter, HttpPathModifier, HttpRequestMirrorFilter,

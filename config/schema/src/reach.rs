@@ -1,0 +1,48 @@
+//! Which addresses requests can be sent to: for those that are not known before the configuration runs.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+use crate::check::{default_route, is_link_local};
+use crate::decode::not_of_a_host;
+use crate::resources::ApplianceSpec;
+
+/// What an appliance's ports lead to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    own: HashSet<IpAddr>,
+    nets: Vec<IpNet>,
+}
+
+impl Reach {
+    /// What the ports of an appliance lead to.
+    #[must_use]
+    pub fn new(spec: &ApplianceSpec) -> Self {
+        let mut nets = Vec::new();
+        for (_, interface) in spec.ports.iter().flat_map(|port| port.interfaces()) {
+            nets.extend(interface.addresses.iter().map(|net| net.trunc()).filter(|net| !is_link_local(net.addr())));
+            nets.extend(interface.routes.iter().map(|route| route.destination));
+            nets.extend(interface.gateway.iter().map(|router| default_route(router.value)));
+            nets.extend(interface.router_discovery.then(|| default_route(Ipv6Addr::UNSPECIFIED.into())));
+        }
+        Self { own: spec.addresses().collect(), nets }
+    }
+
+    /// Why requests cannot be sent to an address, in words to follow it; `None` where they can. The same that a Backend's `address` is held to.
+    #[must_use]
+    pub fn refusal(&self, address: IpAddr) -> Option<&'static str> {
+        if let Some(wrong) = not_of_a_host(address) {
+            Some(wrong)
+        } else if self.own.contains(&address) {
+            Some("the appliance's own address")
+        } else if is_link_local(address) {
+            Some("a link-local address")
+        } else if !self.nets.iter().any(|net| net.contains(&address)) {
+            Some("an address that no port reaches")
+        } else {
+            None
+        }
+    }
+}
