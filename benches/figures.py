@@ -7,8 +7,8 @@ import json
 import statistics
 
 ORDER = ["keepalive-60B", "keepalive-1KiB", "keepalive-64KiB", "close-60B", "bulk-1MiB-down", "bulk-1MiB-up", "idle-100k",
-         "latency-half-load", "loss-1pct", "routes-10k", "flood-10k", "idle-naps", "reflect-64B", "limit-64B", "limit-1514B"]
-NAMES = {"millrace": "Millrace", "nginx": "NGINX", "haproxy": "HAProxy", "envoy": "Envoy", "testpmd": "testpmd"}
+         "latency-half-load", "loss-1pct", "routes-10k", "flood-10k", "idle-naps", "reflect-64B", "limit-64B", "limit-1514B", "machine"]
+NAMES = {"millrace": "Millrace", "nginx": "NGINX", "haproxy": "HAProxy", "envoy": "Envoy", "testpmd": "testpmd", "machine": "this machine"}
 WIRES = ["vhost", "memif", "af_packet", "af_xdp", "veth", "veth-offload"]
 
 # Above this share of its core, somebody is at its end.
@@ -17,7 +17,7 @@ AT_ITS_END = 0.95
 BYTES_EACH, KEPT, OF_TEN = "B a connection", "% of the rate alone", "% of the rate with ten"
 OF_CALM, OF_NOBODY = "% of the rate without a flood", "% of the rate beside the same frames to nobody"
 # Of these, less is better.
-LESS = ("µs", BYTES_EACH)
+LESS = ("µs", "ns", BYTES_EACH)
 QUANTILES = {"p50": "p50", "p99": "p99", "p99.9": "p999"}
 
 
@@ -103,11 +103,11 @@ def of_latency(parts):
     return figures
 
 
-def of_naps(parts):
+def of_each(parts):
     return list(parts.values())
 
 
-PARTED = {"idle-naps": of_naps, "flood-10k": of_flood, "loss-1pct": of_loss, "routes-10k": of_routes, "idle-100k": of_idle, "latency-half-load": of_latency}
+PARTED = {"idle-naps": of_each, "machine": of_each, "flood-10k": of_flood, "loss-1pct": of_loss, "routes-10k": of_routes, "idle-100k": of_idle, "latency-half-load": of_latency}
 
 
 def summarize(runs):

@@ -27,7 +27,10 @@ HOW_TO_READ = (
     "to do; of the others, time of their process. `its CPU` is all that was not idle there, with the kernel's work outside the "
     "process (Millrace polls: always all). `load's CPU` is the generator's: blast's own count, or the CPU of wrk and both backends. "
     "Above 95 % of it, somebody is at its end, which is what `limited by` says. wrk does not know p99.9; latencies of a closed loop "
-    "hide what waits, and wrk's compare with each other but not with blast's."
+    "hide what waits, and wrk's compare with each other but not with blast's. `machine` has nothing of Millrace in it: two threads that only "
+    "read the clock, and how long what arrives at any moment would wait because their CPU is away (other tasks, the hypervisor); no latency "
+    "over vhost can be below that. `ns for a cache line` is the distance between the two CPUs, and every packet on vhost goes that way several "
+    "times; the hypervisor may change it by moving them."
 )
 
 NOT_MEASURED = [

@@ -38,6 +38,13 @@ class Report(unittest.TestCase):
                                  "unit": "requests/s", "gateway_busy": 0.5, "limited_by": "neither"}])
         self.assertEqual(plots, ["close-60B.svg"])
 
+    def test_the_machine_is_told_apart(self):
+        runs = [run("machine", "machine", wire, 1, value, part=part, unit=unit, generator="none") for wire, part, unit, value in (
+            ("CPU 0", "p99", "µs p99 away", 40), ("CPU 1", "p99", "µs p99 away", 50), ("both CPUs", "line", "ns for a cache line", 60))]
+        rows, text, _ = self.make(runs)
+        self.assertEqual([(row["wire"], row["median"]) for row in rows], [("CPU 0", 40), ("CPU 1", 50), ("both CPUs", 60)])
+        self.assertIn("| this machine (both CPUs) | 60.0 |", text)
+
     def test_losses_errors_and_failures_are_told(self):
         runs = [run("keepalive-60B", "millrace", "af_packet", n, 90) for n in (1, 2)]
         runs += [run("keepalive-60B", "nginx", "veth", n, 100) for n in (1, 2)]

@@ -245,6 +245,8 @@ def by_wrk(raw, number, sandbox, proxy, seconds, load, workload, system, wire, p
 def on_vhost(raw, plan, number, programs):
     """Millrace with blast: every workload, one after the other, against one process; then an open loop at half the rate that the
     closed one reached, through Millrace and through nothing."""
+    for one in vhost.machine(programs, plan.seconds, number):
+        keep(raw, one)
     each = f"--duration {plan.seconds} --warm-up {plan.warm_up_by_blast}"
     results = dict(zip(WORKLOADS, vhost.blast(programs, [f"{words} {each}" for words, _ in WORKLOADS.values()])))
     for workload, result in results.items():

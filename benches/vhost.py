@@ -32,6 +32,18 @@ def blast(programs, lines, *options):
     return results
 
 
+def machine(programs, seconds, number):
+    """What the machine gives to two CPUs that poll, as on vhost, with no wire and no gateway."""
+    words = [programs.blast, "machine", "--core", "0", "--other-core", "1", "--duration", str(seconds)]
+    result = json.loads(subprocess.run(words, check=True, capture_output=True, text=True, timeout=BESIDE + seconds).stdout)
+    common = {"workload": "machine", "system": "machine", "round": number, "errors": 0, "latency_us": {}, "gateway_busy": None,
+              "gateway_cpu_busy": None, "load_busy": None, "generator": "none"}
+    for cpu in result["cpus"]:
+        for name, key in (("p99", "p99_microseconds"), ("p99.9", "p999_microseconds")):
+            yield {**common, "wire": f"CPU {cpu['cpu']}", "part": name, "unit": f"µs {name} away", "value": cpu[key], "machine": cpu}
+    yield {**common, "wire": "both CPUs", "part": "line", "unit": "ns for a cache line", "value": result["line_nanoseconds"]}
+
+
 def errors(result):
     """Everything that was not right, at the clients and at the backends, and idle connections that were not there at the end."""
     idle = result.get("idle")

@@ -11,8 +11,8 @@ pub(crate) struct Arguments {
     /// What to do.
     #[arg(value_enum)]
     pub(crate) workload: Workload,
-    /// DPDK device towards the gateway's clients' side.
-    #[arg(long)]
+    /// DPDK device towards the gateway's clients' side. Needed for all but `machine`.
+    #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) north: String,
     /// DPDK device towards its backends' side; without it, the backends are somebody else's.
     #[arg(long)]
@@ -20,6 +20,9 @@ pub(crate) struct Arguments {
     /// CPU to poll on.
     #[arg(long, default_value_t = 0)]
     pub(crate) core: u16,
+    /// The other CPU, of the workload `machine`.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) other_core: u16,
     /// DPDK's memory, MiB.
     #[arg(long, default_value_t = 384)]
     pub(crate) memory: u32,
@@ -146,6 +149,8 @@ pub(crate) enum Workload {
     Reflect,
     /// Sends every frame out of the other port, as it is, until it is ended: what stands in for a gateway that costs nothing.
     Forward,
+    /// Neither wire nor frames: how long the machine takes polling CPUs away, and how far they are from each other.
+    Machine,
 }
 
 impl Arguments {
@@ -168,7 +173,7 @@ impl Arguments {
 
     /// Whether the wires may carry segments of up to 64 KiB. A frame that vanishes has to be one segment.
     pub(crate) fn large(&self) -> bool {
-        let frames = matches!(self.workload, Workload::Raw | Workload::Reflect | Workload::Forward);
+        let frames = matches!(self.workload, Workload::Raw | Workload::Reflect | Workload::Forward | Workload::Machine);
         !(self.small_frames || self.direct || self.loss > 0.0 || frames)
     }
 }

@@ -7,6 +7,7 @@
 mod admin;
 mod cli;
 mod host;
+mod machine;
 mod raw;
 mod report;
 mod run;
@@ -36,6 +37,12 @@ fn main() -> ExitCode {
 
 /// Whether all was right.
 fn execute(arguments: &Arguments) -> Result<bool, String> {
+    if arguments.workload == Workload::Machine {
+        return machine::measure(arguments);
+    }
+    if arguments.north.is_empty() {
+        return Err("--north is missing: the device towards the gateway".to_owned());
+    }
     let eal = wires::start(arguments)?;
     let north = wires::open(&eal, arguments, &arguments.north)?;
     let south = arguments.south.as_ref().map(|device| wires::open(&eal, arguments, device)).transpose()?;

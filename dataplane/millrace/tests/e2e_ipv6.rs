@@ -74,10 +74,12 @@ fn ipv6_carries_a_load() {
     let gateway = Gateway::start(&sandbox, &config());
     let said = sandbox.output(Ns::Client, "wrk", &["-t1", "-c32", "-d3s", "http://[fd00:9:1::1]/1k"]);
     assert!(!said.contains("Socket errors") && !said.contains("Non-2xx"), "{said}");
-    let requests = gateway.metric("millrace_requests_total", &[("route", "default/all"), ("code", "200")]);
-    assert!(requests > 1000, "{said}");
+    let mut answers = gateway.answers();
+    assert!(answers.remove("200").unwrap_or(0) > 1000, "{said}");
+    // wrk leaves while it waits for an answer on each of its connections.
+    assert!(answers.remove("499").unwrap_or(0) <= 32, "{said}");
+    assert!(answers.is_empty(), "{answers:?} {said}");
     assert_eq!(gateway.metric("millrace_tcp_resets_sent_total", &[]), 0);
-    assert_eq!(gateway.metric("millrace_requests_total", &[]), requests);
 }
 
 #[test]

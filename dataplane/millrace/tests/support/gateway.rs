@@ -1,5 +1,6 @@
 //! A running Millrace: its configuration, its process, its admin endpoints.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -300,6 +301,17 @@ impl<'a> Gateway<'a> {
         // A series with labels may not be there before its first event; a metric must be.
         assert!(found || text.contains(&format!("# TYPE {name} ")), "no metric {name}{labels:?} in:\n{text}");
         sum as u64
+    }
+
+    /// Requests by the code of their answer, all of one moment: requests may end while one reads. 499: its client left before the answer.
+    pub fn answers(&self) -> BTreeMap<String, u64> {
+        let mut answers = BTreeMap::new();
+        for line in self.admin("/metrics").text().lines().filter(|line| line.starts_with("millrace_requests_total{")) {
+            let (series, value) = line.rsplit_once(' ').expect("a series and its value");
+            let code = series.split("code=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a code");
+            *answers.entry(code.to_owned()).or_default() += value.parse::<u64>().expect("a count");
+        }
+        answers
     }
 
     /// Packets dropped for a reason.
