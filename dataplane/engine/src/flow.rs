@@ -172,6 +172,23 @@ impl FlowTable {
         key.sip_hash(self.secret)
     }
 
+    /// Has the CPU fetch what [`FlowTable::find`] will look at first.
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        if let Some(bucket) = self.reach(hash).next().and_then(|home| self.buckets.get(home)) {
+            pmd::prefetch(bucket);
+        }
+    }
+
+    /// The value that [`FlowTable::find`] will most likely return: nothing but 16 bits of the hash was compared, in its home bucket.
+    #[inline]
+    #[must_use]
+    pub fn likely(&self, hash: u64) -> Option<u32> {
+        let bucket = self.buckets.get(self.reach(hash).next()?)?;
+        let hits = matches(bucket, tag(hash));
+        (hits != 0).then(|| bucket.values[hits.trailing_zeros() as usize % WAYS])
+    }
+
     /// The value under `hash` whose key `is_it` confirms. `is_it` is called for values with an equal 16-bit tag only.
     #[inline]
     pub fn find(&self, hash: u64, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
@@ -379,6 +396,22 @@ mod tests {
             for n in 0..capacity as u32 {
                 assert_eq!(table.find(table.hash(&key(n)), |v| v == n), Some(n));
             }
+        }
+    }
+
+    #[test]
+    fn what_is_likely_is_what_is_there() {
+        let mut table = FlowTable::with_capacity(100, [1, 2]);
+        let hashes: Vec<u64> = (0..100).map(|n| table.hash(&key(n))).collect();
+        for (&hash, value) in hashes.iter().zip(0..) {
+            assert_eq!(table.likely(hash), None);
+            table.insert(hash, value).unwrap();
+            table.prefetch(hash);
+            assert_eq!(table.likely(hash), Some(value));
+        }
+        for (&hash, value) in hashes.iter().zip(0..) {
+            assert_eq!(table.likely(hash), table.find(hash, |v| v == value));
+            table.remove(hash, value);
         }
     }
 

@@ -28,5 +28,5 @@ pub use mbuf::Mbuf;
 pub use mempool::Mempool;
 pub use offload::Offloads;
 pub use port::{Capabilities, Port, PortOptions, PortStatistics, Spreading};
-pub use prefetch::prefetch;
+pub use prefetch::{prefetch, prefetch_whole};
 pub use queue::DpdkLane;

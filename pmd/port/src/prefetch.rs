@@ -9,6 +9,12 @@ pub fn prefetch<T>(value: &T) {
     lines(core::ptr::from_ref(value).cast(), 1);
 }
 
+/// Has the CPU fetch all cache lines that `value` lies in.
+#[inline]
+pub fn prefetch_whole<T>(value: &T) {
+    lines(core::ptr::from_ref(value).cast(), size_of::<T>().div_ceil(LINE));
+}
+
 /// Has the CPU fetch `count` cache lines from `start` on.
 #[inline]
 pub(crate) fn lines(start: *const u8, count: usize) {

@@ -212,6 +212,19 @@ impl Proxy {
         self.checks.renew();
     }
 
+    /// Has the CPU fetch the client whose connection `id` is, or serves.
+    #[inline]
+    pub fn fetch(&self, id: ConnectionId) {
+        let role = |id: ConnectionId| self.roles.get(id.0 as usize);
+        let client = match role(id) {
+            Some(Role::Upstream(upstream)) => upstream.client.and_then(role),
+            own => own,
+        };
+        if let Some(Role::Client(client)) = client {
+            pmd::prefetch_whole(&**client);
+        }
+    }
+
     /// Deals with whatever happened to connection `id`.
     pub fn drive<L: Lane>(&mut self, cx: &mut Context<'_, L>, id: ConnectionId) {
         match self.roles.get(id.0 as usize) {

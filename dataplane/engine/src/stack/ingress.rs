@@ -22,16 +22,43 @@ use crate::port::{Flags, IcmpError, IcmpErrorKind, Reply, Segment};
 pub(super) const HANDSHAKE: Duration = Duration::from_secs(10);
 
 impl Stack {
-    /// Takes a segment that a port received in `frame`. `admit` says whether a SYN to that address may open a connection.
+    /// The hash of a connection's addresses, for [`Stack::segment`]. The CPU fetches where it will be looked up.
+    ///
+    /// [`Stack::fetch_connection`] and [`Stack::fetch_socket`] are hints on the way there, for whole bursts; they change nothing.
+    #[inline]
+    #[must_use]
+    pub fn approach(&self, key: &FlowKey) -> u64 {
+        let hash = self.flows.hash(key);
+        self.flows.prefetch(hash);
+        hash
+    }
+
+    /// Has the CPU fetch the connection that is most likely under `hash`, and names it.
+    #[inline]
+    pub fn fetch_connection(&self, hash: u64) -> Option<ConnectionId> {
+        let value = self.flows.likely(hash).filter(|value| value & IN_TIME_WAIT == 0)?;
+        pmd::prefetch_whole(self.slots.get(value as usize)?);
+        Some(ConnectionId(value))
+    }
+
+    /// Has the CPU fetch its socket.
+    #[inline]
+    pub fn fetch_socket(&self, id: ConnectionId) {
+        if let Some(connection) = self.connection(id) {
+            pmd::prefetch_whole(connection.pooled.socket());
+        }
+    }
+
+    /// Takes a segment that a port received in `frame`, with the hash of its connection ([`Stack::approach`]). `admit` says whether a SYN to that address may open a connection.
     pub fn segment<L: Lane>(
         &mut self,
         net: &mut Net<'_, L>,
         port: usize,
         frame: L::Frame,
         segment: &Segment,
+        hash: u64,
         admit: impl FnOnce(SocketAddr, IpAddr) -> Admission,
     ) {
-        let hash = self.flows.hash(&segment.key);
         match self.find(hash, &segment.key) {
             Some(value) if value & IN_TIME_WAIT != 0 => {
                 let slot = value & !IN_TIME_WAIT;

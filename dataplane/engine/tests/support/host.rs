@@ -115,7 +115,8 @@ impl<A: App> Party for Host<A> {
                         if listening.contains(&address.port()) { Admission::Listening } else { Admission::Closed }
                     };
                     let mut net = Net { now, ports: port, counters };
-                    stack.segment(&mut net, 0, frame, &segment, admit);
+                    let hash = stack.approach(&segment.key);
+                    stack.segment(&mut net, 0, frame, &segment, hash, admit);
                 }
                 Ingress::IcmpError(error) => {
                     stack.icmp_error(&mut Net { now, ports: port, counters }, &error);
