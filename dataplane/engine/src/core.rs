@@ -10,6 +10,7 @@ use pmd::{BURST, Burst, Lane};
 use tables::access::AccessQueue;
 use tables::lifecycle::{Lifecycle, Stage};
 use tables::publish::Subscriber;
+use tables::quota::Quotas;
 use tables::swap::Swap;
 use tables::{CoreCounters, CoreSettings, EndpointSeat, EndpointTable, Snapshot, Verdict};
 
@@ -19,7 +20,7 @@ use crate::idle::{Idle, Rest};
 use crate::port::{Ingress, Port, Segment};
 use crate::proxy::{Context, Proxy};
 use crate::random::Random;
-use crate::stack::{Admission, ConnectionId, Net, Stack};
+use crate::stack::{Admission, ConnectionId, Limits, Net, Stack};
 use crate::steer::{Departure, Place, port_set};
 
 /// Connections handed to the proxy in one turn at most: more than a burst from every port can touch.
@@ -120,10 +121,11 @@ impl<L: Lane, X: Lane<Frame = L::Frame>> Core<L, X> {
         if let Some(limits) = &place.limits {
             stack.limit_by(limits);
         }
+        let quotas = place.limits.as_ref().map_or_else(Quotas::new, Limits::endpoints);
         let EndpointSeat { table: endpoints, reports, cores } = endpoints;
         // Apart from the stack's numbers, which nobody should be able to tell from these.
         let dice = Random::new(seed ^ 0x6261_6c61_6e63_6572).behind_a_hash();
-        let proxy = Proxy::new(snapshot.current(), (index, cores), reports, dice);
+        let proxy = Proxy::new(snapshot.current(), (index, cores), quotas, reports, dice);
         counters.epoch.set(snapshot.current().epoch);
         // Nothing is there yet that could be of an older one.
         lifecycle.swaps.swept(snapshot.current().epoch);

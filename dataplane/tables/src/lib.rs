@@ -20,6 +20,7 @@ pub mod lifecycle;
 pub mod limit;
 pub mod matching;
 pub mod publish;
+pub mod quota;
 pub mod route;
 pub mod schedule;
 pub mod selection;

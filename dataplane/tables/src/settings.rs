@@ -227,9 +227,9 @@ pub struct HttpSettings {
     pub tunnel_timeout: Duration,
     /// After the last response on a connection, to let the client's bytes in flight arrive before it is closed.
     pub linger_timeout: Duration,
-    /// Connections to one endpoint and from one core at most, idle ones among them.
+    /// Connections of all cores to one endpoint at most, idle ones among them.
     pub max_per_endpoint: u32,
-    /// Idle connections kept per endpoint and core.
+    /// Idle connections of all cores kept per endpoint.
     pub idle_per_endpoint: u32,
     /// How long one is kept; below what backends keep (NGINX: 75 s), so that it is we who close.
     pub upstream_idle_timeout: Duration,

@@ -6,11 +6,12 @@
 use std::sync::Arc;
 
 use loom::thread;
-use tables::SourceLimit;
 use tables::lease::{Budget, Rate};
 use tables::limit::{KeyTable, Limit, LimitKey, LimitLeases, LimitRate};
 use tables::publish::{Versioned, slot};
+use tables::quota::{Allowance, Borrowed, Lent, Quotas};
 use tables::source_rate::SourceRates;
+use tables::{EndpointId, SourceLimit};
 
 #[test]
 fn two_cores_never_have_more_than_there_is() {
@@ -33,6 +34,38 @@ fn two_cores_never_have_more_than_there_is() {
         // All came back.
         let mut last = budget.lease();
         assert!(last.take() && last.take() && last.take() && !last.take());
+    });
+}
+
+#[test]
+fn two_cores_never_have_more_connections_to_an_endpoint_than_allowed() {
+    loom::model(|| {
+        let (quotas, allowance) = (Quotas::new(), Allowance::new(3, 2));
+        // The chunk is made before: whose first it is, `OnceLock` decides.
+        assert!(quotas.of(EndpointId(0)).is_some());
+        let take = |quotas: &Quotas, borrowed: &mut Borrowed| {
+            let count = || quotas.of(EndpointId(0)).map(Lent::connections);
+            let mut used = (0..2).take_while(|&used| borrowed.allows(used, &allowance, count)).count() as u64;
+            if used == 2 {
+                used -= 1;
+                borrowed.settle(used, &allowance, count);
+            }
+            used + u64::from(borrowed.allows(used, &allowance, count))
+        };
+        let theirs = quotas.clone();
+        let other = thread::spawn(move || {
+            let mut borrowed = Borrowed::default();
+            let used = take(&theirs, &mut borrowed);
+            (used, borrowed)
+        });
+        let mut mine = Borrowed::default();
+        let used = take(&quotas, &mut mine);
+        let (others, mut theirs) = other.join().unwrap();
+        assert!(used >= 1 && others >= 1 && used + others <= 3);
+        for borrowed in [&mut mine, &mut theirs] {
+            borrowed.end(|| quotas.of(EndpointId(0)).map(Lent::connections));
+        }
+        assert_eq!(quotas.of(EndpointId(0)).unwrap().connections().lent(), 0);
     });
 }
 

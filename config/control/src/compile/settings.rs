@@ -118,8 +118,8 @@ pub(super) fn http_settings(appliance: &Appliance) -> HttpSettings {
         connect_timeout: timeouts.connect,
         response_timeout: timeouts.response,
         request_timeout: timeouts.request.limit(),
-        max_per_endpoint: share(spec.upstream.max_per_endpoint, spec.cores.len()),
-        idle_per_endpoint: share(spec.upstream.idle_per_endpoint, spec.cores.len()),
+        max_per_endpoint: spec.upstream.max_per_endpoint,
+        idle_per_endpoint: spec.upstream.idle_per_endpoint,
         upstream_idle_timeout: spec.upstream.idle_timeout,
         access: match spec.access_log.requests {
             AccessLogRequests::All => AccessLevel::All,
@@ -129,12 +129,6 @@ pub(super) fn http_settings(appliance: &Appliance) -> HttpSettings {
         epoch_header: http.epoch_header,
         ..HttpSettings::default()
     }
-}
-
-/// A core's part of what all of them may have: together no more than that, but each at least one.
-fn share(whole: u32, cores: usize) -> u32 {
-    let cores = u32::try_from(cores.max(1)).unwrap_or(u32::MAX);
-    (whole / cores).max(whole.min(1))
 }
 
 /// A route's own request timeout, where it has one. A core takes the appliance's where a rule has none, so a route that wants

@@ -59,7 +59,7 @@ impl Proxy {
             }
             return Step::Again;
         }
-        if !self.pools.admit(endpoint, cx.snapshot.http.max_per_endpoint) {
+        if !self.pools.admit(endpoint) {
             return self.refuse(cx, client, Refusal::new(503, Flag::Overloaded, "endpoint_connection_limit"));
         }
         match cx.stack.connect(&mut cx.net, address) {

@@ -106,7 +106,7 @@ impl Proxy {
                 _ => return None,
             },
             None => {
-                if !self.pools.admit(endpoint, cx.snapshot.http.max_per_endpoint) {
+                if !self.pools.admit(endpoint) {
                     return None;
                 }
                 let Ok(id) = cx.stack.connect(&mut cx.net, address) else {

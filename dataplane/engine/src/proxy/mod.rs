@@ -28,6 +28,7 @@ use pmd::Lane;
 use tables::access::AccessQueue;
 use tables::endpoints::Reports;
 use tables::publish::find;
+use tables::quota::Quotas;
 use tables::{CoreCounters, EndpointTable, Epoch, Snapshot};
 
 use self::checks::Checks;
@@ -134,9 +135,15 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// A proxy without connections, on the core of that index among `cores`.
+    /// A proxy without connections, on the core of that index among `cores`, which share `quotas`.
     #[must_use]
-    pub fn new(snapshot: &Snapshot, (core, cores): (u16, u16), reports: Reports, mut random: Random) -> Self {
+    pub fn new(
+        snapshot: &Snapshot,
+        (core, cores): (u16, u16),
+        quotas: Quotas,
+        reports: Reports,
+        mut random: Random,
+    ) -> Self {
         let balance = Balance::new(snapshot, random.behind_a_hash());
         Self {
             roles: Vec::new(),
@@ -147,7 +154,7 @@ impl Proxy {
             draw: Draw::default(),
             wheel: Wheel::with_capacity(1024),
             due: Vec::with_capacity(TIMERS_A_TURN),
-            pools: Pools::default(),
+            pools: Pools::new(quotas, cores, &snapshot.http),
             balance,
             pins: Pins::new(snapshot.epoch),
             limiter: Limiter::new(core),
@@ -166,6 +173,7 @@ impl Proxy {
     /// The core runs another snapshot from now on.
     pub fn renew(&mut self, snapshot: &Snapshot) {
         self.balance.renew(snapshot);
+        self.pools.allow(&snapshot.http);
         self.pins.swap(snapshot.epoch);
         self.sweep.begin(snapshot);
     }
@@ -430,7 +438,7 @@ impl Proxy {
         let known = began == cx.snapshot.epoch
             || cx.stack.addresses(id).map(|(_, _, remote)| remote) == cx.snapshot.endpoint(endpoint);
         let usable = known && !cx.draining && cx.stack.status(id) == Status::Open && cx.stack.readable(id) == 0;
-        if !usable || !self.pools.put(endpoint, id, http.idle_per_endpoint as usize) {
+        if !usable || !self.pools.put(endpoint, id) {
             return self.let_go(cx, id, false);
         }
         if !armed {

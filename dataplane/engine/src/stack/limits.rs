@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tables::TcpSettings;
 use tables::lease::{Budget, Lease};
+use tables::quota::Quotas;
 use tables::source_rate::SourceRates;
 
 /// The limits of an appliance, which its cores share.
@@ -13,6 +14,7 @@ pub struct Limits {
     clients: Budget,
     half_open: Budget,
     sources: Option<Arc<SourceRates>>,
+    endpoints: Quotas,
 }
 
 /// One core's leases of them.
@@ -38,7 +40,14 @@ impl Limits {
             clients: Budget::new(sockets - sockets / 8, cores),
             half_open: Budget::new(settings.half_open.into(), cores),
             sources: settings.source_limit.as_ref().map(|limit| Arc::new(SourceRates::new(limit, secret))),
+            endpoints: Quotas::new(),
         }
+    }
+
+    /// What the cores have borrowed of each endpoint's connections.
+    #[must_use]
+    pub fn endpoints(&self) -> Quotas {
+        self.endpoints.clone()
     }
 
     pub(super) fn lease(&self) -> Leases {

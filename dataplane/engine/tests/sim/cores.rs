@@ -8,7 +8,7 @@ use engine::random::Random;
 use engine::steer::PortPlan;
 use pmd::Way;
 use pmd::sim::{Clock, PathOptions, Spread};
-use tables::{TcpSettings, Verdict};
+use tables::{HttpSettings, TcpSettings, Verdict};
 
 use crate::end_to_end::plan;
 use crate::support::appliance::{Appliance, Device, Ledger, Shared};
@@ -216,6 +216,63 @@ fn a_limit_is_all_cores_together_however_uneven() {
         // Four cores take one unit at a time here: they may hold three unused.
         assert!(most >= 97, "only {most} connections");
         assert!(sim.mid.drops(Verdict::ConnectionLimit) > 0);
+        sim.assert_empty();
+    }
+}
+
+/// All clients of `cores` cores arrive at the first one, and want so many responses of one endpoint at a time. The most connections that were open to it.
+fn skewed(cores: u16, at_once: usize, http: HttpSettings) -> (Sim, u64) {
+    let options = GatewayOptions {
+        endpoints: vec!["10.9.2.2:8080".parse().unwrap()],
+        path: PathOptions { delay: ms(5), ..PathOptions::default() },
+        http,
+        ..options(cores.into())
+    };
+    let clock = Clock::new();
+    let device = || (PortPlan { queues: cores, rss: None }, Box::new(|_: &[u8]| 0usize) as Spread);
+    let made = Appliance::with_spread(&clock, cores, &options, &Shared::<Ledger>::default(), device);
+    let plans = (0..300).map(|i| Plan::new((0..2).map(|j| Request::get("get", 20_000, i * 2 + j))));
+    let mut sim = surround(clock, made, &options, Clients::new(plans, at_once));
+    let mut most = 0;
+    let done = sim.run_until(secs(60), |sim| {
+        most = most.max(sim.mid.sum(|counters| &counters.upstream_open));
+        sim.north.app.is_done()
+    });
+    assert!(done, "{:?}", sim.north.app.unfinished());
+    let elsewhere: u64 = sim.mid.counters.iter().skip(1).map(|counters| counters.requests_started.read()).sum();
+    assert_eq!(elsewhere, 0, "the other cores have nothing to do");
+    (sim, most)
+}
+
+#[test]
+fn a_busy_core_has_the_backend_connections_that_the_others_leave() {
+    for cores in [2, 4, 8] {
+        // Divided, it would be 24, 12 and 6 for the one that is busy. Each other core keeps one.
+        let http = HttpSettings { max_per_endpoint: 48, ..HttpSettings::default() };
+        let at_once = 48 - (usize::from(cores) - 1);
+        let (mut sim, most) = skewed(cores, at_once, http.clone());
+        sim.finish(secs(1));
+        assert!(most > 24 && most <= 48, "{most} connections");
+        sim.assert_empty();
+        // With more clients than connections some are refused, and no connection is one too many.
+        let (mut sim, most) = skewed(cores, 96, http);
+        let refused = sim.north.app.done.iter().filter(|outcome| !outcome.good).count();
+        assert!(refused > 0, "nobody was refused");
+        assert!(most as usize <= at_once, "{most} connections");
+        sim.assert_empty();
+    }
+}
+
+#[test]
+fn a_busy_core_keeps_the_idle_connections_that_the_others_leave() {
+    for cores in [2, 4, 8] {
+        // Divided, it would be 16, 8 and 4.
+        let http = HttpSettings { idle_per_endpoint: 32, ..HttpSettings::default() };
+        let kept = 32 - (u64::from(cores) - 1);
+        let (mut sim, _) = skewed(cores, 64, http);
+        sim.finish(secs(1));
+        sim.run(secs(1));
+        assert_eq!(sim.mid.sum(|counters| &counters.upstream_idle), kept, "{cores} cores");
         sim.assert_empty();
     }
 }
