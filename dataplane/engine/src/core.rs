@@ -396,6 +396,7 @@ impl<L: Lane, X: Lane<Frame = L::Frame>> Core<L, X> {
             self.walk = to;
             if stage == Stage::Draining {
                 proxy.drain(&mut cx, from..to);
+                cx.stack.hurry_orphans(from..to, now);
             } else {
                 proxy.stop(&mut cx, from..to);
                 cx.stack.abort_orphans(from..to);

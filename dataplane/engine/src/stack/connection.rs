@@ -55,6 +55,8 @@ pub(super) struct Connection {
     pub orphan_until: Instant,
     /// How long an orphan waits for the peer to close, once the peer has everything.
     pub linger: Duration,
+    /// What the peer had acknowledged when an orphan was last hurried.
+    pub hurried_at: Option<u32>,
     /// Since when the peer's window is shut with something to send; [`Instant::NEVER`] while it is not.
     pub(super) zero_window_since: Instant,
     /// Counted as half open.

@@ -57,6 +57,9 @@ const PORT_TRIES_HERE: usize = 48;
 /// Marks a flow table value as a TIME-WAIT slot.
 const IN_TIME_WAIT: u32 = 1 << 31;
 
+/// While the core drains, whoever acknowledges nothing for so long is taken for gone: four retransmissions and more.
+const SILENCE: Duration = Duration::from_secs(5);
+
 /// Names a connection while it lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ConnectionId(pub u32);
@@ -234,6 +237,24 @@ impl Stack {
         }
     }
 
+    /// While the core drains: orphans in `slots` that still have something to send, and whose peers acknowledge nothing of it, get [`SILENCE`] and no more. Peers
+    /// that have shut their window are alive.
+    pub fn hurry_orphans(&mut self, slots: core::ops::Range<u32>, now: Instant) {
+        for id in slots.map(ConnectionId) {
+            let Some(connection) = self.connection_mut(id) else { continue };
+            let acknowledged = connection.track.snd_una;
+            let silent = connection.orphan
+                && !connection.track.window_shut
+                && connection.hurried_at != Some(acknowledged)
+                && connection.pooled.socket().send_queue() + connection.spill.len() > 0;
+            if silent {
+                connection.hurried_at = Some(acknowledged);
+                connection.orphan_until = now + SILENCE;
+                self.mark_dirty(id);
+            }
+        }
+    }
+
     /// The slots in use, for walks over all connections a piece at a time.
     #[must_use]
     pub fn slots(&self) -> u32 {
@@ -289,6 +310,7 @@ impl Stack {
             orphan: false,
             orphan_until: Instant::NEVER,
             linger: Duration::ZERO,
+            hurried_at: None,
             zero_window_since: Instant::NEVER,
             half_open: false,
             established: false,

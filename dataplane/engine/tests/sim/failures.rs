@@ -1,5 +1,7 @@
 //! What goes wrong at backends, at clients and on the wires, and what the other side is told.
 
+use std::time::Duration;
+
 use pmd::sim::PathOptions;
 use tables::access::{AccessLevel, Flag};
 use tables::{HttpSettings, Verdict};
@@ -302,6 +304,41 @@ fn a_drain_loses_nothing() {
     sim.finish(secs(10));
     assert!(!sim.north.app.done[20].good);
     sim.assert_empty();
+}
+
+/// A drain does not wait for clients that are gone: with the answer on its way, nobody is left who would acknowledge it.
+#[test]
+fn a_drain_does_not_wait_for_who_is_gone() {
+    use tables::lifecycle::Stage;
+    let plans = (0..20).map(|seed| Plan::new([Request::get("get", 20_000, seed)]));
+    let mut sim = sim(&endpoints(&["10.9.2.2:8080"]), Clients::new(plans, 20));
+    assert!(sim.run_until(secs(5), |sim| sim.mid.counters.requests_started.read() == 20));
+    let gone = PathOptions { loss: 1.0, ..PathOptions::default() };
+    sim.mid.lane_mut(0).set_path(gone.clone());
+    engine_lane(&mut sim).set_path(gone);
+    // The responses end here, and lie in the send buffers.
+    assert!(sim.run_until(secs(1), |sim| sim.mid.counters.requests_active.read() == 0));
+    sim.mid.lifecycle.advance(Stage::Draining);
+    let began = sim.now();
+    assert!(sim.run_until(secs(30), |sim| sim.mid.lifecycle.stage() == Stage::Stopped));
+    let took = Duration::from_nanos(sim.now().since(began));
+    assert!((secs(4)..secs(7)).contains(&took), "{took:?}");
+    assert_eq!(sim.mid.counters.connections_open.read(), 0);
+}
+
+/// Whoever goes on acknowledging gets all of it, however slowly.
+#[test]
+fn a_drain_waits_for_who_is_slow() {
+    use tables::lifecycle::Stage;
+    let path = PathOptions { delay: ms(1500), ..PathOptions::default() };
+    let options = GatewayOptions { path, ..endpoints(&["10.9.2.2:8080"]) };
+    let plans = (0..5).map(|seed| Plan::new([Request::get("get", 60_000, seed)]));
+    let mut sim = sim(&options, Clients::new(plans, 5));
+    assert!(sim.run_until(secs(60), |sim| sim.mid.counters.requests_finished.read() == 5));
+    sim.mid.lifecycle.advance(Stage::Draining);
+    sim.finish(secs(30));
+    sim.assert_good();
+    assert!(sim.run_until(secs(30), |sim| sim.mid.lifecycle.stage() == Stage::Stopped));
 }
 
 /// Connections one after another and a few at a time leave nothing behind, neither ports nor memory.
