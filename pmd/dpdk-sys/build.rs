@@ -11,6 +11,8 @@ const FUNCTIONS: &[&str] = &[
     "rte_eal_cleanup",
     "rte_eal_init",
     "rte_eth_dev_adjust_nb_rx_tx_desc",
+    "rte_eth_dev_callback_register",
+    "rte_eth_dev_callback_unregister",
     "rte_eth_dev_close",
     "rte_eth_dev_configure",
     "rte_eth_dev_get_mtu",
@@ -18,6 +20,9 @@ const FUNCTIONS: &[&str] = &[
     "rte_eth_dev_info_get",
     "rte_eth_dev_rss_hash_conf_get",
     "rte_eth_dev_rss_reta_query",
+    "rte_eth_dev_rx_intr_ctl_q_get_fd",
+    "rte_eth_dev_rx_intr_disable",
+    "rte_eth_dev_rx_intr_enable",
     "rte_eth_dev_rx_offload_name",
     "rte_eth_dev_set_mtu",
     "rte_eth_allmulticast_enable",
@@ -59,7 +64,7 @@ const TYPES: &[&str] = &[
     "shim_.*",
 ];
 
-const CONSTANTS: &[&str] = &["SHIM_.*", "RTE_ETH_MQ_RX_RSS", "RTE_ETH_MQ_RX_NONE"];
+const CONSTANTS: &[&str] = &["SHIM_.*", "RTE_ETH_EVENT_INTR_LSC", "RTE_ETH_MQ_RX_RSS", "RTE_ETH_MQ_RX_NONE"];
 
 /// Packed protocol headers that bindgen cannot lay out, structs that change with the release, and those that are only pointed at.
 const OPAQUE: &str = "rte_arp_.*|rte_ether_.*|rte_l2tpv2.*|rte_gtp_psc.*|rte_mbuf.*|rte_mempool|rte_eth_link|rte_eth_vmdq.*|rte_eth_dcb.*";

@@ -224,6 +224,7 @@ fn cores(text: &mut Exposition<'_>, sources: &Sources<'_>) {
         }
     }
     naps(text, sources);
+    sleeps(text, sources);
     let drops = "millrace_packets_dropped_total";
     if text.family(drops, "counter", "Packets that went no further, by reason.") {
         for (index, core) in sources.cores.iter().enumerate() {
@@ -242,7 +243,7 @@ fn naps(text: &mut Exposition<'_>, sources: &Sources<'_>) {
     }
     for (index, core) in sources.cores.iter().enumerate() {
         let mut cumulative = 0;
-        for (bucket, counter) in core.naps.buckets.iter().enumerate() {
+        for (bucket, counter) in core.rests.naps.iter().enumerate() {
             cumulative += counter.read();
             let bound = match NAP_BOUNDS_US.get(bucket) {
                 Some(&microseconds) => (microseconds as f64 / 1e6).to_string(),
@@ -250,9 +251,33 @@ fn naps(text: &mut Exposition<'_>, sources: &Sources<'_>) {
             };
             text.sample("millrace_core_nap_seconds_bucket", &[("core", &index), ("le", &bound)], cumulative);
         }
-        let seconds = core.naps.nanoseconds.read() as f64 / 1e9;
+        let seconds = core.rests.nap_nanoseconds.read() as f64 / 1e9;
         text.sample("millrace_core_nap_seconds_sum", &[("core", &index)], seconds);
         text.sample("millrace_core_nap_seconds_count", &[("core", &index)], cumulative);
+    }
+}
+
+fn sleeps(text: &mut Exposition<'_>, sources: &Sources<'_>) {
+    let name = "millrace_core_sleeps_total";
+    if text.family(
+        name,
+        "counter",
+        "Times that an idle core slept until it was woken (idle: adaptive), by what woke it.",
+    ) {
+        for (index, core) in sources.cores.iter().enumerate() {
+            let rests = &core.rests;
+            for (by, counter) in
+                [("device", &rests.woken_by_device), ("call", &rests.woken_by_call), ("time", &rests.woken_by_time)]
+            {
+                text.sample(name, &[("core", &index), ("woken_by", &by)], counter.read());
+            }
+        }
+    }
+    let name = "millrace_core_asleep_seconds_total";
+    if text.family(name, "counter", "Time that those sleeps took.") {
+        for (index, core) in sources.cores.iter().enumerate() {
+            text.sample(name, &[("core", &index)], core.rests.asleep_nanoseconds.read() as f64 / 1e9);
+        }
     }
 }
 
@@ -262,6 +287,12 @@ type PortFamily = (&'static str, &'static str, &'static str, fn(&PortCounters) -
 const PORT_FAMILIES: &[PortFamily] = &[
     ("millrace_port_rx_packets_total", "counter", "Frames received.", |p| &p.rx_packets),
     ("millrace_port_rx_bytes_total", "counter", "Bytes received.", |p| &p.rx_bytes),
+    (
+        "millrace_port_rx_scattered_total",
+        "counter",
+        "Received frames dropped because they came in several buffers and fit into none.",
+        |p| &p.rx_scattered,
+    ),
     ("millrace_port_tx_packets_total", "counter", "Frames sent.", |p| &p.tx_packets),
     ("millrace_port_tx_bytes_total", "counter", "Bytes sent.", |p| &p.tx_bytes),
     ("millrace_port_tx_full_total", "counter", "Frames dropped because the tx ring was full.", |p| &p.tx_full),

@@ -17,7 +17,7 @@ use crate::compile::Compiled;
 use crate::names::{Names, thread};
 use crate::reload::{self, Command, Configured};
 use crate::supervisor::Supervisor;
-pub use crate::supervisor::{CoreClock, CoreSeat, DeviceStatistics, Facts};
+pub use crate::supervisor::{CoreClock, CoreSeat, DeviceStatistics, Facts, Wake};
 
 /// How often [`Control::drain`] looks.
 const LOOK: Duration = Duration::from_millis(20);

@@ -163,6 +163,8 @@ pub struct CoreDetail {
     pub core: CoreStatus,
     /// Its share of all cores' client connections, 0 to 1; 0 where there are none. Far from even where few clients hold long connections.
     pub share: f64,
+    /// What it does while there is nothing to do: `polling`, `naps` (of microseconds) or `interrupts` (it sleeps until a device wakes it).
+    pub when_idle: String,
     /// Connections to backends open now.
     pub upstream: u64,
     /// Of those, the ones that wait for a request.

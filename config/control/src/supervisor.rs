@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use crossbeam_queue::ArrayQueue;
 use tables::access::AccessQueue;
-use tables::counters::{PortCounters, WAYS};
+use tables::counters::{Counter, PortCounters, RESTINGS, WAYS};
 use tables::endpoints::Reports;
 use tables::lifecycle::{Lifecycle, Stage};
 use tables::publish::{Publisher, Subscriber, slot};
@@ -93,7 +93,12 @@ pub struct Facts {
     pub device_statistics: DeviceStatistics,
     /// The clock that the cores live by, in nanoseconds.
     pub clock: CoreClock,
+    /// Wakes the cores that sleep.
+    pub wake: Wake,
 }
+
+/// Wakes the cores that sleep, so that they look for what they were given.
+pub type Wake = Box<dyn Fn() + Send + Sync>;
 
 /// Reads the clock that the cores live by, in nanoseconds.
 pub type CoreClock = Box<dyn Fn() -> u64 + Send + Sync>;
@@ -431,6 +436,7 @@ impl Supervisor {
         for core in &self.cores {
             core.lifecycle.advance(stage);
         }
+        (self.facts.wake)();
     }
 
     pub(crate) fn all_stopped(&self) -> bool {
@@ -504,6 +510,7 @@ impl Supervisor {
     pub(crate) fn list_connections(&self, limit: usize) -> Connections {
         let _one_at_a_time = lock(&self.listing);
         let tickets: Vec<u64> = self.cores.iter().map(|core| core.lifecycle.connections.ask()).collect();
+        (self.facts.wake)();
         let mut listed = Connections { connections: Vec::new(), more: false };
         let deadline = Instant::now() + LISTING;
         for ((index, core), ticket) in (0u16..).zip(&self.cores).zip(tickets) {
@@ -537,6 +544,7 @@ impl Supervisor {
             CoreDetail {
                 share: if all == 0 { 0.0 } else { core.connections as f64 / all as f64 },
                 core,
+                when_idle: name_of(&RESTINGS, &counters.rests.way),
                 upstream: counters.upstream_open.read(),
                 upstream_idle: counters.upstream_idle.read(),
                 ring_full: counters.drops[Verdict::RingFull as usize].read(),
@@ -627,16 +635,21 @@ impl CoreWatch {
 }
 
 fn core_port(name: &str, port: &PortCounters) -> CorePort {
-    let way = usize::try_from(port.way.read()).ok().and_then(|way| WAYS.get(way));
     CorePort {
         name: name.to_owned(),
-        way: way.copied().unwrap_or_default().to_owned(),
+        way: name_of(&WAYS, &port.way),
         rx_packets: port.rx_packets.read(),
         tx_packets: port.tx_packets.read(),
         handed_in: port.handed_in.read(),
         handed_out: port.handed_out.read(),
         strays: port.strays.read(),
     }
+}
+
+/// What a number of a core's stands for.
+fn name_of(names: &[&str], number: &Counter) -> String {
+    let name = usize::try_from(number.read()).ok().and_then(|number| names.get(number));
+    name.copied().unwrap_or_default().to_owned()
 }
 
 fn mark_pending(conditions: &mut [Condition]) {

@@ -62,6 +62,7 @@ fn start() -> Running {
         access_log: "/dev/null".into(),
         device_statistics: Box::new(Vec::new),
         clock: Box::new(move || started.elapsed().as_nanos() as u64),
+        wake: Box::new(|| ()),
     };
     let admin = admin::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let mut configured = Configured::unwatched(schema::load_str("test", CONFIGURATION).unwrap());

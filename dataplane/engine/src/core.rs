@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
-use pmd::{BURST, Burst, Lane};
+use pmd::{BURST, Burst, Lane, Sleeper};
 use tables::access::AccessQueue;
 use tables::lifecycle::{Lifecycle, Stage};
 use tables::publish::Subscriber;
@@ -16,7 +16,7 @@ use tables::{CoreCounters, CoreSettings, EndpointSeat, EndpointTable, Snapshot, 
 
 use crate::clock::{Clock, Instant};
 use crate::exception::Exception;
-use crate::idle::{Idle, Rest};
+use crate::idle::{self, Idle, Rest};
 use crate::port::{Ingress, Port, Segment};
 use crate::proxy::{Context, Proxy};
 use crate::random::Random;
@@ -166,18 +166,52 @@ impl<L: Lane, X: Lane<Frame = L::Frame>> Core<L, X> {
     }
 
     /// Turns until the core is told to stop and has nothing left.
-    pub fn run(&mut self, clock: &Clock, idle: Idle) {
-        let mut rest = Rest::new(idle);
+    pub fn run(&mut self, clock: &Clock, idle: &Idle) {
+        self.counters.rests.way.set(idle.resting() as u64);
+        let mut rest = Rest::default();
         while self.lifecycle.stage() < Stage::Stopped {
             let now = clock.now();
             let busy = self.turn(now);
-            rest.after(now, busy, clock, &self.counters.naps, || self.next_due());
+            let Some(duration) = rest.after(now, busy, idle, || self.next_due()) else { continue };
+            match idle {
+                Idle::Interrupts(sleeper) => self.sleep(sleeper, clock),
+                _ => idle::nap(duration, clock, &self.counters.rests),
+            }
         }
         // What others handed to us before they agreed to leave still goes out.
         for _ in 0..LAST_TURNS {
             self.turn(clock.now());
         }
         self.report();
+    }
+
+    /// Sleeps until somebody wakes the core or something is due; not at all where there is something to do by now.
+    fn sleep(&mut self, sleeper: &Sleeper, clock: &Clock) {
+        sleeper.lie_down();
+        let armed = self.arm();
+        // What came before wakes nobody: this turn finds it.
+        let now = clock.now();
+        let busy = self.turn(now);
+        if !armed {
+            idle::nap(idle::NAP, clock, &self.counters.rests);
+        } else if !busy && self.lifecycle.stage() < Stage::Stopped {
+            // That turn may have armed a timer.
+            let duration = idle::until(now, self.next_due());
+            idle::sleep(sleeper, duration, clock, &self.counters.rests);
+        }
+        for port in &mut self.ports {
+            port.lane_mut().disarm();
+        }
+        for exception in self.exceptions.iter_mut().flatten() {
+            exception.disarm();
+        }
+        sleeper.get_up();
+    }
+
+    /// Has all lanes wake the core. `false` where one of them cannot.
+    fn arm(&mut self) -> bool {
+        let ports = self.ports.iter_mut().fold(true, |armed, port| port.lane_mut().arm() && armed);
+        self.exceptions.iter_mut().flatten().fold(ports, |armed, exception| exception.arm() && armed)
     }
 
     /// One turn. Returns whether there was anything to do.
@@ -473,6 +507,7 @@ impl<L: Lane, X: Lane<Frame = L::Frame>> Core<L, X> {
             shown.tx_full.set(counted.tx_full);
             shown.tx_refused.set(counted.tx_refused);
             shown.pool_empty.set(counted.pool_empty);
+            shown.rx_scattered.set(counted.rx_scattered);
             shown.frames_in_use.set(port.lane().frames_in_use() as u64);
             let steering = port.lane().steering();
             shown.way.set(steering.way as u64);

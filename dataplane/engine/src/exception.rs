@@ -25,6 +25,8 @@ pub struct Exception<X: Lane> {
     /// Copies of neighbors' answers: apart, so that a flood of them takes nothing from what is the kernel's alone.
     copies: TokenBucket,
     from_host: TokenBucket,
+    /// The kernel may have frames, which have to wait for their rate.
+    waiting: bool,
     burst: Burst<X::Frame>,
 }
 
@@ -46,7 +48,7 @@ impl<X: Lane> Exception<X> {
     pub fn new(lane: X, mac: [u8; 6], rules: ExceptionSettings) -> Self {
         let bucket = || TokenBucket::new(rules.packets_per_second);
         let copies = TokenBucket::new((rules.packets_per_second / COPIES).max(1));
-        Self { lane, mac, to_host: bucket(), copies, from_host: bucket(), burst: Burst::new(), rules }
+        Self { lane, mac, to_host: bucket(), copies, from_host: bucket(), waiting: false, burst: Burst::new(), rules }
     }
 
     /// Takes a frame that the port received. Gives it back where it is not the kernel's alone. `listens` says whether Millrace listens at an address.
@@ -87,7 +89,8 @@ impl<X: Lane> Exception<X> {
     ) -> bool {
         self.lane.flush();
         // Beyond the rate, frames wait in the kernel's queue, which knows what to do with them when it is full.
-        if !self.from_host.ready(now) {
+        self.waiting = !self.from_host.ready(now);
+        if self.waiting {
             return false;
         }
         self.lane.receive(&mut self.burst);
@@ -102,6 +105,21 @@ impl<X: Lane> Exception<X> {
             lane.transmit(frame, TxChecksum::Complete);
         }
         true
+    }
+
+    /// As [`Lane::arm`]: not while frames may wait of which the TAP has told already.
+    pub(crate) fn arm(&mut self) -> bool {
+        !self.waiting && self.lane.arm()
+    }
+
+    /// As [`Lane::disarm`].
+    pub(crate) fn disarm(&mut self) {
+        self.lane.disarm();
+    }
+
+    /// The TAP's lane.
+    pub fn lane_mut(&mut self) -> &mut X {
+        &mut self.lane
     }
 
     /// Writes what the TAP counted.

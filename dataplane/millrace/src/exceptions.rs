@@ -43,6 +43,7 @@ pub(crate) fn start(
             mac: Some(port.mac()),
             mbufs: MBUFS,
             data_room: PortOptions::default().data_room.max(port.mtu().saturating_add(FRAME_OVERHEAD)),
+            interrupts: spec.idle == schema::Idle::Adaptive,
             ..PortOptions::default()
         };
         let at = |error: pmd::PortError| {

@@ -93,7 +93,7 @@ fn poll(polling: Polling) -> Ended {
     set.set(usize::from(cpu));
     sched_setaffinity(None, &set).map_err(|error| format!("cannot be pinned to CPU {cpu}: {error}"))?;
     let _registered = eal.register_thread().map_err(|error| error.to_string())?;
-    if idle == Idle::Adaptive {
+    if !matches!(idle, Idle::Polling) {
         // By default the kernel may end a nap 50 µs late, for the sake of fewer wake-ups.
         set_current_timer_slack(NonZeroU64::new(1)).map_err(|error| format!("cannot set its timer slack: {error}"))?;
     }
@@ -133,7 +133,7 @@ fn turn<L: Lane, X: Lane<Frame = L::Frame>>(
             seed: seed()?,
         })
         .with_exceptions(exceptions);
-        if std::panic::catch_unwind(AssertUnwindSafe(|| core.run(&clock, idle))).is_ok() {
+        if std::panic::catch_unwind(AssertUnwindSafe(|| core.run(&clock, &idle))).is_ok() {
             return Ok(());
         }
         // The panic hook has said where. The connections are lost; the lanes are not, because only a core's own state can
@@ -262,6 +262,7 @@ spec:
             access_log: "/dev/null".into(),
             device_statistics: Box::new(Vec::new),
             clock: Box::new(|| 0),
+            wake: Box::new(|| ()),
         };
         let mut configured = Configured::unwatched(configuration.clone());
         let compiled = configured.compile();

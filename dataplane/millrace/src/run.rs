@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use control::runtime::{Drained, Facts};
 use control::{Compiled, Configured, Control, Launch, PortInfo, admin, core_settings};
 use engine::clock::Clock;
+use engine::exception::Exception;
 use engine::idle::Idle;
 use engine::steer::{LONGEST_KEY, Place, PortPlan, Rss, Steered, places};
-use pmd::{DpdkLane, Eal, EalError, EalOptions, MemoryMode, Offloads, Port, PortOptions};
+use pmd::{DpdkLane, Eal, EalError, EalOptions, MemoryMode, Offloads, Port, PortOptions, Sleeper, Waker};
 use schema::{ApplianceSpec, Configuration};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -52,11 +53,12 @@ pub(crate) fn run(files: &Files, state: &Path, log: LogLevel) -> Result<(), Fail
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|e| Failure::new(format!("signals: {e}")))?;
 
     let eal = start_dpdk(&configuration)?;
-    let (ports, lanes) = start_ports(&configuration, &eal)?;
+    let (ports, mut lanes) = start_ports(&configuration, &eal)?;
     let count = u16::try_from(cpus.len()).unwrap_or(u16::MAX);
-    let paths = exceptions::start(&configuration, &eal, &ports, count)?;
+    let mut paths = exceptions::start(&configuration, &eal, &ports, count)?;
     let settings = core_settings(&configuration);
-    let cores = steer(lanes, &ports, &settings.tcp)?;
+    let (idles, wakers) = rests(spec, &mut lanes, &mut paths)?;
+    let cores = steer(lanes, &ports, &settings.tcp, &wakers)?;
     if !polling::leave_cpus(&cpus) {
         tracing::warn!("the polling cores share their CPUs with everything else of this process: there are no others");
     }
@@ -64,7 +66,7 @@ pub(crate) fn run(files: &Files, state: &Path, log: LogLevel) -> Result<(), Fail
     // One for all cores: what they share, they date alike.
     let clock = Clock::start();
     let session_key = session_key(state)?;
-    let facts = facts(&configuration, &eal, ports, cpus.clone(), clock.clone(), session_key);
+    let facts = facts(&configuration, &eal, ports, cpus.clone(), clock.clone(), session_key, wakers);
     let (control, seats) = Control::start(Launch { facts, configured, compiled, admin }).map_err(|error| {
         let place = spec.access_log.path.display();
         Failure::new(format!("access log {place} cannot be opened, or a thread not be started: {error}"))
@@ -72,11 +74,8 @@ pub(crate) fn run(files: &Files, state: &Path, log: LogLevel) -> Result<(), Fail
     tracing::info!("admin endpoint: http://{}", control.admin_address());
 
     let mut threads = Vec::new();
-    let idle = match spec.idle {
-        schema::Idle::Polling => Idle::Polling,
-        schema::Idle::Adaptive => Idle::Adaptive,
-    };
-    for (((seat, (place, lanes)), exceptions), cpu) in seats.into_iter().zip(cores).zip(paths).zip(cpus) {
+    let cores = seats.into_iter().zip(cores).zip(paths).zip(idles);
+    for ((((seat, (place, lanes)), exceptions), idle), cpu) in cores.zip(cpus) {
         let (eal, settings, usher, clock) = (eal.clone(), settings.clone(), control.usher(), clock.clone());
         let polling = Polling { cpu, eal, lanes, exceptions, place, clock, idle, settings, seat, usher };
         threads.push(polling::start(polling).map_err(|e| Failure::new(format!("no thread for a core: {e}")))?);
@@ -162,6 +161,7 @@ fn start_ports(configuration: &Configuration, eal: &Eal) -> Result<(Vec<Port>, V
             data_room: configured.interface.mtu.map_or(PortOptions::default().data_room, PortOptions::room_for),
             groups: configured.interfaces().any(|(_, interface)| interface.speaks_ipv6()),
             large_mbufs: large_mbufs(spec, eal),
+            interrupts: spec.idle == schema::Idle::Adaptive,
             ..PortOptions::default()
         };
         let at = |error: pmd::PortError| Failure::from(error).at(&configured.at);
@@ -175,11 +175,51 @@ fn start_ports(configuration: &Configuration, eal: &Eal) -> Result<(Vec<Port>, V
     Ok((ports, lanes))
 }
 
+/// What each core does while there is nothing to do, and what wakes those that sleep.
+type Rests = (Vec<Idle>, Vec<Option<Waker>>);
+
+/// Has devices wake the cores that may sleep, where all devices of a core can.
+fn rests(
+    spec: &ApplianceSpec,
+    lanes: &mut [Vec<DpdkLane>],
+    paths: &mut [Vec<Option<Exception<DpdkLane>>>],
+) -> Result<Rests, Failure> {
+    let (mut idles, mut wakers) = (Vec::new(), Vec::new());
+    for ((core, lanes), paths) in lanes.iter_mut().enumerate().zip(paths) {
+        if spec.idle == schema::Idle::Polling {
+            (idles.push(Idle::Polling), wakers.push(None));
+            continue;
+        }
+        let sleeper = Sleeper::new().map_err(|error| Failure::new(format!("no descriptor to sleep by: {error}")))?;
+        let silent = |(lane, path): (&mut DpdkLane, &mut Option<Exception<DpdkLane>>)| {
+            !lane.watch(&sleeper) || path.as_mut().is_some_and(|path| !path.lane_mut().watch(&sleeper))
+        };
+        match lanes.iter_mut().zip(paths).position(silent) {
+            Some(port) => {
+                let name = spec.ports.get(port).map_or("", |port| port.name.as_str());
+                tracing::info!("core {core} naps when idle: port {name} has no interrupts");
+                (idles.push(Idle::Naps), wakers.push(None));
+            }
+            None => {
+                tracing::info!("core {core} sleeps when idle, until a device wakes it");
+                wakers.push(Some(sleeper.waker()));
+                idles.push(Idle::Interrupts(sleeper));
+            }
+        }
+    }
+    Ok((idles, wakers))
+}
+
 /// A core's place among the others, and its lanes with links to theirs.
 type Seated = (Place, Vec<Steered<DpdkLane>>);
 
 /// Seats the cores on the ports.
-fn steer(lanes: Vec<Vec<DpdkLane>>, ports: &[Port], tcp: &TcpSettings) -> Result<Vec<Seated>, Failure> {
+fn steer(
+    lanes: Vec<Vec<DpdkLane>>,
+    ports: &[Port],
+    tcp: &TcpSettings,
+    wakers: &[Option<Waker>],
+) -> Result<Vec<Seated>, Failure> {
     let plan = |port: &Port| PortPlan {
         queues: port.queues(),
         rss: port.spreading().and_then(|spreading| Rss::new(&spreading.key, &spreading.table)),
@@ -191,7 +231,9 @@ fn steer(lanes: Vec<Vec<DpdkLane>>, ports: &[Port], tcp: &TcpSettings) -> Result
     let cores = u16::try_from(lanes.len()).unwrap_or(u16::MAX);
     let places = places(cores, &plans, tcp, [secret as u64, (secret >> 64) as u64]);
     let steered = |lanes: Vec<DpdkLane>, links: Vec<_>| {
-        lanes.into_iter().zip(links).map(|(lane, link)| Steered::new(lane, link)).collect()
+        let mut steered: Vec<_> = lanes.into_iter().zip(links).map(|(lane, link)| Steered::new(lane, link)).collect();
+        steered.iter_mut().for_each(|lane| lane.wake(wakers));
+        steered
     };
     Ok(lanes.into_iter().zip(places).map(|(lanes, (place, links))| (place, steered(lanes, links))).collect())
 }
@@ -237,6 +279,7 @@ fn facts(
     cpus: Vec<u16>,
     clock: Clock,
     session_key: [u64; 2],
+    wakers: Vec<Option<Waker>>,
 ) -> Facts {
     let spec = &configuration.appliance.spec;
     let names: Vec<Arc<str>> = spec.ports.iter().map(|port| port.name.as_str().into()).collect();
@@ -262,6 +305,7 @@ fn facts(
         session_key,
         access_log: spec.access_log.path.clone(),
         clock: Box::new(move || clock.now().0),
+        wake: Box::new(move || wakers.iter().flatten().for_each(Waker::wake)),
         device_statistics: Box::new(move || {
             let mut found = Vec::new();
             for (name, port) in names.iter().zip(&ports) {

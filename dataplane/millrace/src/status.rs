@@ -128,8 +128,19 @@ fn render(status: &Status) -> String {
 }
 
 fn render_cores(all: &Cores) -> String {
-    let mut cores =
-        Table::new(&["CORE", "CPU", "STAGE", "EPOCH", "BUSY", "CONNECTIONS", "SHARE", "UPSTREAM", "IDLE", "REQUESTS"]);
+    let mut cores = Table::new(&[
+        "CORE",
+        "CPU",
+        "STAGE",
+        "EPOCH",
+        "BUSY",
+        "WHEN-IDLE",
+        "CONNECTIONS",
+        "SHARE",
+        "UPSTREAM",
+        "IDLE",
+        "REQUESTS",
+    ]);
     let mut ports =
         Table::new(&["CORE", "PORT", "STEERING", "RECEIVED", "SENT", "HANDED-IN", "HANDED-OUT", "STRAYS", "RING-FULL"]);
     for detail in &all.cores {
@@ -140,6 +151,7 @@ fn render_cores(all: &Cores) -> String {
             if core.alive { core.stage.clone() } else { format!("{}, not moving", core.stage) },
             core.epoch.to_string(),
             format!("{:.0} %", core.busy * 100.0),
+            detail.when_idle.clone(),
             core.connections.to_string(),
             format!("{:.0} %", detail.share * 100.0),
             detail.upstream.to_string(),

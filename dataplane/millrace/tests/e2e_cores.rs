@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::path::PathBuf;
+use std::process::Child;
 use std::time::Duration;
 
 use support::gateway::{Config, Gateway, MILLRACE};
@@ -95,7 +97,7 @@ fn two_cores_have_a_queue_each() {
 
 /// testpmd between the veth wires and two sockets, with two queues each: what comes on one side goes to the other, queue by queue. `device` makes
 /// the socket's device of its number and path.
-fn testpmd(sandbox: &Sandbox, device: impl Fn(usize, &str) -> String) -> Option<std::process::Child> {
+fn testpmd(sandbox: &Sandbox, device: impl Fn(usize, &str) -> String) -> Option<Child> {
     if std::process::Command::new("dpdk-testpmd").arg("--version").output().is_err() {
         eprintln!("\n*** NOT RUN: there is no dpdk-testpmd ***\n");
         return None;
@@ -125,11 +127,17 @@ fn testpmd(sandbox: &Sandbox, device: impl Fn(usize, &str) -> String) -> Option<
     Some(child)
 }
 
+fn vhost(number: usize, path: &str) -> String {
+    format!("net_vhost{number},iface={path},queues=2")
+}
+
+fn virtio_user(number: usize, path: &str) -> String {
+    format!("net_virtio_user{number},path={path},queues=2,queue_size=256")
+}
+
 #[test]
 fn two_cores_use_the_queues_of_virtio_user() {
-    let far = |number, path: &str| format!("net_vhost{number},iface={path},queues=2");
-    let near = |number, path: &str| format!("net_virtio_user{number},path={path},queues=2,queue_size=256");
-    over_sockets(far, near);
+    over_sockets(vhost, virtio_user);
 }
 
 #[test]
@@ -138,11 +146,14 @@ fn two_cores_use_the_queues_of_memif() {
     over_sockets(|number, path| memif(number, path, "server"), |number, path| memif(number, path, "client"));
 }
 
-/// Two cores behind a testpmd, by devices with two queues.
-fn over_sockets(far: impl Fn(usize, &str) -> String, near: impl Fn(usize, &str) -> String) {
-    let sandbox = sandbox_or_skip!();
-    let Some(cpus) = cpus() else { return };
-    let Some(mut testpmd) = testpmd(&sandbox, far) else { return };
+/// Two cores with `idle: adaptive` behind a testpmd, by devices with two queues.
+fn behind_testpmd(
+    sandbox: &Sandbox,
+    far: impl Fn(usize, &str) -> String,
+    near: impl Fn(usize, &str) -> String,
+) -> Option<(Gateway<'_>, Child)> {
+    let cpus = cpus()?;
+    let testpmd = testpmd(sandbox, far)?;
     sandbox.start_nginx();
     let folder = sandbox.dir().display().to_string();
     let config = Config::everything_to(&["10.9.2.2:8080", "10.9.2.3:8080"])
@@ -153,7 +164,19 @@ fn over_sockets(far: impl Fn(usize, &str) -> String, near: impl Fn(usize, &str) 
         let device = near(number, &format!("{folder}/{side}.sock"));
         text = text.replace(&format!("net_af_packet{number},iface=mr-{side}"), &device);
     }
-    let mut gateway = Gateway::start_text(&sandbox, &text);
+    Some((Gateway::start_text(sandbox, &text), testpmd))
+}
+
+fn end(mut gateway: Gateway<'_>, mut testpmd: Child) {
+    gateway.terminate();
+    assert!(gateway.ended(Duration::from_secs(10)).success(), "{}", gateway.log());
+    drop(testpmd.stdin.take());
+    let _ = testpmd.wait();
+}
+
+fn over_sockets(far: impl Fn(usize, &str) -> String, near: impl Fn(usize, &str) -> String) {
+    let sandbox = sandbox_or_skip!();
+    let Some((gateway, testpmd)) = behind_testpmd(&sandbox, far, near) else { return };
     for _ in 0..10 {
         assert_eq!(gateway.get("/1k").status, 200);
     }
@@ -166,10 +189,57 @@ fn over_sockets(far: impl Fn(usize, &str) -> String, near: impl Fn(usize, &str) 
     for core in ["0", "1"] {
         assert!(gateway.metric("millrace_requests_started_total", &[("core", core)]) > 5, "{table}");
     }
-    gateway.terminate();
-    assert!(gateway.ended(Duration::from_secs(10)).success(), "{}", gateway.log());
-    drop(testpmd.stdin.take());
-    let _ = testpmd.wait();
+    end(gateway, testpmd);
+}
+
+#[test]
+fn idle_cores_sleep_until_a_device_wakes_them() {
+    let sandbox = sandbox_or_skip!();
+    let Some((gateway, testpmd)) = behind_testpmd(&sandbox, vhost, virtio_user) else { return };
+    for _ in 0..10 {
+        assert_eq!(gateway.get("/1k").status, 200);
+    }
+    let table = get_cores(&sandbox);
+    assert_eq!(table.matches(" interrupts ").count(), 2, "{table}");
+    assert_eq!(gateway.log().matches("sleeps when idle").count(), 2, "{}", gateway.log());
+    let slept = |by: &str| gateway.metric("millrace_core_sleeps_total", &[("woken_by", by)]);
+    // With nothing to do, they are hardly there.
+    let before = (ticks(&gateway, 0) + ticks(&gateway, 1), slept("time"));
+    std::thread::sleep(Duration::from_secs(4));
+    let (used, woken) = (ticks(&gateway, 0) + ticks(&gateway, 1) - before.0, slept("time") - before.1);
+    eprintln!(
+        "two idle cores had a CPU for {used} of 800 hundredths of a second, and were woken by time {woken} times"
+    );
+    assert!(used < 80, "{used} of 800 hundredths of a second");
+    assert!(woken > 100, "{woken} sleeps");
+    // What comes after a pause finds them asleep.
+    let before = slept("device");
+    for _ in 0..20 {
+        std::thread::sleep(Duration::from_millis(30));
+        assert_eq!(gateway.get("/1k").status, 200);
+    }
+    assert!(slept("device") >= before + 20, "{} and {before}", slept("device"));
+    // And so does what control publishes.
+    let before = slept("call");
+    for _ in 0..5 {
+        sandbox.output(Ns::Millrace, MILLRACE, &["reload"]);
+    }
+    assert!(slept("call") >= before + 5, "{} and {before}", slept("call"));
+    end(gateway, testpmd);
+}
+
+/// What a core's thread had of a CPU so far, in hundredths of a second (proc(5), fields 14 and 15).
+fn ticks(gateway: &Gateway<'_>, core: usize) -> u64 {
+    let stat = std::fs::read_to_string(task(gateway, core).join("stat")).expect("it runs");
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+/// The thread of a core, under /proc.
+fn task(gateway: &Gateway<'_>, core: usize) -> PathBuf {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", gateway.id())).expect("it runs").flatten();
+    let named = |path: &PathBuf| std::fs::read_to_string(path.join("comm")).unwrap_or_default();
+    tasks.map(|task| task.path()).find(|task| named(task).trim() == format!("core-{core}")).expect("a core's thread")
 }
 
 #[test]
@@ -177,12 +247,8 @@ fn idle_cores_leave_their_cpus_to_others() {
     let sandbox = sandbox_or_skip!();
     let Some(gateway) = start(&sandbox, "", "") else { return };
     // How often a thread of a core's gave its CPU away by itself (proc(5)): a polling one never does.
-    let tasks = format!("/proc/{}/task", gateway.id());
     let given_up = |core: usize| -> u64 {
-        let tasks = std::fs::read_dir(&tasks).expect("it runs").flatten().map(|task| task.path());
-        let text = |path: std::path::PathBuf| std::fs::read_to_string(path).unwrap_or_default();
-        let task = tasks.into_iter().find(|task| text(task.join("comm")).trim() == format!("core-{core}")).unwrap();
-        let status = text(task.join("status"));
+        let status = std::fs::read_to_string(task(&gateway, core).join("status")).expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
         line.trim().parse().unwrap()
     };

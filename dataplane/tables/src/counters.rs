@@ -56,8 +56,8 @@ macro_rules! core_counters {
             $($(#[doc = $doc])+ pub $name: Counter,)+
             /// Dropped packets by reason, indexed by `Verdict as usize`.
             pub drops: [Counter; Verdict::COUNT],
-            /// How long the core slept.
-            pub naps: Box<Naps>,
+            /// How it slept.
+            pub rests: Box<Rests>,
             /// Per port, in the order of the appliance's ports.
             pub ports: Box<[PortCounters]>,
         }
@@ -69,7 +69,7 @@ macro_rules! core_counters {
                 Self {
                     $($name: Counter::default(),)+
                     drops: core::array::from_fn(|_| Counter::default()),
-                    naps: Box::default(),
+                    rests: Box::default(),
                     ports: (0..ports).map(|_| PortCounters::default()).collect(),
                 }
             }
@@ -87,26 +87,52 @@ macro_rules! core_counters {
     };
 }
 
-/// Upper bounds of the buckets of [`Naps`], in microseconds; the last bucket has none.
-pub const NAP_BOUNDS_US: [u64; 10] = [10, 15, 20, 30, 50, 75, 100, 200, 500, 1_000];
-
-/// How long an idle core's naps took, from falling asleep until it looked again: no packet waited longer for it.
-#[derive(Debug, Default)]
-pub struct Naps {
-    /// Naps by [`NAP_BOUNDS_US`].
-    pub buckets: [Counter; NAP_BOUNDS_US.len() + 1],
-    /// All naps together.
-    pub nanoseconds: Counter,
+/// How a core rests while there is nothing to do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Resting {
+    /// Not at all: it polls.
+    #[default]
+    Polling = 0,
+    /// It naps for microseconds, and looks.
+    Naps = 1,
+    /// It sleeps until a device or another thread wakes it, or something is due.
+    Interrupts = 2,
 }
 
-impl Naps {
+/// What listings call each [`Resting`], by its number.
+pub const RESTINGS: [&str; 3] = ["polling", "naps", "interrupts"];
+
+/// Upper bounds of the buckets of [`Rests::naps`], in microseconds; the last bucket has none.
+pub const NAP_BOUNDS_US: [u64; 10] = [10, 15, 20, 30, 50, 75, 100, 200, 500, 1_000];
+
+/// How an idle core slept.
+#[derive(Debug, Default)]
+pub struct Rests {
+    /// The way, a [`Resting`].
+    pub way: Counter,
+    /// Naps by [`NAP_BOUNDS_US`], from falling asleep until it looked again: no packet waited longer for it.
+    pub naps: [Counter; NAP_BOUNDS_US.len() + 1],
+    /// All naps together.
+    pub nap_nanoseconds: Counter,
+    /// Sleeps that a device ended: it had a frame.
+    pub woken_by_device: Counter,
+    /// Sleeps that another thread ended: a core that handed packets over, or control.
+    pub woken_by_call: Counter,
+    /// Sleeps that ended because something was due, or the longest of them was over.
+    pub woken_by_time: Counter,
+    /// All those sleeps together.
+    pub asleep_nanoseconds: Counter,
+}
+
+impl Rests {
     /// Counts a nap.
-    pub fn slept(&self, nanoseconds: u64) {
+    pub fn napped(&self, nanoseconds: u64) {
         let bucket = NAP_BOUNDS_US.partition_point(|&bound| bound * 1_000 < nanoseconds);
-        if let Some(bucket) = self.buckets.get(bucket) {
+        if let Some(bucket) = self.naps.get(bucket) {
             bucket.add(1);
         }
-        self.nanoseconds.add(nanoseconds);
+        self.nap_nanoseconds.add(nanoseconds);
     }
 }
 
@@ -239,6 +265,8 @@ pub struct PortCounters {
     pub rx_packets: Counter,
     /// Bytes received.
     pub rx_bytes: Counter,
+    /// Received frames dropped because they came in several mbufs and do not fit into one. They are in none of the numbers above.
+    pub rx_scattered: Counter,
     /// Frames sent.
     pub tx_packets: Counter,
     /// Bytes sent.
@@ -412,13 +440,13 @@ mod tests {
 
     #[test]
     fn a_nap_lands_in_the_bucket_whose_bound_it_does_not_exceed() {
-        let naps = Naps::default();
+        let rests = Rests::default();
         for nanoseconds in [10_000, 10_001, 1_000_000, 1_000_001] {
-            naps.slept(nanoseconds);
+            rests.napped(nanoseconds);
         }
-        let counted = naps.buckets.each_ref().map(Counter::read);
+        let counted = rests.naps.each_ref().map(Counter::read);
         assert_eq!(counted, [1, 1, 0, 0, 0, 0, 0, 0, 0, 1, 1]);
-        assert_eq!(naps.nanoseconds.read(), 2_020_002);
+        assert_eq!(rests.nap_nanoseconds.read(), 2_020_002);
     }
 
     #[test]

@@ -98,6 +98,8 @@ pub struct LaneCounters {
     pub tx_refused: u64,
     /// Allocations refused because the pool was empty.
     pub pool_empty: u64,
+    /// Received frames freed because they came in several segments and did not fit into one mbuf. They are not in `rx_packets`.
+    pub rx_scattered: u64,
 }
 
 /// How a port's frames find the core that their flow belongs to.
@@ -211,6 +213,15 @@ pub trait Lane {
     fn listen(&mut self, ports: &PortSet) {
         let _ = ports;
     }
+
+    /// Asks for whoever sleeps on this lane to be woken by the next frame ([`crate::Sleeper`]). What arrived before wakes nobody, and has to be
+    /// received first. `false` where that cannot be asked for, or not now.
+    fn arm(&mut self) -> bool {
+        false
+    }
+
+    /// Takes [`Lane::arm`] back: the lane is polled again.
+    fn disarm(&mut self) {}
 
     /// Frames that are out of the lane's pool: held by the core, by the stage, or by the device. Not for every packet: it may walk over
     /// per-core caches.

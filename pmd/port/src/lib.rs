@@ -18,6 +18,7 @@ pub mod port;
 mod prefetch;
 pub mod queue;
 pub mod sim;
+pub mod sleep;
 
 pub use eal::{Eal, EalOptions, Hugepages, MemoryMode, RegisteredThread, dpdk_version};
 pub use error::{EalError, PortError};
@@ -30,3 +31,4 @@ pub use offload::Offloads;
 pub use port::{Capabilities, Port, PortOptions, PortStatistics, Spreading};
 pub use prefetch::{prefetch, prefetch_whole};
 pub use queue::DpdkLane;
+pub use sleep::{Sleeper, Waker, WokenBy};

@@ -49,6 +49,8 @@ pub struct PortOptions {
     /// Mbufs in each lane's pool of large ones, 64 KiB each, with which the device cuts sent segments and joins received ones where it can.
     /// What a receive ring holds comes on top. 0 leaves segments as long as the MTU allows. They need hugepages.
     pub large_mbufs: u32,
+    /// Have receive queues signal frames to who sleeps ([`DpdkLane::watch`]), where the device can.
+    pub interrupts: bool,
 }
 
 impl PortOptions {
@@ -85,6 +87,7 @@ impl Default for PortOptions {
             data_room: 2048,
             groups: false,
             large_mbufs: 0,
+            interrupts: false,
         }
     }
 }
@@ -176,7 +179,10 @@ impl Port {
         let jumbo = options.mtu.filter(|mtu| (ORDINARY_MTU + 1..=ring_room(&info, device_string)).contains(mtu));
         // What the driver would refuse it is not asked for.
         let asked = PortOptions { mtu: options.mtu.filter(|_| jumbo.is_none()), ..options.clone() };
-        let pools = opened.configure(&asked, queues, &info, offloads)?;
+        let (pools, interrupts) = opened.configure(&asked, queues, &info, offloads)?;
+        if interrupts && text(info.driver_name) == VHOST {
+            opened.step("tell of its other side", || interrupts::wait_when_link_changes(opened.id))?;
+        }
         if options.groups {
             opened.take_groups()?;
         }
@@ -197,6 +203,7 @@ impl Port {
             driver: text(info.driver_name),
             capabilities: capabilities(&info),
             interface,
+            interrupts,
             opened,
         };
         let taken = vec![false; pools.len()];
@@ -354,6 +361,8 @@ pub(crate) struct Shared {
     capabilities: Capabilities,
     /// The kernel's interface below, of whose carrier DPDK may know nothing.
     interface: Option<Interface>,
+    /// Receive queues were configured to signal frames.
+    interrupts: bool,
     opened: Opened,
 }
 
@@ -367,6 +376,16 @@ impl Shared {
         self.driver == MEMIF
     }
 
+    /// Whether queues may be able to signal frames.
+    pub(crate) fn interrupts(&self) -> bool {
+        self.interrupts
+    }
+
+    /// Whether asking for such a signal touches what the driver frees when the other side goes.
+    pub(crate) fn guards_interrupts(&self) -> bool {
+        self.driver == VHOST
+    }
+
     pub(crate) fn link(&self) -> Link {
         let (mut up, mut mbps) = (0, 0);
         // SAFETY: the port exists as long as `opened`; both pointers are valid for the call.
@@ -378,6 +397,9 @@ impl Shared {
 
 /// The driver whose interrupt handler frees what a burst may be using.
 const MEMIF: &str = "net_memif";
+
+/// The driver that tells by an event that the other side goes, before it frees what [`Lane::arm`](crate::Lane::arm) may be using.
+const VHOST: &str = "net_vhost";
 
 /// The port that DPDK knows under this name.
 pub(crate) fn find(name: &str) -> Option<u16> {
@@ -417,6 +439,7 @@ struct Opened {
 impl Drop for Opened {
     fn drop(&mut self) {
         let _held = interrupts::Pause::begin();
+        interrupts::wait_no_more(self.id);
         if let Some(socket) = &self.socket {
             // Its driver leaves descriptors that it closed with EAL's interrupt thread when the other side has come a second time (seen with 22.11),
             // and that thread ends the process with an abort. So it stays open until the process ends; that nobody finds it any more is all
@@ -495,7 +518,7 @@ impl Opened {
         queues: u16,
         info: &sys::rte_eth_dev_info,
         offloads: Offloads,
-    ) -> Result<Vec<Pools>, PortError> {
+    ) -> Result<(Vec<Pools>, bool), PortError> {
         let mut conf = sys::rte_eth_conf::default();
         let (rx_wanted, tx_wanted) = if options.large_mbufs > 0 {
             (RX_OFFLOADS | sys::SHIM_RX_OFFLOAD_TCP_LRO, TX_OFFLOADS | sys::SHIM_TX_OFFLOAD_TCP_TSO)
@@ -518,10 +541,14 @@ impl Opened {
         if let Some(mtu) = options.mtu {
             conf.rxmode.mtu = u32::from(mtu);
         }
-        self.step("be configured", || {
-            // SAFETY: the port exists and is not started; what is pointed at outlives the call.
-            unsafe { sys::rte_eth_dev_configure(self.id, queues, queues, &raw const conf) }
-        })?;
+        // SAFETY: the port exists and is not started; what is pointed at outlives the call.
+        let configure = |conf: &_| unsafe { sys::rte_eth_dev_configure(self.id, queues, queues, conf) };
+        conf.intr_conf.set_rxq(options.interrupts.into());
+        let interrupts = options.interrupts && check(configure(&conf)).is_ok();
+        if !interrupts {
+            conf.intr_conf.set_rxq(0);
+            self.step("be configured", || configure(&conf))?;
+        }
         if let Some(mtu) = options.mtu {
             // SAFETY: as above.
             self.step("take the MTU", || unsafe { sys::rte_eth_dev_set_mtu(self.id, mtu) })?;
@@ -565,7 +592,7 @@ impl Opened {
             self.send_queue(queue, tx, on, info)?;
             all.push(pools);
         }
-        Ok(all)
+        Ok((all, interrupts))
     }
 
     fn send_queue(&self, queue: u16, tx: u16, on: u32, info: &sys::rte_eth_dev_info) -> Result<(), PortError> {

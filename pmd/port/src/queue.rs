@@ -7,11 +7,13 @@ use std::sync::Arc;
 use dpdk_sys as sys;
 
 use crate::eal::interrupts::Presence;
+use crate::error::{Errno, check};
 use crate::lane::{BURST, Burst, Frame, LARGE_FRAME, Lane, LaneCounters, Link, TxChecksum};
 use crate::mbuf::Mbuf;
 use crate::mempool::Mempool;
 use crate::offload::{self, Offloads};
 use crate::port::{Pools, Shared};
+use crate::sleep::Sleeper;
 
 /// The queue of a lane that has none: it allocates, and neither receives nor sends.
 const NO_QUEUE: u16 = u16::MAX;
@@ -26,7 +28,6 @@ pub struct DpdkLane {
     stage: Burst<Mbuf>,
     staged_bytes: u64,
     counters: LaneCounters,
-    scattered: u64,
     id: u16,
     queue: u16,
     offloads: Offloads,
@@ -34,8 +35,21 @@ pub struct DpdkLane {
     shared: Arc<Shared>,
     /// Where the driver frees memory that a burst may be using.
     presence: Option<Arc<Presence>>,
+    /// How its queue wakes a sleeper, where one watches it.
+    interrupt: Option<Interrupt>,
     /// One core's: a lane may move to its thread, and is not shared.
     _not_sync: std::marker::PhantomData<std::cell::Cell<()>>,
+}
+
+/// How a device is asked to signal the next frame.
+#[derive(Debug)]
+enum Interrupt {
+    /// Each time anew. Some drivers free what that touches when the other side goes, and have to be able to wait for it.
+    Asked(Option<Arc<Presence>>),
+    /// It always does: the kernel's end of a TAP is a descriptor like others.
+    Always,
+    /// There is no queue.
+    None,
 }
 
 impl DpdkLane {
@@ -45,13 +59,13 @@ impl DpdkLane {
             stage: Burst::new(),
             staged_bytes: 0,
             counters: LaneCounters::default(),
-            scattered: 0,
             id: shared.id(),
             queue: queue.unwrap_or(NO_QUEUE),
             offloads: shared.offloads,
             pools,
             presence: shared.needs_presence().then(Presence::announce),
             shared,
+            interrupt: None,
             _not_sync: std::marker::PhantomData,
         }
     }
@@ -68,10 +82,37 @@ impl DpdkLane {
         &self.pools.usual
     }
 
-    /// Received frames that came in several segments, did not fit into one mbuf, and were dropped. They are not in `rx_packets`.
-    #[must_use]
-    pub fn scattered_dropped(&self) -> u64 {
-        self.scattered
+    /// Lets this lane's device wake `sleeper` once the lane is armed ([`Lane::arm`]). `false` where the device has no interrupts, or was not configured
+    /// for them ([`crate::PortOptions::interrupts`]).
+    pub fn watch(&mut self, sleeper: &Sleeper) -> bool {
+        if self.queue == NO_QUEUE {
+            self.interrupt = Some(Interrupt::None);
+            return true;
+        }
+        if !self.shared.interrupts() {
+            return false;
+        }
+        // SAFETY: the port is started and lives as long as `shared`, the queue is its own.
+        let descriptor = unsafe { sys::rte_eth_dev_rx_intr_ctl_q_get_fd(self.id, self.queue) };
+        if descriptor < 0 || sleeper.watch(descriptor).is_err() {
+            return false;
+        }
+        let guard = self.shared.guards_interrupts().then(Presence::announce);
+        let interrupt = match self.ask(guard.as_deref(), true) {
+            Ok(_) => Interrupt::Asked(guard),
+            Err(Errno(libc::ENOTSUP)) => Interrupt::Always,
+            Err(_) => return false,
+        };
+        self.interrupt = Some(interrupt);
+        self.disarm();
+        true
+    }
+
+    /// Switches the queue's interrupt.
+    fn ask(&self, guard: Option<&Presence>, on: bool) -> Result<u32, Errno> {
+        let switch = if on { sys::rte_eth_dev_rx_intr_enable } else { sys::rte_eth_dev_rx_intr_disable };
+        // SAFETY: as in `watch`.
+        check(within(guard, || unsafe { switch(self.id, self.queue) }))
     }
 
     /// Makes frames in several segments frames of one.
@@ -79,7 +120,7 @@ impl DpdkLane {
     fn straighten(&mut self, burst: &mut Burst<Mbuf>) {
         burst.retain(|frame| {
             let whole = frame.segments() == 1 || frame.linearize();
-            self.scattered += u64::from(!whole);
+            self.counters.rx_scattered += u64::from(!whole);
             whole
         });
     }
@@ -244,6 +285,21 @@ impl Lane for DpdkLane {
 
     fn counters(&self) -> LaneCounters {
         self.counters
+    }
+
+    fn arm(&mut self) -> bool {
+        match &self.interrupt {
+            Some(Interrupt::Asked(guard)) => self.ask(guard.as_deref(), true).is_ok(),
+            Some(Interrupt::Always | Interrupt::None) => true,
+            None => false,
+        }
+    }
+
+    fn disarm(&mut self) {
+        if let Some(Interrupt::Asked(guard)) = &self.interrupt {
+            // Where it fails, a signal too many comes, and wakes for nothing.
+            let _ = self.ask(guard.as_deref(), false);
+        }
     }
 
     fn frames_in_use(&self) -> usize {

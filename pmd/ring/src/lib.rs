@@ -6,11 +6,13 @@
 //!
 //! `scripts/test` runs `tests/model.rs` with loom, which tries every interleaving of a small ring.
 
+mod bell;
 mod sync;
 
 use std::mem::MaybeUninit;
 use std::sync::atomic::Ordering;
 
+pub use bell::Bell;
 use sync::{Arc, AtomicUsize, UnsafeCell};
 
 /// A ring for `capacity` items, rounded up to a power of two.
@@ -100,13 +102,15 @@ impl<T> Producer<T> {
         Ok(())
     }
 
-    /// Lets the consumer see all that was pushed.
+    /// Lets the consumer see all that was pushed. Says whether that was anything.
     #[inline]
-    pub fn publish(&mut self) {
-        if self.published != self.next {
+    pub fn publish(&mut self) -> bool {
+        let any = self.published != self.next;
+        if any {
             self.published = self.next;
             self.shared.written.0.store(self.next, Ordering::Release);
         }
+        any
     }
 
     /// Items that fit at most.

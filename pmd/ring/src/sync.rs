@@ -1,9 +1,16 @@
 //! What the ring is made of: the standard library's, or loom's where it is being modelled.
 
 #[cfg(loom)]
-pub(crate) use loom::{cell::UnsafeCell, sync::Arc, sync::atomic::AtomicUsize};
+pub(crate) use loom::{
+    cell::UnsafeCell,
+    sync::Arc,
+    sync::atomic::{AtomicBool, AtomicUsize, fence},
+};
 #[cfg(not(loom))]
-pub(crate) use std::sync::{Arc, atomic::AtomicUsize};
+pub(crate) use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, fence},
+};
 
 /// loom's interface, without its checks.
 #[cfg(not(loom))]

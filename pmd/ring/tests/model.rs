@@ -4,7 +4,7 @@
 #![cfg(loom)]
 
 use loom::thread;
-use spsc::ring;
+use spsc::{Bell, ring};
 
 #[test]
 fn items_arrive_in_order_through_a_ring_that_wraps() {
@@ -56,5 +56,29 @@ fn what_is_left_is_dropped_whoever_goes_first() {
         drop(consumer);
         writer.join().unwrap();
         assert_eq!(loom::sync::Arc::strong_count(&item), 1);
+    });
+}
+
+#[test]
+fn who_lies_down_and_looks_once_more_is_rung_for_or_finds_it() {
+    loom::model(|| {
+        let (mut producer, mut consumer) = ring(2);
+        let bell = loom::sync::Arc::new((Bell::new(), loom::sync::Notify::new()));
+        let theirs = bell.clone();
+        let writer = thread::spawn(move || {
+            assert!(producer.push(7u32).is_ok());
+            producer.publish();
+            if theirs.0.must_ring() {
+                theirs.1.notify();
+            }
+        });
+        bell.0.lie_down();
+        if consumer.is_empty() {
+            // For ever, if nobody rings: loom calls that a deadlock.
+            bell.1.wait();
+        }
+        bell.0.get_up();
+        assert_eq!(consumer.pop(), Some(7));
+        writer.join().unwrap();
     });
 }

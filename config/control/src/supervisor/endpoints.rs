@@ -20,6 +20,7 @@ impl Supervisor {
         for core in &self.cores {
             lock(&core.endpoints).publish(Arc::clone(&table));
         }
+        (self.facts.wake)();
         books.table = table;
     }
 

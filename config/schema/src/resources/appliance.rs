@@ -77,7 +77,7 @@ pub enum Idle {
     /// It looks again at once: the least latency, and all of the CPU.
     #[default]
     Polling,
-    /// It sleeps, and looks again within 50 µs.
+    /// It sleeps: until a device wakes it, where all of a core's devices can; else for some microseconds at a time.
     Adaptive,
 }
 

@@ -2,7 +2,7 @@
 
 use arrayvec::ArrayVec;
 
-use pmd::{BURST, Burst, Frame, Lane, LaneCounters, PortSet, Steering, TxChecksum, Way};
+use pmd::{BURST, Burst, Frame, Lane, LaneCounters, PortSet, Steering, TxChecksum, Waker, Way};
 use spsc::{Consumer, Producer};
 
 use super::classify::{About, about};
@@ -53,6 +53,8 @@ pub struct Link<F> {
     /// To each core; none to ourselves.
     out: Vec<Option<Producer<Handed<F>>>>,
     from: Vec<Consumer<Handed<F>>>,
+    /// By core: what wakes it, where it sleeps.
+    wakers: Box<[Option<Waker>]>,
     /// The ring that is looked at first, in turns.
     first: usize,
     /// Received from the device and not looked at yet, the oldest last.
@@ -99,6 +101,15 @@ impl<L: Lane> Steered<L> {
     pub fn device_mut(&mut self) -> &mut L {
         &mut self.device
     }
+
+    /// Wakes the cores that sleep, by index, when something is handed to them.
+    pub fn wake(&mut self, wakers: &[Option<Waker>]) {
+        if let Some(link) = &mut self.link {
+            for (place, waker) in link.wakers.iter_mut().zip(wakers) {
+                place.clone_from(waker);
+            }
+        }
+    }
 }
 
 impl<F> Link<F> {
@@ -113,6 +124,7 @@ impl<F> Link<F> {
             checks: CHECKS,
             out: (0..cores).map(|_| None).collect(),
             from: Vec::new(),
+            wakers: (0..cores).map(|_| None).collect(),
             first: 0,
             backlog: Burst::new(),
             marks: ArrayVec::new(),
@@ -133,9 +145,14 @@ impl<F> Link<F> {
         self.from.push(ring);
     }
 
+    #[inline]
     fn publish(&mut self) {
-        for ring in self.out.iter_mut().flatten() {
-            ring.publish();
+        for (ring, waker) in self.out.iter_mut().zip(&self.wakers) {
+            if ring.as_mut().is_some_and(Producer::publish)
+                && let Some(waker) = waker
+            {
+                waker.wake();
+            }
         }
     }
 
@@ -366,6 +383,21 @@ impl<L: Lane> Lane for Steered<L> {
         link.steering.strays += 1;
         link.hand_over(next, frame, looked + 1);
         None
+    }
+
+    fn arm(&mut self) -> bool {
+        match &self.link {
+            // Without a queue, it is the other cores that wake this one.
+            Some(link) if link.sender.is_some() => true,
+            Some(link) if !link.backlog.is_empty() => false,
+            _ => self.device.arm(),
+        }
+    }
+
+    fn disarm(&mut self) {
+        if self.link.as_ref().is_none_or(|link| link.sender.is_none()) {
+            self.device.disarm();
+        }
     }
 
     fn listen(&mut self, ports: &PortSet) {

@@ -21,7 +21,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often is looked whether a burst has ended. A burst takes microseconds, unless its thread was preempted.
 const LOOK: Duration = Duration::from_micros(50);
@@ -51,10 +51,11 @@ impl Presence {
         result
     }
 
-    /// Waits until the call that runs now has ended.
-    fn wait(&self) {
+    /// Waits until the call that runs now has ended, or the deadline is over.
+    fn wait(&self, deadline: Option<Instant>) {
         let seen = self.0.load(Ordering::SeqCst);
-        while seen % 2 == 1 && self.0.load(Ordering::Acquire) == seen {
+        let over = || deadline.is_some_and(|deadline| Instant::now() > deadline);
+        while seen % 2 == 1 && self.0.load(Ordering::Acquire) == seen && !over() {
             thread::sleep(LOOK);
         }
     }
@@ -180,10 +181,50 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Waits until no lane is in a call that began before this one.
-fn wait_for_bursts() {
+fn wait_for_calls(deadline: Option<Instant>) {
     fence(Ordering::SeqCst);
     let presences: Vec<_> = lock(&PRESENCES).iter().filter_map(Weak::upgrade).collect();
-    presences.iter().for_each(|presence| presence.wait());
+    presences.iter().for_each(|presence| presence.wait(deadline));
+}
+
+/// How long [`link_changed`] waits. The call that it waits for may be waiting for a lock of its caller's, which then frees nothing.
+const LINK_PATIENCE: Duration = Duration::from_millis(100);
+
+/// From now on, a change of the port's link waits for calls of lanes: `net_vhost` tells so that the other side goes, before it frees what belongs to it. Its bursts
+/// it waits for itself; switching a queue's interrupt it does not. Returns what `rte_eth_dev_callback_register` does.
+pub(crate) fn wait_when_link_changes(port: u16) -> c_int {
+    // SAFETY: the function fits the type, and takes no argument.
+    unsafe {
+        dpdk_sys::rte_eth_dev_callback_register(
+            port,
+            dpdk_sys::RTE_ETH_EVENT_INTR_LSC,
+            Some(link_changed),
+            ptr::null_mut(),
+        )
+    }
+}
+
+/// Takes [`wait_when_link_changes`] back, where it was called.
+pub(crate) fn wait_no_more(port: u16) {
+    // SAFETY: as above; what is not registered is not found.
+    unsafe {
+        dpdk_sys::rte_eth_dev_callback_unregister(
+            port,
+            dpdk_sys::RTE_ETH_EVENT_INTR_LSC,
+            Some(link_changed),
+            ptr::null_mut(),
+        )
+    };
+}
+
+unsafe extern "C" fn link_changed(
+    _port: u16,
+    _event: dpdk_sys::rte_eth_event_type,
+    _argument: *mut c_void,
+    _answer: *mut c_void,
+) -> c_int {
+    wait_for_calls(Some(Instant::now() + LINK_PATIENCE));
+    0
 }
 
 type Register = unsafe extern "C" fn(*mut c_void, *const c_void, *mut c_void) -> c_int;
@@ -256,7 +297,7 @@ unsafe extern "C" fn rte_intr_callback_unregister(
         Registration::new(handle, callback, argument).forget();
     }
     // Whatever came of it: the caller goes on as if nothing used the device any more.
-    wait_for_bursts();
+    wait_for_calls(None);
     result
 }
 
