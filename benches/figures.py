@@ -7,9 +7,9 @@ import json
 import statistics
 
 ORDER = ["keepalive-60B", "keepalive-1KiB", "keepalive-64KiB", "close-60B", "bulk-1MiB-down", "bulk-1MiB-up", "idle-100k",
-         "latency-half-load", "loss-1pct", "routes-10k", "flood-10k", "idle-naps", "reflect-64B", "limit-64B", "limit-1514B", "machine"]
+         "latency-half-load", "loss-1pct", "routes-10k", "flood-10k", "idle-naps", "idle-wakes", "hand-over", "reflect-64B", "limit-64B", "limit-1514B", "machine"]
 NAMES = {"millrace": "Millrace", "nginx": "NGINX", "haproxy": "HAProxy", "envoy": "Envoy", "testpmd": "testpmd", "machine": "this machine"}
-WIRES = ["vhost", "memif", "af_packet", "af_xdp", "veth", "veth-offload"]
+WIRES = ["vhost", "memory", "memif", "af_packet", "af_xdp", "veth", "veth-offload"]
 
 # Above this share of its core, somebody is at its end.
 AT_ITS_END = 0.95
@@ -107,7 +107,16 @@ def of_each(parts):
     return list(parts.values())
 
 
-PARTED = {"idle-naps": of_each, "machine": of_each, "flood-10k": of_flood, "loss-1pct": of_loss, "routes-10k": of_routes, "idle-100k": of_idle, "latency-half-load": of_latency}
+def of_wakes(parts):
+    """What a sleeping core adds to a request that finds it asleep."""
+    polling, adaptive = parts.get("polling"), parts.get("adaptive")
+    if not polling or not adaptive:
+        return []
+    return [{**adaptive, "unit": f"µs {name} added by sleep", "value": adaptive["latency_us"][name] - polling["latency_us"][name],
+             "note": f"{adaptive['value']:,.0f} requests/s", "errors": polling["errors"] + adaptive["errors"]} for name in ("p50", "p99")]
+
+
+PARTED = {"idle-naps": of_each, "machine": of_each, "idle-wakes": of_wakes, "flood-10k": of_flood, "loss-1pct": of_loss, "routes-10k": of_routes, "idle-100k": of_idle, "latency-half-load": of_latency}
 
 
 def summarize(runs):

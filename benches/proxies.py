@@ -84,10 +84,11 @@ RINGS = {"net_af_packet": ",framecnt=8192,blocksz=65536"}
 
 
 class Programs:
-    """Where the programs are: Millrace's, and Envoy's and the flood's, which may be missing."""
+    """Where the programs are: Millrace's, and others that may be missing."""
 
-    def __init__(self, millrace, blast=None, envoy=None, pgo=False, flood=None):
+    def __init__(self, millrace, blast=None, envoy=None, pgo=False, flood=None, instructions=None):
         self.millrace, self.blast, self.envoy, self.pgo, self.flood = millrace, blast, envoy, pgo, flood
+        self.instructions = instructions
 
 
 def millrace(sandbox, programs, driver="net_af_packet", routes="", idle_timeout=None, idle=None):

@@ -112,6 +112,9 @@ def measure(folder, plan, sandbox, programs):
                 attempt(problems, f"round {number}, millrace on vhost, idle connections and routes",
                         lambda: many_on_vhost(raw, plan, number, programs))
                 attempt(problems, f"round {number}, millrace idle", lambda: idle_naps(raw, plan, number, sandbox, programs))
+                attempt(problems, f"round {number}, millrace woken on vhost", lambda: idle_wakes(raw, plan, number, programs))
+                if programs.instructions:
+                    attempt(problems, f"round {number}, hand-over", lambda: hand_over(raw, number, programs))
                 if programs.flood:
                     attempt(problems, f"round {number}, millrace beside a flood",
                             lambda: beside_a_flood(raw, plan, number, both_ends, programs))
@@ -301,6 +304,27 @@ def idle_naps(raw, plan, number, sandbox, programs):
                    "gateway_cpu_busy": None, "load_busy": None, "generator": "none", "naps": naps, "buckets": buckets})
 
 
+# Requests a second of which each finds a sleeping core.
+WAKES = 200
+
+
+def idle_wakes(raw, plan, number, programs):
+    """Few requests, one after the other, at a core that polls and at one that its devices have to wake."""
+    line = f"keepalive -s 60 -c 1 --rate {WAKES} --duration {plan.seconds} --warm-up {plan.warm_up_by_blast}"
+    for part, options in (("polling", []), ("adaptive", ["--idle", "adaptive"])):
+        result, = vhost.blast(programs, [line], *options)
+        keep(raw, vhost.run(result, "idle-wakes", number, result["requests_per_second"], "requests/s", part))
+
+
+def hand_over(raw, number, programs):
+    """What it costs to hand a packet to another core, more than to receive it: two threads, and no device."""
+    said = subprocess.run([programs.instructions, "time", "hand-over"], capture_output=True, text=True).stdout
+    own, handed, more = map(float, re.search(r"core (\S+) ns, handed to another one (\S+) ns: (\S+) ns more", said).groups())
+    keep(raw, {"workload": "hand-over", "system": "millrace", "wire": "memory", "part": None, "round": number, "unit": "ns a packet",
+               "value": more, "errors": 0, "latency_us": {}, "gateway_busy": None, "gateway_cpu_busy": None, "load_busy": None,
+               "generator": "none", "own": own, "handed": handed})
+
+
 def beside_a_flood(raw, plan, number, sandbox, programs):
     """Short connections without a flood of SYNs, beside one, and beside the same frames to an Ethernet address that nobody has."""
     # Longer than others, because rates scatter more.
@@ -351,7 +375,7 @@ def settings(plan, sandbox):
     return {
         "rounds": f"{plan.rounds}, interleaved; {plan.seconds} s a run"
                   + (" (--quick: a look, not a measurement)" if plan.quick else "")
-                  + f"; {plan.few_rounds} of them with routes-10k, idle-100k, flood-10k, idle-naps, reflect-64B and the limits; everything at nice −20",
+                  + f"; {plan.few_rounds} of them with routes-10k, idle-100k, flood-10k, idle-naps, idle-wakes, hand-over, reflect-64B and the limits; everything at nice −20",
         "connections": f"closed loop, {CONNECTIONS}; in bulk, 8",
         "af_packet, af_xdp and veth":
             f"the proxy (Millrace's polling core, NGINX's and Envoy's worker, HAProxy's thread) on CPU {proxy}; blast on CPU {others}, by "

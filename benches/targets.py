@@ -46,6 +46,8 @@ TARGETS = [
     Target("routes-10k", ("af_packet",), 90, unit=OF_TEN),
     Target("flood-10k", ("af_packet",), 90, unit=OF_CALM),
     Target("idle-naps", ("af_packet",), 50, unit="µs p99"),
+    Target("idle-wakes", BYPASS, 50, unit="µs p50 added by sleep"),
+    Target("hand-over", ("memory",), 150, unit="ns a packet"),
     *(Target("reflect-64B", (wire,), 0.85, "testpmd", against_wires=(wire,)) for wire in ("memif", "vhost")),
 ]
 
