@@ -57,12 +57,12 @@ pub(crate) fn run(files: &Files, state: &Path, log: LogLevel) -> Result<(), Fail
     let count = u16::try_from(cpus.len()).unwrap_or(u16::MAX);
     let mut paths = exceptions::start(&configuration, &eal, &ports, count)?;
     let settings = core_settings(&configuration);
-    let (idles, wakers) = rests(spec, &mut lanes, &mut paths)?;
-    let cores = steer(lanes, &ports, &settings.tcp, &wakers)?;
     if !polling::leave_cpus(&cpus) {
         tracing::warn!("the polling cores share their CPUs with everything else of this process: there are no others");
     }
     announce(&configuration, &compiled, &eal, &ports);
+    let (idles, wakers) = rests(spec, &mut lanes, &mut paths)?;
+    let cores = steer(lanes, &ports, &settings.tcp, &wakers)?;
     // One for all cores: what they share, they date alike.
     let clock = Clock::start();
     let session_key = session_key(state)?;

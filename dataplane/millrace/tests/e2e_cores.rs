@@ -72,6 +72,9 @@ fn two_cores_share_one_queue() {
     let table = get_cores(&sandbox);
     eprintln!("{table}");
     assert_eq!(table.matches(" hash ").count(), 4, "{table}");
+    // The one without a queue needs no device to wake it: the other one does.
+    assert_eq!((table.matches(" naps ").count(), table.matches(" interrupts ").count()), (1, 1), "{table}");
+    assert!(gateway.metric("millrace_core_sleeps_total", &[("core", "1"), ("woken_by", "call")]) > 100);
     assert!(gateway.metric("millrace_port_handed_in_packets_total", &[("core", "1")]) > 100);
     assert_eq!(gateway.metric("millrace_port_rx_packets_total", &[("core", "1")]), 0, "it has no queue");
     gateway.terminate();
@@ -221,8 +224,8 @@ fn idle_cores_sleep_until_a_device_wakes_them() {
     assert!(slept("device") >= before + 20, "{} and {before}", slept("device"));
     // And so does what control publishes.
     let before = slept("call");
-    for _ in 0..5 {
-        sandbox.output(Ns::Millrace, MILLRACE, &["reload"]);
+    for state in ["drain", "ready", "drain", "ready", "drain"] {
+        sandbox.output(Ns::Millrace, MILLRACE, &["set", "endpoint", "all", "10.9.2.3", state]);
     }
     assert!(slept("call") >= before + 5, "{} and {before}", slept("call"));
     end(gateway, testpmd);
@@ -245,7 +248,7 @@ fn task(gateway: &Gateway<'_>, core: usize) -> PathBuf {
 #[test]
 fn idle_cores_leave_their_cpus_to_others() {
     let sandbox = sandbox_or_skip!();
-    let Some(gateway) = start(&sandbox, "", "") else { return };
+    let Some(gateway) = start(&sandbox, ",qpairs=2", "") else { return };
     // How often a thread of a core's gave its CPU away by itself (proc(5)): a polling one never does.
     let given_up = |core: usize| -> u64 {
         let status = std::fs::read_to_string(task(&gateway, core).join("status")).expect("it runs");
