@@ -210,8 +210,8 @@ impl<L: Lane, X: Lane<Frame = L::Frame>> Core<L, X> {
 
     /// Has all lanes wake the core. `false` where one of them cannot.
     fn arm(&mut self) -> bool {
-        let ports = self.ports.iter_mut().fold(true, |armed, port| port.lane_mut().arm() && armed);
-        self.exceptions.iter_mut().flatten().fold(ports, |armed, exception| exception.arm() && armed)
+        self.ports.iter_mut().all(|port| port.lane_mut().arm())
+            && self.exceptions.iter_mut().flatten().all(Exception::arm)
     }
 
     /// One turn. Returns whether there was anything to do.

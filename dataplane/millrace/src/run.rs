@@ -187,7 +187,8 @@ fn rests(
     let (mut idles, mut wakers) = (Vec::new(), Vec::new());
     for ((core, lanes), paths) in lanes.iter_mut().enumerate().zip(paths) {
         if spec.idle == schema::Idle::Polling {
-            (idles.push(Idle::Polling), wakers.push(None));
+            idles.push(Idle::Polling);
+            wakers.push(None);
             continue;
         }
         let sleeper = Sleeper::new().map_err(|error| Failure::new(format!("no descriptor to sleep by: {error}")))?;
@@ -198,7 +199,8 @@ fn rests(
             Some(port) => {
                 let name = spec.ports.get(port).map_or("", |port| port.name.as_str());
                 tracing::info!("core {core} naps when idle: port {name} has no interrupts");
-                (idles.push(Idle::Naps), wakers.push(None));
+                idles.push(Idle::Naps);
+                wakers.push(None);
             }
             None => {
                 tracing::info!("core {core} sleeps when idle, until a device wakes it");

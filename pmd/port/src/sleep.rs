@@ -220,10 +220,10 @@ mod tests {
         }
         // While it sleeps.
         sleeper.lie_down();
-        let (began, caller) = (Instant::now(), waker.clone());
+        let began = Instant::now();
         let caller = thread::spawn(move || {
             thread::sleep(Duration::from_millis(20));
-            caller.wake();
+            waker.wake();
         });
         assert_eq!(sleeper.sleep(LONG), WokenBy::Call);
         assert!(began.elapsed() < LONG / 2);
