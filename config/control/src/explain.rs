@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tables::{Bind, Conditions, HostPattern, Listener, PathPattern, Request, RouteTableBuilder, Routed};
 
 use crate::compile::Compiled;
-use crate::compile::routes::{conditions, hosts_of, path_pattern};
+use crate::compile::routes::{conditions, hosts_of, path_pattern, takes_preflights};
 use crate::status::{EndpointStatus, NameStatus};
 pub use chosen::{BackendChoice, Chosen, EndpointShare};
 pub use question::Question;
@@ -272,7 +272,9 @@ fn candidates<'c, 'b, F: tables::matching::Fields<'b>>(
             for (number, rule) in (0u32..).zip(&route.spec.rules) {
                 for matched in &rule.matches {
                     let (path, all) = (path_pattern(&matched.path), conditions(matched));
-                    let matches = holds(&pattern, &path, all.clone(), host, request);
+                    let matches = holds(&pattern, &path, all.clone(), host, request)
+                        || (takes_preflights(rule, matched)
+                            && holds_for_preflight(&pattern, &path, &all, host, request));
                     found.push(Candidate {
                         route,
                         rule,
@@ -300,6 +302,19 @@ fn holds<'b, F: tables::matching::Fields<'b>>(
 ) -> bool {
     let mut table = RouteTableBuilder::default();
     table.insert(pattern.clone(), path, conditions, 0);
+    table.build().find(&tables::route::Host::new(host.as_bytes()), request).is_some()
+}
+
+/// Whether a table with this one match finds the rule for a preflight.
+fn holds_for_preflight<'b, F: tables::matching::Fields<'b>>(
+    pattern: &HostPattern,
+    path: &PathPattern,
+    conditions: &Conditions,
+    host: &str,
+    request: &Request<'b, F>,
+) -> bool {
+    let mut table = RouteTableBuilder::default();
+    table.insert_preflight(pattern.clone(), path, conditions.clone(), 0);
     table.build().find(&tables::route::Host::new(host.as_bytes()), request).is_some()
 }
 

@@ -1,8 +1,10 @@
 //! Which endpoint a request goes to: the core's own place in each schedule, its dice, and what it knows of latencies.
 
+use std::net::SocketAddr;
+
 use tables::selection::HashTable;
 use tables::weighted::Weighted;
-use tables::{Chooser, ClusterId, Endpoint, EndpointId, Rule, Selection, Snapshot};
+use tables::{Chooser, Cluster, Endpoint, EndpointId, Rule, Selection, Snapshot};
 
 use crate::clock::Instant;
 use crate::random::Random;
@@ -22,7 +24,9 @@ const UNKNOWN: f64 = 1e18;
 /// One core's part in balancing. Nothing is shared with other cores.
 #[derive(Debug)]
 pub struct Balance {
+    /// By [`Rule::cursor`].
     rules: Vec<u32>,
+    /// By [`Cluster::cursor`].
     clusters: Vec<u32>,
     random: Random,
     /// By endpoint; as long as needed by those that are balanced by latency.
@@ -43,6 +47,8 @@ pub struct Wish {
 struct Latency {
     nanoseconds: f64,
     at: Instant,
+    /// Whose it is: an endpoint's number may be another one's by now.
+    of: Option<SocketAddr>,
 }
 
 impl Latency {
@@ -60,20 +66,21 @@ impl Balance {
         balance
     }
 
-    /// Fits the cursors to a new snapshot. Places are kept by position: after a change of routes a turn may be taken twice.
+    /// Makes room for the cursors of a new snapshot. A rule or cluster has the same one in every snapshot, wherever it stands there.
     pub fn renew(&mut self, snapshot: &Snapshot) {
-        // Never shorter: requests that began under an older snapshot may still take turns there.
-        self.rules.resize(snapshot.rules.len().max(self.rules.len()), 0);
-        self.clusters.resize(snapshot.clusters.len().max(self.clusters.len()), 0);
+        // Never fewer: requests that began under an older snapshot may still take turns there.
+        let (rules, clusters) = snapshot.cursors();
+        self.rules.resize(rules.max(self.rules.len()), 0);
+        self.clusters.resize(clusters.max(self.clusters.len()), 0);
     }
 
     /// The position of the target whose turn it is. `None` where no target takes requests.
     #[inline]
-    pub fn target(&mut self, index: u32, rule: &Rule) -> Option<usize> {
+    pub fn target(&mut self, rule: &Rule) -> Option<usize> {
         if rule.targets.len() == 1 {
             return rule.schedule.is_some().then_some(0);
         }
-        Some(rule.schedule.as_ref()?.next(self.rules.get_mut(index as usize)?))
+        Some(rule.schedule.as_ref()?.next(self.rules.get_mut(rule.cursor as usize)?))
     }
 
     /// The position of the member to go to, and another than `failed` where there is another. `None` where none takes requests.
@@ -81,7 +88,7 @@ impl Balance {
     #[inline]
     pub fn member(
         &mut self,
-        id: ClusterId,
+        cluster: &Cluster,
         selection: &Selection,
         wish: Wish,
         failed: Option<EndpointId>,
@@ -94,39 +101,42 @@ impl Balance {
         {
             return Some(kept);
         }
-        let chosen = self.choose(id, selection, wish.hash, now, &under_way)?;
+        let chosen = self.choose(cluster, selection, wish.hash, now, &under_way)?;
         match failed {
             Some(failed) if selection.member(chosen).is_some_and(|member| member.id == failed) => {
-                Some(self.another(id, selection, failed, chosen, now, &under_way))
+                Some(self.another(cluster, selection, failed, chosen, now, &under_way))
             }
             _ => Some(chosen),
         }
     }
 
     /// Notes that the response of `endpoint` began so many nanoseconds after the request was sent.
-    pub fn observe(&mut self, endpoint: EndpointId, nanoseconds: u64, now: Instant) {
+    pub fn observe(&mut self, (endpoint, address): (EndpointId, SocketAddr), nanoseconds: u64, now: Instant) {
         let at = endpoint.0 as usize;
         if at >= self.latencies.len() {
             self.latencies.resize(at + 1, Latency::default());
         }
         let Some(latency) = self.latencies.get_mut(at) else { return };
+        if latency.of != Some(address) {
+            *latency = Latency::default();
+        }
         let (seen, kept) = (nanoseconds as f64, (-(now.since(latency.at) as f64) / DECAY).exp());
         // A peak counts at once, and is forgotten slowly.
         let average = if seen > latency.nanoseconds { seen } else { latency.nanoseconds * kept + seen * (1.0 - kept) };
-        *latency = Latency { nanoseconds: average, at: now };
+        *latency = Latency { nanoseconds: average, at: now, of: Some(address) };
     }
 
     #[inline]
     fn choose(
         &mut self,
-        id: ClusterId,
+        cluster: &Cluster,
         selection: &Selection,
         hash: u64,
         now: Instant,
         under_way: &impl Fn(EndpointId) -> u32,
     ) -> Option<usize> {
         match selection.chooser() {
-            Chooser::RoundRobin(schedule) => Some(schedule.next(self.clusters.get_mut(id.0 as usize)?)),
+            Chooser::RoundRobin(schedule) => Some(schedule.next(self.clusters.get_mut(cluster.cursor as usize)?)),
             Chooser::Nobody => None,
             Chooser::Random(weighted) => Some(weighted.pick(self.random.next_u64())),
             Chooser::LeastRequest(weighted) => {
@@ -140,12 +150,18 @@ impl Balance {
                 let (one, other) = self.two(weighted);
                 let cost = |at: usize| {
                     let Some(member) = selection.member(at) else { return f64::MAX };
-                    let latency = self.latencies.get(member.id.0 as usize).map_or(0.0, |latency| latency.now(now));
+                    let known =
+                        self.latencies.get(member.id.0 as usize).filter(|known| known.of == Some(member.address));
+                    let latency = known.map_or(0.0, |latency| latency.now(now));
                     let load = under_way(member.id);
                     let latency = if latency == 0.0 && load > 0 { UNKNOWN } else { latency };
-                    latency * f64::from(load + 1) / f64::from(weighted.weight(at).max(1))
+                    latency * f64::from(load + 1)
                 };
-                Some(if cost(one) <= cost(other) { one } else { other })
+                // By itself and for its weight: the weights have drawn already, and must not decide again where both are as good.
+                let (first, second) = (cost(one), cost(other));
+                let weight = |at| f64::from(weighted.weight(at).max(1));
+                let better = second < first && second / weight(other) < first / weight(one);
+                Some(if better { other } else { one })
             }
             Chooser::Hashed(table) => Some(self.hashed(table, hash)),
         }
@@ -170,7 +186,7 @@ impl Balance {
     /// Another member than the one that failed, and that was chosen again.
     fn another(
         &mut self,
-        id: ClusterId,
+        cluster: &Cluster,
         selection: &Selection,
         failed: EndpointId,
         chosen: usize,
@@ -181,7 +197,7 @@ impl Balance {
         for _ in 0..DRAWS {
             // By chance, also where a hash decides: what failed here goes to all others and not to one.
             let hash = self.random.next_u64() | 1;
-            if let Some(at) = self.choose(id, selection, hash, now, under_way).filter(other) {
+            if let Some(at) = self.choose(cluster, selection, hash, now, under_way).filter(other) {
                 return at;
             }
         }
@@ -190,8 +206,8 @@ impl Balance {
     }
 
     /// Where a copy goes that asks for nothing, and of whose endpoint nothing is known.
-    pub fn endpoint<'s>(&mut self, id: ClusterId, selection: &'s Selection, now: Instant) -> Option<&'s Endpoint> {
-        let member = self.choose(id, selection, 0, now, &|_| 0)?;
+    pub fn endpoint<'s>(&mut self, of: &Cluster, selection: &'s Selection, now: Instant) -> Option<&'s Endpoint> {
+        let member = self.choose(of, selection, 0, now, &|_| 0)?;
         selection.member(member)
     }
 }

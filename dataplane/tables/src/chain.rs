@@ -14,6 +14,8 @@ const KEYED_FROM: usize = 9;
 pub(crate) struct Candidate {
     pub(crate) conditions: Conditions,
     pub(crate) rule: u32,
+    /// It takes no such requests but the preflights that ask for them.
+    pub(crate) preflight: bool,
 }
 
 /// Candidates in order of precedence. Which one holds first is found with a hash per header field and per parameter of
@@ -50,10 +52,29 @@ struct Given<'b> {
 
 impl Candidate {
     /// The Gateway API's order among matches of the same path: the method, then the number of header matches, then that of
-    /// query matches. What sorts first goes first.
+    /// query matches. What sorts first goes first. Preflights come behind those who ask for their method.
     pub(crate) fn order(&self) -> impl Ord + use<> {
         let Conditions { method, headers, query } = &self.conditions;
-        core::cmp::Reverse((method.is_some(), headers.len(), query.len()))
+        core::cmp::Reverse((method.is_some(), !self.preflight, headers.len(), query.len()))
+    }
+
+    /// Whether it takes `request`.
+    #[inline]
+    pub(crate) fn holds<'b, F: Fields<'b>>(&self, request: &Request<'b, F>) -> bool {
+        if self.preflight { self.holds_for_preflight(request) } else { self.conditions.hold(request) }
+    }
+
+    /// A preflight stands for the request whose method it names (Fetch standard, CORS-preflight request).
+    #[inline(never)]
+    fn holds_for_preflight<'b, F: Fields<'b>>(&self, request: &Request<'b, F>) -> bool {
+        let field = |wanted: &[u8]| {
+            let mut fields = request.fields.clone();
+            fields.find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value)
+        };
+        let asked = (request.method == b"OPTIONS" && field(b"origin").is_some())
+            .then(|| field(b"access-control-request-method"))
+            .flatten();
+        asked.is_some_and(|method| self.conditions.hold(&Request { method, ..request.clone() }))
     }
 }
 
@@ -102,7 +123,7 @@ impl Chain {
 
     /// The first of `positions`, which are in order, that holds and lies before `end`.
     fn first<'b, F: Fields<'b>>(&self, positions: &[u32], end: u32, request: &Request<'b, F>) -> Option<u32> {
-        let holds = |at: u32| self.candidates.get(at as usize).is_some_and(|c| c.conditions.hold(request));
+        let holds = |at: u32| self.candidates.get(at as usize).is_some_and(|c| c.holds(request));
         positions.iter().copied().take_while(|&at| at < end).find(|&at| holds(at))
     }
 }

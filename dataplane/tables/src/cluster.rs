@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::selection::Selection;
+use crate::snapshot::BY_POSITION;
 
 /// Index of a cluster in its snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,6 +42,8 @@ pub struct Cluster {
     pub selection: Arc<Selection>,
     /// What of a request its endpoint follows from; `None` where nothing does.
     pub affinity: Option<Box<Affinity>>,
+    /// Which of a core's cursors says whose turn it is: the same in every snapshot that has this cluster.
+    pub cursor: u32,
 }
 
 impl Cluster {
@@ -52,6 +55,7 @@ impl Cluster {
             endpoints: endpoints.clone().into(),
             selection: Arc::new(Selection::round_robin(endpoints)),
             affinity: None,
+            cursor: BY_POSITION,
         }
     }
 }

@@ -168,6 +168,53 @@ mod tests {
         }
     }
 
+    /// The same bound where one comes, where weights differ, and where a weight changes: what moves beyond the share that has to.
+    #[test]
+    fn whoever_comes_or_changes_weight_moves_little_more_than_his_share() {
+        let places = |members: &[Endpoint]| owners(&Maglev::new(11, members), members);
+        let of = |owners: &[EndpointId], id: u32| owners.iter().filter(|owner| owner.0 == id).count();
+        let moved = |a: &[EndpointId], b: &[EndpointId]| a.iter().zip(b).filter(|(a, b)| a != b).count();
+        let part = |places: usize| places as f64 / MAGLEV_PLACES as f64;
+        for weights in [&[1, 1, 1][..], &[1, 2, 5], &[3, 1, 4, 1, 5, 9, 2, 6], &[1; 40]] {
+            let before = endpoints(weights);
+            let mut after = before.clone();
+            after.push(Endpoint { id: EndpointId(900), address: "192.0.2.7:80".parse().unwrap(), weight: 2 });
+            let (old, new) = (places(&before), places(&after));
+            let more = part(moved(&old, &new) - of(&new, 900));
+            assert!(more <= 0.01, "one comes to {weights:?}: {:.3} % more than its share", more * 100.0);
+            let mut heavier = before.clone();
+            heavier[0].weight *= 2;
+            let new = places(&heavier);
+            let more = part(moved(&old, &new) - (of(&new, 0) - of(&old, 0)));
+            assert!(more <= 0.02, "{weights:?}, the first one doubled: {:.3} % more", more * 100.0);
+        }
+    }
+
+    /// A ring moves nothing but what the one that comes takes; and the same seed gives the same ring.
+    #[test]
+    fn whoever_comes_to_a_ring_takes_his_share_from_all() {
+        let before = endpoints(&[1; 9]);
+        let mut after = before.clone();
+        after.push(Endpoint { id: EndpointId(900), address: "192.0.2.7:80".parse().unwrap(), weight: 1 });
+        let make = |seed, members: &[Endpoint]| Ring::new(seed, 9_000, 1 << 20, members);
+        let (old, new, other) = (make(3, &before), make(3, &after), make(4, &before));
+        assert!(old.places == make(3, &before).places && old.places != other.places);
+        let mut lost = [0u32; 9];
+        let mut elsewhere = 0;
+        for at in 0..100_000u64 {
+            let hash = crate::selection::request_hash(0, &at.to_le_bytes());
+            let (from, to) = (before[old.find(hash)].id, after[new.find(hash)].id);
+            if to.0 == 900 {
+                lost[from.0 as usize] += 1;
+            } else {
+                elsewhere += u32::from(from != to);
+            }
+        }
+        let share: u32 = lost.iter().sum();
+        assert!((8_000..12_000).contains(&share) && elsewhere == 0, "{share} moved to it, {elsewhere} elsewhere");
+        assert!(lost.iter().all(|&lost| (500..1_900).contains(&lost)), "{lost:?}");
+    }
+
     #[test]
     fn places_follow_the_weights_and_the_seed_and_no_order() {
         let members = endpoints(&[1, 2, 5]);

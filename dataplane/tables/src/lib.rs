@@ -45,6 +45,6 @@ pub use settings::{
     CoreSettings, ExceptionSettings, ForwardedFor, HttpSettings, InterfaceSettings, PortSettings, RouteSettings,
     SourceLimit, SynCookies, TcpSettings,
 };
-pub use snapshot::{Bind, BindId, Epoch, Listener, Routed, Rule, Snapshot, Target, Targets};
+pub use snapshot::{BY_POSITION, Bind, BindId, Epoch, Listener, Routed, Rule, Snapshot, Target, Targets};
 pub use sources::SourceTable;
 pub use verdict::Verdict;

@@ -175,8 +175,17 @@ struct PathTableBuilder {
 impl RouteTableBuilder {
     /// Lets `rule` serve `path` on `host` where `conditions` hold.
     pub fn insert(&mut self, host: HostPattern, path: &PathPattern, conditions: Conditions, rule: u32) {
+        self.add(host, path, Candidate { conditions, rule, preflight: false });
+    }
+
+    /// Lets `rule` serve the preflights (Fetch standard, CORS protocol) of requests for `path` on `host` for which `conditions` hold, where no
+    /// match of that path asks for OPTIONS.
+    pub fn insert_preflight(&mut self, host: HostPattern, path: &PathPattern, conditions: Conditions, rule: u32) {
+        self.add(host, path, Candidate { conditions, rule, preflight: true });
+    }
+
+    fn add(&mut self, host: HostPattern, path: &PathPattern, candidate: Candidate) {
         let table = self.hosts.entry(host).or_default();
-        let candidate = Candidate { conditions, rule };
         match path {
             PathPattern::Exact(path) => table.exact.entry(path.clone()).or_default().push(candidate),
             PathPattern::Prefix(path) => {
@@ -338,7 +347,7 @@ impl Found {
 #[inline(never)]
 fn by_expression<'b, F: Fields<'b>>(expressions: &[(Expression, Candidate)], request: &Request<'b, F>) -> Option<u32> {
     let matching = |(expression, candidate): &&(Expression, Candidate)| {
-        expression.matches(request.path.iter().copied()) && candidate.conditions.hold(request)
+        expression.matches(request.path.iter().copied()) && candidate.holds(request)
     };
     expressions.iter().find(matching).map(|(_, candidate)| candidate.rule)
 }
@@ -456,6 +465,40 @@ mod tests {
         assert_eq!(find(&t, &"a".repeat(300), "/"), Some(0));
         assert_eq!(t.find(&Host::new(&[0xff, 0xfe]), &get(b"/")), Some(0));
         assert_eq!(find(&t, "[::1]", "/"), Some(0));
+    }
+
+    #[test]
+    fn preflights_go_where_their_requests_go_unless_somebody_asks_for_options() {
+        let method = |method: &str| Conditions { method: Some(method.as_bytes().into()), ..Conditions::default() };
+        let mut builder = RouteTableBuilder::default();
+        let any = PathPattern::Prefix((*b"/").into());
+        let api = PathPattern::Prefix((*b"/api").into());
+        builder.insert(HostPattern::Any, &any, Conditions::default(), 0);
+        builder.insert(HostPattern::Any, &api, method("GET"), 1);
+        builder.insert_preflight(HostPattern::Any, &api, method("GET"), 1);
+        let other = PathPattern::Exact((*b"/own").into());
+        builder.insert_preflight(HostPattern::Any, &other, method("GET"), 1);
+        builder.insert(HostPattern::Any, &other, method("OPTIONS"), 2);
+        let table = builder.build();
+        let ask = |method: &'static str, path: &'static str, fields: &[(&'static str, &'static str)]| {
+            let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
+            let request = Request {
+                method: method.as_bytes(),
+                path: path.as_bytes(),
+                query: None,
+                fields: fields.iter().copied(),
+            };
+            table.find(&Host::new(b"x"), &request)
+        };
+        let (origin, get) = (("Origin", "https://a"), ("Access-Control-Request-Method", "GET"));
+        assert_eq!(ask("OPTIONS", "/api/x", &[origin, get]), Some(1));
+        assert_eq!(ask("GET", "/api/x", &[]), Some(1));
+        // What is no preflight, or one for something else, is like any other OPTIONS.
+        for fields in [&[][..], &[origin], &[get], &[origin, ("Access-Control-Request-Method", "PUT")]] {
+            assert_eq!(ask("OPTIONS", "/api/x", fields), Some(0), "{fields:?}");
+        }
+        assert_eq!(ask("POST", "/api/x", &[origin, get]), Some(0));
+        assert_eq!(ask("OPTIONS", "/own", &[origin, get]), Some(2));
     }
 
     #[test]

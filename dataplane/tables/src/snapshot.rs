@@ -47,6 +47,8 @@ pub struct Snapshot {
     series_epochs: Box<[Epoch]>,
     /// Addresses by [`EndpointId`], of all clusters.
     endpoints: Box<[Option<SocketAddr>]>,
+    /// Numbers above those that rules' and clusters' cursors have.
+    cursors: (usize, usize),
 }
 
 /// One address and port that clients connect to, with the listeners that share it.
@@ -87,8 +89,8 @@ pub struct Rule {
     pub filters: Option<Box<RuleFilters>>,
     /// Counts requests for which no target was chosen.
     pub unserved: SeriesId,
-    /// Position in the route, from 0.
-    pub index: u32,
+    /// Which of a core's cursors says whose turn it is: the same in every snapshot that has this rule. [`BY_POSITION`] until it is in one.
+    pub cursor: u32,
     /// Rate limits that its requests have to pass, all of them.
     pub limits: Option<Box<[LimitId]>>,
     /// `timeouts.request`: from the head's arrival to the end of the response.
@@ -97,7 +99,12 @@ pub struct Rule {
     pub backend_timeout: Option<Duration>,
     /// `namespace/route`.
     pub route: Arc<str>,
+    /// Position in the route, from 0.
+    pub index: u32,
 }
+
+/// The cursor of a rule or cluster that nobody gave a number: its position in the snapshot.
+pub const BY_POSITION: u32 = u32::MAX;
 
 /// The backends of a rule. A single one lies in the rule itself.
 #[derive(Debug, Clone)]
@@ -202,6 +209,7 @@ impl Rule {
             schedule: Schedule::new(&weights),
             limits: None,
             unserved,
+            cursor: BY_POSITION,
             request_timeout: None,
             backend_timeout: None,
             filters: None,
@@ -216,11 +224,15 @@ impl Snapshot {
         epoch: Epoch,
         http: HttpSettings,
         binds: Vec<Bind>,
-        rules: Vec<Rule>,
-        clusters: Vec<Cluster>,
+        mut rules: Vec<Rule>,
+        mut clusters: Vec<Cluster>,
         series: Vec<Arc<Series>>,
     ) -> Self {
         let blocks = series.iter().map(|series| Arc::clone(&series.cores)).collect();
+        let cursors = (
+            number((0u32..).zip(rules.iter_mut().map(|rule| &mut rule.cursor))),
+            number((0u32..).zip(clusters.iter_mut().map(|cluster| &mut cluster.cursor))),
+        );
         let by_address = (0u32..).zip(&binds).map(|(i, b)| (b.address, BindId(i))).collect();
         let mut endpoints = Vec::new();
         for endpoint in clusters.iter().flat_map(|cluster| &cluster.endpoints) {
@@ -244,7 +256,14 @@ impl Snapshot {
             blocks,
             series_epochs: Box::default(),
             endpoints: endpoints.into(),
+            cursors,
         }
+    }
+
+    /// How many cursors its rules and its clusters need.
+    #[must_use]
+    pub fn cursors(&self) -> (usize, usize) {
+        self.cursors
     }
 
     /// The same with rate limits, which rules name by their positions.
@@ -330,6 +349,16 @@ impl Snapshot {
     pub fn cluster(&self, id: ClusterId) -> Option<&Cluster> {
         self.clusters.get(id.0 as usize)
     }
+}
+
+/// Gives a cursor to whoever has none. Returns the number above all of them.
+fn number<'c>(cursors: impl Iterator<Item = (u32, &'c mut u32)>) -> usize {
+    cursors.fold(0, |above, (position, cursor)| {
+        if *cursor == BY_POSITION {
+            *cursor = position;
+        }
+        above.max(*cursor as usize + 1)
+    })
 }
 
 impl Versioned for Snapshot {

@@ -66,11 +66,13 @@ impl Run<'_> {
             ..self.plan(servers, object, policy)
         };
         let id = ClusterId(self.clusters.len() as u32);
+        let cursor = self.compiler.cluster_cursors.id(&key, self.compiler.epoch).0;
         self.clusters.push(Cluster {
             name: Arc::clone(&plan.name),
             endpoints: plan.endpoints.iter().map(|planned| planned.endpoint).collect(),
             selection: Arc::new(select_ready(&plan)),
             affinity: affinity(policy, session).map(Box::new),
+            cursor,
         });
         self.plans.push(plan);
         self.cluster_ids.insert(key, id);

@@ -19,8 +19,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use schema::{
-    Backend, BackendPolicySpec, BackendTarget, Configuration, EndpointSlice, Gateway, Hostname, Metadata, ObjectName,
-    Service,
+    Backend, BackendPolicySpec, BackendTarget, Configuration, EndpointSlice, Gateway, Hostname, HttpRoute,
+    HttpRouteRule, Metadata, Name, ObjectName, Service,
 };
 use tables::snapshot::Listener as ListenerTable;
 use tables::{
@@ -48,6 +48,9 @@ pub struct Compiler {
     series_epochs: Vec<Epoch>,
     series_ids: Ids<[Arc<str>; 3]>,
     endpoint_ids: Ids<SocketAddr>,
+    /// Whose turn it is, cores remember by these numbers.
+    rule_cursors: Ids<RuleKey>,
+    cluster_cursors: Ids<ClusterKey>,
     /// See [`Compiler::swept`].
     swept: Epoch,
     limit_tables: LimitTables,
@@ -60,6 +63,12 @@ const KEPT_SERIES: usize = 1024;
 
 /// Numbers of endpoints that are gone which are kept, for those that come back.
 const KEPT_ENDPOINTS: usize = 1024;
+
+/// Cursors of rules and clusters that are gone which are kept, for those that come back.
+const KEPT_CURSORS: usize = 1024;
+
+/// A rule across configurations: its listener, its route, and its name, or its position where it has none.
+type RuleKey = (Arc<str>, ObjectName, Result<Name, u32>);
 
 /// One configuration, compiled.
 #[derive(Debug, Clone)]
@@ -93,6 +102,8 @@ impl Compiler {
             series_epochs: Vec::new(),
             series_ids: Ids::default(),
             endpoint_ids: Ids::default(),
+            rule_cursors: Ids::default(),
+            cluster_cursors: Ids::default(),
             swept: 0,
             limit_tables: LimitTables::default(),
             check_ids: CheckIds::default(),
@@ -189,6 +200,8 @@ impl Compiler {
             }
         }
         self.endpoint_ids.retire(self.epoch, KEPT_ENDPOINTS, self.swept);
+        self.rule_cursors.retire(self.epoch, KEPT_CURSORS, Epoch::MAX);
+        self.cluster_cursors.retire(self.epoch, KEPT_CURSORS, Epoch::MAX);
     }
 }
 
@@ -256,6 +269,18 @@ impl Run<'_> {
                 Bind::new(address, listeners, unmatched).with_sources(sources)
             })
             .collect()
+    }
+
+    /// The number of a rule's cursor.
+    fn rule_cursor(
+        &mut self,
+        listener: &ListenerInput<'_>,
+        route: &HttpRoute,
+        number: u32,
+        rule: &HttpRouteRule,
+    ) -> u32 {
+        let key = (Arc::clone(&listener.name), route.metadata.object.clone(), rule.name.clone().ok_or(number));
+        self.compiler.rule_cursors.id(&key, self.compiler.epoch).0
     }
 
     fn series(&mut self, labels: [Arc<str>; 3]) -> SeriesId {

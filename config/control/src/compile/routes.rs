@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use schema::{Expression, Hostname, HttpPathMatch, HttpRoute, HttpRouteMatch, HttpRouteRule, HttpValueMatch, Located};
+use schema::{
+    Expression, Hostname, HttpPathMatch, HttpRoute, HttpRouteFilter, HttpRouteMatch, HttpRouteRule, HttpValueMatch,
+    Located,
+};
 use tables::{
     ClusterId, Conditions, HostPattern, PathPattern, RouteTable, RouteTableBuilder, Rule, Target, ValueMatch,
 };
@@ -35,6 +38,9 @@ impl Run<'_> {
                     let conditions = conditions(matched);
                     for host in &hosts {
                         table.insert(host.clone(), &path, conditions.clone(), index);
+                        if takes_preflights(rule, matched) {
+                            table.insert_preflight(host.clone(), &path, conditions.clone(), index);
+                        }
                     }
                 }
             }
@@ -64,10 +70,20 @@ impl Run<'_> {
         compiled.request_timeout = settings::rule_timeout(rule.timeouts.request);
         compiled.backend_timeout = rule.timeouts.backend_request.and_then(schema::Timeout::limit);
         compiled.filters = self.filters(route.metadata.namespace(), rule);
+        // The others have no turns to take.
+        compiled.cursor = if rule.backend_refs.len() > 1 { self.rule_cursor(listener, route, number, rule) } else { 0 };
         self.rules.push(compiled);
         // A rule is hundreds of bytes: memory ends long before 32 bits do.
         self.rules.len() as u32 - 1
     }
+}
+
+/// Whether a match takes preflights of the requests that it takes: with a CORS filter, which answers them, also where it asks for another method
+/// than OPTIONS (as Istio and Envoy Gateway have it).
+pub(crate) fn takes_preflights(rule: &HttpRouteRule, matched: &HttpRouteMatch) -> bool {
+    let is_cors = |filter: &Located<HttpRouteFilter>| matches!(filter.value, HttpRouteFilter::Cors(_));
+    matched.method.is_some_and(|method| method != "OPTIONS")
+        && (rule.filters.iter().any(is_cors) || rule.backend_refs.iter().any(|b| b.filters.iter().any(is_cors)))
 }
 
 pub(crate) fn path_pattern(path: &HttpPathMatch) -> PathPattern {

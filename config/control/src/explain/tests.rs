@@ -142,3 +142,24 @@ fn questions_survive_their_way_and_bad_ones_are_refused_in_words() {
         assert!(explain(&compiled, &Present::default(), &question).is_err(), "{url}");
     }
 }
+
+/// The preflight of a request is taken by the rule that would take the request, if that has a CORS filter.
+#[test]
+fn a_preflight_is_explained_by_the_rule_of_its_request() {
+    let text = CONFIGURATION.replace(
+        "  rules: [{ backendRefs: [{ group: millrace.dev, kind: Backend, name: b, port: 8080 }] }]\n",
+        "  rules:\n    - matches: [{ method: PUT }]\n      filters: [{ type: CORS, cors: { allowOrigins: [\"https://a.example\"] } }]\n      \
+         backendRefs: [{ group: millrace.dev, kind: Backend, name: b, port: 8080 }]\n",
+    );
+    assert_ne!(text, CONFIGURATION);
+    let configuration = schema::load_str("x.yaml", &text).unwrap_or_else(|errors| panic!("{errors}"));
+    let compiled = Compiler::new(1).compile(&Arc::new(configuration));
+    let ask = |query: &str| {
+        explain(&compiled, &[], &Question::from_query(&format!("url=http://q.example/&{query}")).unwrap()).unwrap()
+    };
+    let preflight = ask("method=OPTIONS&header=Origin: https://a.example&header=Access-Control-Request-Method: PUT");
+    let chosen = preflight.considered.iter().find(|considered| considered.verdict == "chosen").unwrap();
+    assert_eq!((chosen.route.as_str(), chosen.rule), ("default/all", 0));
+    assert!(ask("method=OPTIONS&header=Origin: https://a.example").chosen.is_none());
+    assert!(ask("method=PUT").chosen.is_some());
+}

@@ -1,7 +1,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tables::{Cluster, HttpSettings, Method, SeriesId, Target};
+use tables::{Cluster, ClusterId, HttpSettings, Method, SeriesId, Target};
 
 use super::*;
 
@@ -16,10 +16,20 @@ fn endpoints(weights: &[u32]) -> Vec<Endpoint> {
         .collect()
 }
 
+/// What members are chosen of, where a test makes selections of its own.
+fn one() -> Cluster {
+    Cluster { cursor: 0, ..Cluster::new("a".into(), endpoints(&[1])) }
+}
+
 fn alone() -> Balance {
     let cluster = Cluster::new("a".into(), endpoints(&[1]));
     let snapshot = Snapshot::new(1, HttpSettings::default(), vec![], vec![], vec![cluster], vec![]);
     Balance::new(&snapshot, Random::new(7))
+}
+
+/// An endpoint as requests name it.
+fn known(id: u32) -> (EndpointId, SocketAddr) {
+    (EndpointId(id), SocketAddr::from(([10, 0, 0, id as u8], 80)))
 }
 
 /// How often each member is chosen in `draws` requests of these wishes.
@@ -27,7 +37,7 @@ fn counts(selection: &Selection, draws: u32, mut wish: impl FnMut(u32) -> Wish) 
     let mut balance = alone();
     let mut counts = vec![0; selection.members().len()];
     for draw in 0..draws {
-        let at = balance.member(ClusterId(0), selection, wish(draw), None, Instant::default(), |_| 0).unwrap();
+        let at = balance.member(&one(), selection, wish(draw), None, Instant::default(), |_| 0).unwrap();
         counts[at] += 1;
     }
     counts
@@ -58,13 +68,12 @@ fn turns_are_taken_by_weight_and_failed_endpoints_passed_over() {
     let mut balance = Balance::new(&snapshot, Random::new(1));
     let mut turns = [0; 2];
     let choose = |balance: &mut Balance, cluster: usize, failed| {
-        let selection = &snapshot.clusters[cluster].selection;
-        let id = ClusterId(cluster as u32);
-        balance.member(id, selection, Wish::default(), failed, Instant::default(), |_| 0).unwrap()
+        let cluster = &snapshot.clusters[cluster];
+        balance.member(cluster, &cluster.selection, Wish::default(), failed, Instant::default(), |_| 0).unwrap()
     };
     for _ in 0..30 {
         turns[choose(&mut balance, 0, None)] += 1;
-        assert_eq!(balance.target(0, &snapshot.rules[0]), Some(0));
+        assert_eq!(balance.target(&snapshot.rules[0]), Some(0));
     }
     assert_eq!(turns, [10, 20]);
     assert!((0..9).all(|_| choose(&mut balance, 0, Some(EndpointId(1))) == 0));
@@ -79,8 +88,113 @@ fn chance_follows_the_weights() {
         let selection = Selection::new(method, endpoints(&weights));
         assert_chi_squared(&counts(&selection, 80_000, |_| Wish::default()), &weights, 13.8);
     }
-    let even = Selection::new(Method::PeakEwma, endpoints(&[1; 3]));
-    assert_chi_squared(&counts(&even, 30_000, |_| Wish::default()), &[1; 3], 13.8);
+    for weights in [[1, 1, 1], weights] {
+        let selection = Selection::new(Method::PeakEwma, endpoints(&weights));
+        assert_chi_squared(&counts(&selection, 80_000, |_| Wish::default()), &weights, 13.8);
+        // Neither all unknown, nor all known and equally fast.
+        let mut balance = alone();
+        (0..3).for_each(|id| balance.observe(known(id), 1_000_000, Instant::default()));
+        let mut counts = [0; 3];
+        for _ in 0..80_000 {
+            let at = balance.member(&one(), &selection, Wish::default(), None, Instant::default(), |_| 0).unwrap();
+            counts[at] += 1;
+        }
+        assert_chi_squared(&counts, &weights, 13.8);
+    }
+}
+
+/// Weighted ones that are equally fast have requests under way as their weights say, as far as so few can be divided.
+#[test]
+fn the_heavier_of_the_equally_fast_get_their_share_under_load() {
+    let weights = [1, 3];
+    let selection = Selection::new(Method::PeakEwma, endpoints(&weights));
+    let mut balance = alone();
+    (0..2).for_each(|id| balance.observe(known(id), 1_000_000, Instant::default()));
+    for concurrent in [1usize, 4, 64] {
+        let (mut under_way, mut counts, mut queue) = ([0u32; 2], [0u32; 2], std::collections::VecDeque::new());
+        for _ in 0..40_000 {
+            let loads = under_way;
+            let load = |id: EndpointId| loads[id.0 as usize];
+            let at = balance.member(&one(), &selection, Wish::default(), None, Instant::default(), load).unwrap();
+            under_way[at] += 1;
+            counts[at] += 1;
+            queue.push_back(at);
+            if queue.len() == concurrent {
+                under_way[queue.pop_front().unwrap()] -= 1;
+            }
+        }
+        let share = f64::from(counts[0]) / 40_000.0;
+        assert!((share - 0.25).abs() < 0.1, "{share} with {concurrent} under way");
+    }
+}
+
+/// A ring's shares are as even as its places make them: within a tenth with 65,536 of them.
+#[test]
+fn a_ring_is_spread_by_weight() {
+    let weights = [1, 1, 2, 4];
+    let selection = Selection::new(Method::Ring(5, 65_536, 1 << 20), endpoints(&weights));
+    let hash = |draw: u32| Wish { hash: tables::selection::request_hash(5, &draw.to_le_bytes()), session: 0 };
+    for (count, weight) in counts(&selection, 80_000, hash).into_iter().zip(weights) {
+        let share = f64::from(count) / 10_000.0 / f64::from(weight);
+        assert!((share - 1.0).abs() < 0.1, "{share}");
+    }
+}
+
+/// A configuration that has others in front, or has them in another order, takes nobody's turn away and gives nobody a second one.
+#[test]
+fn turns_go_on_wherever_a_rule_or_a_cluster_stands() {
+    let target = Target { cluster: ClusterId(0), weight: 1, series: SeriesId(0) };
+    let rule = |cursor, weights: [u32; 2]| {
+        let targets = weights.map(|weight| Target { weight, ..target });
+        Rule { cursor, ..Rule::new("r".into(), 0, targets.into(), SeriesId(0)) }
+    };
+    let cluster = |cursor, n: usize| Cluster { cursor, ..Cluster::new("a".into(), endpoints(&vec![1; n])) };
+    let make = |epoch, turned: bool| {
+        let mut rules = vec![rule(0, [9, 1]), rule(1, [1, 1]), rule(2, [1, 1])];
+        let mut clusters = vec![cluster(0, 5), cluster(1, 3), cluster(2, 2)];
+        if turned {
+            rules.reverse();
+            clusters.reverse();
+        }
+        Snapshot::new(epoch, HttpSettings::default(), vec![], rules, clusters, vec![])
+    };
+    let mut balance = Balance::new(&make(0, false), Random::new(1));
+    let (mut canary, mut members) = (0, [0; 5]);
+    for epoch in 1..=100 {
+        let snapshot = make(epoch, epoch % 2 == 0);
+        balance.renew(&snapshot);
+        let rule = snapshot.rules.iter().find(|rule| rule.cursor == 0).unwrap();
+        canary += u32::from(balance.target(rule) == Some(1));
+        // What others do between is theirs.
+        for other in snapshot.rules.iter().filter(|rule| rule.cursor != 0) {
+            balance.target(other);
+        }
+        for cluster in &snapshot.clusters {
+            let at = balance.member(cluster, &cluster.selection, Wish::default(), None, Instant::default(), |_| 0);
+            if cluster.cursor == 0 {
+                members[at.unwrap()] += 1;
+            }
+        }
+    }
+    assert_eq!((canary, members), (10, [20; 5]));
+}
+
+/// An endpoint's number goes to another address once it is long gone: what was known of the one says nothing about the other.
+#[test]
+fn a_latency_is_of_an_address_and_not_of_its_number() {
+    let selection = Selection::new(Method::PeakEwma, endpoints(&[1, 1]));
+    let mut balance = alone();
+    balance.observe(known(0), 1_000_000, Instant::default());
+    balance.observe((EndpointId(1), "192.0.2.1:80".parse().unwrap()), 900_000_000, Instant::default());
+    let chosen = |balance: &mut Balance| {
+        let pick = |_| balance.member(&one(), &selection, Wish::default(), None, Instant::default(), |_| 0).unwrap();
+        (0..100).map(pick).filter(|at| *at == 1).count()
+    };
+    assert!(chosen(&mut balance) > 0, "the new one is tried");
+    balance.observe(known(1), 2_000_000, Instant::default());
+    assert_eq!(chosen(&mut balance), 0, "and is slower itself, but not by another one's peak");
+    balance.observe(known(0), 3_000_000, Instant::default());
+    assert_eq!(chosen(&mut balance), 100);
 }
 
 /// Maglev's places are even within 1 %, a ring's within what its places allow; the rest is chance.
@@ -108,7 +222,7 @@ fn fewer_requests_under_way_get_more() {
     for _ in 0..4000 {
         let loads = under_way;
         let load = |id: EndpointId| loads[id.0 as usize];
-        let at = balance.member(ClusterId(0), &selection, Wish::default(), None, Instant::default(), load).unwrap();
+        let at = balance.member(&one(), &selection, Wish::default(), None, Instant::default(), load).unwrap();
         under_way[at] += 1;
     }
     let (least, most) = (under_way.iter().min().unwrap(), under_way.iter().max().unwrap());
@@ -116,7 +230,7 @@ fn fewer_requests_under_way_get_more() {
     // Who is stuck with many gets nothing while others have fewer.
     let load = |id: EndpointId| if id.0 == 2 { 50 } else { 1 };
     for _ in 0..1000 {
-        let at = balance.member(ClusterId(0), &selection, Wish::default(), None, Instant::default(), load).unwrap();
+        let at = balance.member(&one(), &selection, Wish::default(), None, Instant::default(), load).unwrap();
         assert_ne!(at, 2);
     }
 }
@@ -129,7 +243,7 @@ fn heavier_ones_may_have_more_under_way() {
     for _ in 0..4000 {
         let loads = under_way;
         let load = |id: EndpointId| loads[id.0 as usize];
-        let at = balance.member(ClusterId(0), &selection, Wish::default(), None, Instant::default(), load).unwrap();
+        let at = balance.member(&one(), &selection, Wish::default(), None, Instant::default(), load).unwrap();
         under_way[at] += 1;
     }
     assert!((990..1010).contains(&under_way[0]), "{under_way:?}");
@@ -141,21 +255,21 @@ fn a_slow_endpoint_gets_less_and_is_tried_again_when_its_peak_is_forgotten() {
     let mut balance = alone();
     let ms = |n: u64| Instant(n * 1_000_000);
     for at in 0..10 {
-        balance.observe(EndpointId(0), 1_000_000, ms(at));
-        balance.observe(EndpointId(1), 1_000_000, ms(at));
+        balance.observe(known(0), 1_000_000, ms(at));
+        balance.observe(known(1), 1_000_000, ms(at));
     }
-    balance.observe(EndpointId(1), 500_000_000, ms(10));
+    balance.observe(known(1), 500_000_000, ms(10));
     let mut choose = |now, load: [u32; 2]| {
         let load = |id: EndpointId| load[id.0 as usize];
-        balance.member(ClusterId(0), &selection, Wish::default(), None, now, load).unwrap()
+        balance.member(&one(), &selection, Wish::default(), None, now, load).unwrap()
     };
     assert!((0..100).all(|_| choose(ms(11), [0, 0]) == 0), "the peak counts at once");
     assert!((0..100).all(|_| choose(ms(11), [100, 0]) == 0));
     assert!((0..100).all(|_| choose(ms(11), [1000, 0]) == 1), "and so does what is under way");
     // Nobody observes anything for a minute: both are unknown again, as far as it matters.
-    balance.observe(EndpointId(0), 1_000_000, ms(70_000));
+    balance.observe(known(0), 1_000_000, ms(70_000));
     assert_eq!(
-        balance.member(ClusterId(0), &selection, Wish::default(), None, ms(75_000), |id| u32::from(id.0 == 0)),
+        balance.member(&one(), &selection, Wish::default(), None, ms(75_000), |id| u32::from(id.0 == 0)),
         Some(1)
     );
 }
@@ -169,7 +283,7 @@ fn a_session_keeps_its_member_unless_that_failed() {
     assert_eq!(counts(&selection, 9, |_| Wish { session: 12345, ..wish }), [3, 3, 3], "nobody has that tag");
     let mut balance = alone();
     for _ in 0..9 {
-        let at = balance.member(ClusterId(0), &selection, wish, Some(EndpointId(1)), Instant::default(), |_| 0);
+        let at = balance.member(&one(), &selection, wish, Some(EndpointId(1)), Instant::default(), |_| 0);
         assert_ne!(at, Some(1));
     }
 }
@@ -191,12 +305,12 @@ fn what_failed_is_passed_over_by_every_chooser() {
         for hash in 1..200 {
             let wish = Wish { hash: hash << 40 | hash, session: 0 };
             let now = Instant::default() + Duration::from_millis(hash);
-            let at = balance.member(ClusterId(0), &selection, wish, Some(EndpointId(0)), now, |_| 0).unwrap();
+            let at = balance.member(&one(), &selection, wish, Some(EndpointId(0)), now, |_| 0).unwrap();
             assert_ne!(at, 0, "{method:?}");
         }
         let only = Selection::new(method, endpoints(&[1]));
         let wish = Wish { hash: 5, session: 0 };
-        let at = balance.member(ClusterId(0), &only, wish, Some(EndpointId(0)), Instant::default(), |_| 0);
+        let at = balance.member(&one(), &only, wish, Some(EndpointId(0)), Instant::default(), |_| 0);
         assert_eq!(at, Some(0), "{method:?}: there is no other");
     }
 }

@@ -24,9 +24,9 @@ impl Proxy {
         (snapshot, endpoints): (&Snapshot, &EndpointTable),
         client: &mut Client,
         head: &RequestHead<'_>,
-        (index, rule): (u32, &Rule),
+        rule: &Rule,
     ) -> Option<usize> {
-        let target = self.balance.target(index, rule)?;
+        let target = self.balance.target(rule)?;
         let cluster = rule.targets.get(target).and_then(|target| snapshot.cluster(target.cluster));
         match cluster.and_then(|cluster| cluster.affinity.as_ref()) {
             None => Some(target),

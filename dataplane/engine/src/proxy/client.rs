@@ -7,7 +7,7 @@ use arrayvec::ArrayVec;
 use proto::http1::{BodyDecoder, Framing, Method, Version};
 use tables::access::{TARGET_BYTES, WORD_BYTES};
 use tables::filter::{MAX_RETRY_CODES, Retry};
-use tables::{BindId, EndpointId, Epoch, SeriesId, Snapshot};
+use tables::{BindId, EndpointId, Epoch, Rule, SeriesId, Snapshot};
 
 use super::mirror::{Copies, Wanted};
 use super::pins::Pins;
@@ -123,8 +123,10 @@ pub(super) struct Exchange {
     pub(super) endpoint: Option<(EndpointId, SocketAddr)>,
     /// Position of the rule in its snapshot, and of the target in the rule.
     pub(super) choice: Option<Choice>,
-    /// The snapshot of `choice` is kept for it.
+    /// The snapshot of `choice` is kept for it, as long as it is not one of too many.
     pub(super) pinned: bool,
+    /// `timeouts.backendRequest` of its rule.
+    pub(super) backend_timeout: Option<Duration>,
     pub(super) series: SeriesId,
     /// What it says about its endpoint.
     pub(super) wish: Wish,
@@ -284,6 +286,18 @@ impl Client {
         self.changed.as_ref()?.retries.as_ref()
     }
 
+    /// What is left of its further attempts, where its route is looked up once more.
+    pub(super) fn attempts_left(&self) -> Option<u8> {
+        self.retries().map(|retries| retries.left)
+    }
+
+    /// No more attempts than these.
+    pub(super) fn limit_attempts(&mut self, left: u8) {
+        if let Some(retries) = self.changed.as_mut().and_then(|changed| changed.retries.as_mut()) {
+            retries.left = retries.left.min(left);
+        }
+    }
+
     /// Makes it wait for the next request.
     pub(super) fn await_request(&mut self, now: Instant) {
         self.phase = Phase::Head;
@@ -302,6 +316,7 @@ impl Exchange {
             endpoint: None,
             choice: None,
             pinned: false,
+            backend_timeout: None,
             series: SeriesId(0),
             wish: Wish::default(),
             new_session: 0,
@@ -342,8 +357,9 @@ impl Exchange {
 
     /// Notes which rule serves the request. Its snapshot is kept until the response begins.
     #[inline]
-    pub(super) fn choose(&mut self, choice: Choice, pins: &mut Pins) {
+    pub(super) fn choose(&mut self, choice: Choice, rule: &Rule, pins: &mut Pins) {
         self.choice = Some(choice);
+        self.backend_timeout = rule.backend_timeout;
         self.pinned = true;
         pins.pin();
     }

@@ -16,8 +16,7 @@ impl Proxy {
     /// Finds an endpoint and a connection to it. `encoded` says that the head lies in `self.out`.
     pub(super) fn dispatch<L: Lane>(&mut self, cx: &mut Context<'_, L>, client: &mut Client, encoded: bool) -> Step {
         let Some((choice, tables)) = client.exchange.choice.and_then(|c| Some((c, cx.tables(c.epoch)?))) else {
-            // They changed more often between two tries than tables are held for requests.
-            return self.refuse(cx, client, Refusal::new(503, Flag::NoEndpoint, "configuration_changed"));
+            return self.begin_again(cx, client);
         };
         let target = tables.rules.get(choice.rule as usize).and_then(|r| r.targets.get(choice.target as usize));
         let Some((id, cluster)) = target.and_then(|t| Some((t.cluster, tables.cluster(t.cluster)?))) else {
@@ -30,10 +29,10 @@ impl Proxy {
             pmd::prefetch(latency);
         }
         let failed = client.exchange.endpoint.map(|(id, _)| id);
-        let selection = cx.endpoints.selection(cx.snapshot.epoch, id, cluster);
+        let selection = cx.endpoints.selection(choice.epoch, id, cluster);
         let (pools, wish) = (&self.pools, client.exchange.wish);
         let under_way = |endpoint| pools.under_way(endpoint);
-        let member = self.balance.member(id, selection, wish, failed, cx.net.now, under_way);
+        let member = self.balance.member(cluster, selection, wish, failed, cx.net.now, under_way);
         let Some((member, &Endpoint { id: endpoint, address, .. })) =
             member.and_then(|m| Some((m, selection.member(m)?)))
         else {

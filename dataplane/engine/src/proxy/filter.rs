@@ -30,12 +30,12 @@ impl Proxy {
             client.changed = Some(changed);
             return Err(refusal);
         }
-        let Some(target) = self.target((snapshot, endpoints), client, head, (index, rule)) else {
+        let Some(target) = self.target((snapshot, endpoints), client, head, rule) else {
             client.changed = Some(changed);
             return Err(Refusal::new(500, Flag::NoBackend, "no_backend"));
         };
         let choice = Choice { epoch: snapshot.epoch, rule: index, target: target as u32 };
-        client.exchange.choose(choice, &mut self.pins);
+        client.exchange.choose(choice, rule, &mut self.pins);
         if let Some(target) = rule.targets.get(target) {
             client.exchange.series = target.series;
         }

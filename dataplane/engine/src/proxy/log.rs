@@ -15,7 +15,7 @@ impl Proxy {
         flag: Flag,
         detail: &'static str,
     ) {
-        self.unpin(cx, client);
+        self.unpin(client);
         self.drop_copies(cx, client);
         let words = client.words.take();
         if let Some(mut changed) = client.changed.take()

@@ -99,7 +99,7 @@ impl Proxy {
     ) -> Option<ConnectionId> {
         let table = cx.snapshot.cluster(cluster)?;
         let selection = cx.endpoints.selection(cx.snapshot.epoch, cluster, table);
-        let &Endpoint { id: endpoint, address, .. } = self.balance.endpoint(cluster, selection, cx.net.now)?;
+        let &Endpoint { id: endpoint, address, .. } = self.balance.endpoint(table, selection, cx.net.now)?;
         let (id, upstream) = match self.pools.take(endpoint) {
             Some(id) => match self.roles.get(id.0 as usize) {
                 Some(Role::Upstream(upstream)) => (id, Upstream { armed: false, ..*upstream }),

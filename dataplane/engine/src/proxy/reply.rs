@@ -12,6 +12,12 @@ use super::{Context, Proxy, Role, Step};
 use crate::limit::Limited;
 use crate::stack::{ConnectionId, Status};
 
+/// What is served at all (RFC 9110 §10.2.1).
+const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+/// `OPTIONS *`: a question about the server and none of its resources, which the server that it reaches answers (RFC 9110 §9.3.7).
+pub(super) const ABOUT_US: &str = "server_options";
+
 /// Why a request is answered here.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Refusal {
@@ -78,8 +84,9 @@ impl Proxy {
         let connection = if keep { Connection::KeepAlive } else { Connection::Close };
         let head_only = exchange.method == Method::Head;
         let fields: &[(&str, &str)] = match refusal.status {
-            405 => &[("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")],
+            405 => &[("Allow", METHODS)],
             503 => &[("Retry-After", "1")],
+            200 if refusal.detail == ABOUT_US => &[("Allow", METHODS)],
             _ => &[],
         };
         let lines = client.changed.as_ref().map_or(&[][..], |changed| &changed.append);

@@ -8,10 +8,10 @@ use proto::http1::{
     parse_request,
 };
 use tables::access::{AccessLevel, Flag, cut};
-use tables::{EndpointTable, ForwardedFor, HttpSettings, Request, Routed, Snapshot};
+use tables::{EndpointTable, ForwardedFor, HttpSettings, Request, Routed, SeriesId, Snapshot};
 
 use super::client::{Choice, Client, Phase};
-use super::reply::Refusal;
+use super::reply::{ABOUT_US, Refusal};
 use super::{Context, Proxy, Step};
 use crate::clock::Instant;
 use crate::stack::Status;
@@ -139,6 +139,27 @@ impl Proxy {
             exchange.keep_alive = false;
             return Err(Refusal::new(404, Flag::NoRoute, "listener_removed"));
         };
+        if head.path == b"*" {
+            exchange.series = snapshot.binds().get(bind.0 as usize).map_or(SeriesId(0), |bind| bind.unmatched);
+            return Err(Refusal::new(200, Flag::Filter, ABOUT_US));
+        }
+        self.route((snapshot, endpoints), client, head, now, true)
+    }
+
+    /// Finds a request's rule and target, and encodes it for the backend. `counts` says whether it has to pass its rule's limits.
+    #[inline]
+    fn route(
+        &mut self,
+        (snapshot, endpoints): (&Snapshot, &EndpointTable),
+        client: &mut Client,
+        head: &RequestHead<'_>,
+        now: Instant,
+        counts: bool,
+    ) -> Result<(), Refusal> {
+        let Some(bind) = client.bind(snapshot) else {
+            return Err(Refusal::new(404, Flag::NoRoute, "listener_removed"));
+        };
+        let exchange = &mut client.exchange;
         let request = Request {
             method: head.method_bytes,
             path: head.path,
@@ -156,22 +177,59 @@ impl Proxy {
         if let Some(timeout) = rule.request_timeout {
             exchange.until = client.started + timeout;
         }
-        if let Some(limits) = &rule.limits {
+        if let Some(limits) = rule.limits.as_ref().filter(|_| counts) {
             self.limiter.admit(snapshot, limits, client.remote.ip(), head, now).map_err(Refusal::limited)?;
         }
         if let Some(filters) = &rule.filters {
             return self.begin_filtered((snapshot, endpoints), client, head, (index, rule), filters);
         }
-        let Some(target) = self.target((snapshot, endpoints), client, head, (index, rule)) else {
+        let Some(target) = self.target((snapshot, endpoints), client, head, rule) else {
             return Err(Refusal::new(500, Flag::NoBackend, "no_backend"));
         };
         let exchange = &mut client.exchange;
-        exchange.choose(Choice { epoch: snapshot.epoch, rule: index, target: target as u32 }, &mut self.pins);
+        exchange.choose(Choice { epoch: snapshot.epoch, rule: index, target: target as u32 }, rule, &mut self.pins);
         if let Some(target) = rule.targets.get(target) {
             exchange.series = target.series;
         }
-        self.encode(http, client, head);
+        self.encode(&snapshot.http, client, head);
         Ok(())
+    }
+
+    /// The tables that a request began under were given up, because more epochs are in use than tables are held. Nobody was told anything of it
+    /// yet, and it is here still: it is routed by the tables of now, as if it had come now, but for limits that it has passed and copies that were
+    /// made of it.
+    #[cold]
+    pub(super) fn begin_again<L: Lane>(&mut self, cx: &mut Context<'_, L>, client: &mut Client) -> Step {
+        let (snapshot, endpoints, now) = (cx.snapshot, cx.endpoints, cx.net.now);
+        let (left, copies) = (client.attempts_left(), client.changed.as_mut().map(|changed| changed.copies.take()));
+        if let Some(mut changed) = client.changed.take() {
+            changed.clear();
+            self.spare_changed.push(changed);
+        }
+        client.exchange.pinned = false;
+        cx.stack.copy_front(client.id, &mut self.input);
+        let input = core::mem::take(&mut self.input);
+        let routed = match parse_request(&input, &limits(&snapshot.http)) {
+            Ok(Some(head)) if client.exchange.head_held > 0 => {
+                self.route((snapshot, endpoints), client, &head, now, false)
+            }
+            // What was sent is not here any more, and is not sent twice either.
+            _ => Err(Refusal::new(503, Flag::NoEndpoint, "configuration_changed")),
+        };
+        self.input = input;
+        client.limit_attempts(left.unwrap_or(0));
+        let copies = copies.unwrap_or_default();
+        match &mut client.changed {
+            Some(changed) => {
+                changed.wanted.clear();
+                changed.copies = copies;
+            }
+            None => copies.into_iter().for_each(|id| self.lose(cx, id)),
+        }
+        match routed {
+            Ok(()) => self.dispatch(cx, client, true),
+            Err(refusal) => self.refuse(cx, client, refusal),
+        }
     }
 
     pub(super) fn encode(&mut self, http: &HttpSettings, client: &Client, head: &RequestHead<'_>) {

@@ -106,7 +106,7 @@ impl Proxy {
             if client.exchange.backend_ns == 0 {
                 let exchange = &mut client.exchange;
                 exchange.backend_ns = cx.net.now.since(exchange.sent_at).max(1);
-                if let (true, Some((endpoint, _))) = (exchange.observed, exchange.endpoint) {
+                if let (true, Some(endpoint)) = (exchange.observed, exchange.endpoint) {
                     self.balance.observe(endpoint, exchange.backend_ns, cx.net.now);
                 }
             }
@@ -151,7 +151,7 @@ impl Proxy {
                 Head::Final(_) | Head::Switch(_) => {
                     cx.stack.consume(client.id, client.exchange.head_held);
                     client.exchange.head_held = 0;
-                    self.unpin(cx, client);
+                    self.unpin(client);
                     if let Head::Switch(_) = head {
                         client.phase = Phase::Tunnel;
                         self.tunnels += 1;
@@ -166,10 +166,13 @@ impl Proxy {
 
     /// Has the client come back to the endpoint that served it.
     fn begin_session<L: Lane>(&mut self, cx: &Context<'_, L>, client: &Client) {
-        let choice = client.exchange.choice.filter(|choice| choice.epoch == cx.snapshot.epoch);
-        let target = choice.and_then(|c| cx.snapshot.rules.get(c.rule as usize)?.targets.get(c.target as usize));
-        let affinity = target.and_then(|target| cx.snapshot.cluster(target.cluster)?.affinity.as_deref());
-        // Where the tables have changed since, the next response sets it.
+        let tables = client.exchange.choice.and_then(|choice| Some((choice, cx.tables(choice.epoch)?)));
+        let target = tables.and_then(|(c, tables)| {
+            let target = tables.rules.get(c.rule as usize)?.targets.get(c.target as usize)?;
+            tables.cluster(target.cluster)
+        });
+        let affinity = target.and_then(|cluster| cluster.affinity.as_deref());
+        // Where its tables are gone, the next response sets it.
         if let Some(cookie) = affinity.and_then(|affinity| affinity.session.as_ref()) {
             affinity::set_session(cookie, client.exchange.new_session, &mut self.out);
         }

@@ -150,24 +150,23 @@ impl Proxy {
         } else {
             exchange.sent_at + http.response_timeout
         };
-        let backend = self.backend_deadline(cx, client);
+        let backend = Self::backend_deadline(client);
         stage.min(exchange.until).min(backend)
     }
 
     /// The end of the route's `backendRequest` timeout.
-    fn backend_deadline<L: Lane>(&self, cx: &Context<'_, L>, client: &Client) -> Instant {
+    fn backend_deadline(client: &Client) -> Instant {
         let exchange = &client.exchange;
         if !(exchange.pinned && exchange.head_sent) {
             return Instant::NEVER;
         }
-        let rule = exchange.choice.and_then(|c| cx.tables(c.epoch)?.rules.get(c.rule as usize));
-        rule.and_then(|rule| rule.backend_timeout).map_or(Instant::NEVER, |timeout| exchange.sent_at + timeout)
+        exchange.backend_timeout.map_or(Instant::NEVER, |timeout| exchange.sent_at + timeout)
     }
 
     /// Lets go of the tables that the request began under. What they say about its end is kept.
-    pub(super) fn unpin<L: Lane>(&mut self, cx: &Context<'_, L>, client: &mut Client) {
+    pub(super) fn unpin(&mut self, client: &mut Client) {
         if client.exchange.pinned {
-            client.exchange.until = client.exchange.until.min(self.backend_deadline(cx, client));
+            client.exchange.until = client.exchange.until.min(Self::backend_deadline(client));
             client.exchange.pinned = false;
             if let Some(choice) = client.exchange.choice {
                 self.pins.unpin(choice.epoch);
@@ -224,7 +223,7 @@ impl Proxy {
         if now < exchange.until && exchange.head_sent && exchange.request_done && client.can_retry() {
             return self.try_again(cx, client);
         }
-        let out_of_time = now >= exchange.until || now >= self.backend_deadline(cx, client);
+        let out_of_time = now >= exchange.until || now >= Self::backend_deadline(client);
         if !exchange.head_sent && !out_of_time {
             return self.connect_failed(cx, client, Some(Ended::TimedOut));
         }

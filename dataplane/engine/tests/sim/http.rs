@@ -83,6 +83,11 @@ impl Stage {
     /// The backend accepts the next connection.
     pub fn accept(&mut self) -> End {
         let syn = self.expect(Backend, SYN);
+        self.accept_of(&syn)
+    }
+
+    /// The backend accepts a connection that it was asked for a while ago.
+    pub fn accept_of(&mut self, syn: &Seg) -> End {
         let mut end = End { local: syn.destination, remote: syn.source, seq: 5000, ack: syn.end(), window: 60_000 };
         self.send(Backend, &mut end, SYN | ACK, b"");
         end

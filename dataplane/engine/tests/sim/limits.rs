@@ -102,6 +102,61 @@ fn a_limit_is_for_all_cores_together() {
     }
 }
 
+/// The same for every kind of key and for each of two keys, in every unit: a burst, and what time earns; a client's many connections and his one
+/// that is busy share an allowance, wherever they lie.
+#[test]
+fn each_key_has_its_allowance_over_all_cores() {
+    // Which requests have the first key, and which the second.
+    let header = ["X-Key: one\r\n", "X-Key: two\r\n"];
+    let cookie = ["Cookie: a=b; sid=one\r\n", "Cookie: sid=\"two\"\r\n"];
+    let kinds: [(LimitKey, [&str; 2], bool); 4] = [
+        // A route's, rule's or listener's: all of its requests together.
+        (LimitKey::All, ["", ""], false),
+        (LimitKey::Source { ipv4_prefix: 24, ipv6_prefix: 64 }, ["", ""], false),
+        (LimitKey::Header("x-key".into()), header, true),
+        (LimitKey::Cookie("sid".into()), cookie, true),
+    ];
+    for cores in [1u16, 2, 8] {
+        for (index, (by, keys, apart)) in kinds.iter().enumerate() {
+            // Each kind in another unit, and each unit on each number of cores.
+            for seconds in [[60, 3600, 1, 60][index], [3600, 60, 60, 3600][index]] {
+                let get = |key: usize| Request::with(&format!("/get/10/{}", key + 1), keys[key]);
+                let busy = Plan::new((0..80).map(|_| get(0)));
+                let many = (0..60).map(|n| Plan::new([get(usize::from(n % 3 == 0))]));
+                let steady = Plan::new((0..50).map(|_| get(1)));
+                let plans = core::iter::once(busy).chain(many).chain([steady]);
+                let rate = LimitRate::new(30, seconds, 30, cores);
+                assert_eq!(rate.batch, 1, "at such rates, limits are exact");
+                let limits = vec![limit(by.clone(), rate, cores)];
+                let counted = Arc::clone(&limits[0].keys);
+                let options = GatewayOptions { limits, ..cores::options(7) };
+                let mut sim = cores::sim(cores, Device::Rss, &options, Clients::new(plans, 16));
+                let started = sim.clock.now();
+                sim.finish(secs(60));
+                let span = (sim.clock.now() - started).as_nanos() as u64;
+                let responses: Vec<_> = sim.north.app.done.iter().flat_map(|outcome| &outcome.responses).collect();
+                assert_eq!(responses.len(), 190);
+                let passed = |seed: u64| {
+                    let body = crate::support::http::pattern(seed, 10);
+                    responses.iter().filter(|r| r.status() == 200 && r.body == body).count() as u64
+                };
+                let (one, two) = (passed(1), passed(2));
+                let refused = responses.iter().filter(|r| r.status() == 429).count() as u64;
+                assert_eq!(one + two + refused, 190);
+                let most = 30 + span / rate.interval + 1;
+                let fair = |passed: u64| (30..=most).contains(&passed);
+                let said = format!("{one} and {two} of {most}, {cores} cores, {by:?} in {seconds} s");
+                assert!(if *apart { fair(one) && fair(two) } else { fair(one + two) }, "{said}");
+                let admitted: u64 = counted.counts().iter().map(|core| core.admitted.read()).sum();
+                assert_eq!(admitted, one + two, "{said}");
+                // They were at several cores, which is what it is about.
+                let of_cores = counted.counts().iter().filter(|core| core.admitted.read() + core.limited.read() > 0);
+                assert_eq!(of_cores.count().min(2), usize::from(cores).min(2), "{said}");
+            }
+        }
+    }
+}
+
 /// At rates where cores take batches: never above what is stated, and not far below the limit.
 #[test]
 fn batches_keep_to_the_stated_overshoot_under_skew() {

@@ -1,10 +1,12 @@
 //! Tables that change while requests run, segment by segment.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use tables::HttpSettings;
 use tables::access::Flag;
+use tables::filter::{FieldChanges, Filters, Mirror, Retry, RuleFilters};
 use tables::publish::HELD;
+use tables::{ClusterId, Endpoint, EndpointId, EndpointTable, HttpSettings, Selection};
 
 use crate::http::Side::{Backend, Client};
 use crate::http::{GET, REPLY, Stage};
@@ -128,6 +130,117 @@ fn a_listener_that_is_gone_lets_its_clients_go() {
     assert!(stage.knock(4003, 81).is(SYN | ACK), "but there");
     stage.world.run(ms(1));
     assert!(stage.world.mid.log.iter().all(|record| record.status == 200));
+}
+
+/// What is known of endpoints belongs to the newest tables: a request of older ones goes by those, however clusters are numbered there.
+#[test]
+fn the_endpoints_of_other_tables_are_not_those_of_a_request() {
+    let mut stage = stage(&[2, 3]);
+    let mut client = stage.connect(4000);
+    stage.send(Client, &mut client, ACK, GET);
+    let syn = stage.accept_none();
+    stage.world.mid.publish(2, &[address(9)]);
+    let elsewhere = Endpoint { id: EndpointId(9), address: address(9), weight: 1 };
+    let selection = Arc::new(Selection::round_robin(vec![elsewhere]));
+    stage.world.mid.endpoints.publish(Arc::new(EndpointTable::new(1, 2, vec![Some(selection)], Arc::default())));
+    stage.settle();
+    stage.reject(&syn);
+    assert_eq!(stage.accept().local.0, address(3).ip());
+}
+
+/// Has as many epochs in use as it takes for the tables of the first one to be given up. Returns the newest one.
+fn wear_out(stage: &mut Stage, endpoints: &[SocketAddr]) -> u64 {
+    let newest = HELD as u64 + 4;
+    for epoch in 2..=newest {
+        stage.world.mid.publish(epoch, endpoints);
+        stage.settle();
+        let mut client = stage.connect(5000 + epoch as u16);
+        stage.send(Client, &mut client, ACK, GET);
+        stage.settle();
+    }
+    assert_eq!(stage.world.mid.lifecycle.swaps.held(), HELD as u64 - 1);
+    stage.world.south.inbox.clear();
+    newest
+}
+
+/// A request that needs its tables once more when they are gone is served by those of now, and does not fail.
+#[test]
+fn a_request_whose_tables_were_given_up_begins_again() {
+    for request in [GET, &b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody"[..]] {
+        let mut stage = stage(&[2]);
+        let mut client = stage.connect(4000);
+        stage.send(Client, &mut client, ACK, request);
+        let syn = stage.accept_none();
+        let newest = wear_out(&mut stage, &[address(9)]);
+        stage.reject(&syn);
+        let mut backend = stage.accept();
+        assert_eq!(backend.local.0, address(9).ip(), "by the tables of now");
+        let whole = stage.read(Backend, &mut backend, |bytes| {
+            bytes.ends_with(b"\r\n\r\nbody") || (request == GET && bytes.ends_with(b"\r\n\r\n"))
+        });
+        assert!(whole.starts_with(if request == GET { "GET / " } else { "POST /x " }), "{whole}");
+        stage.send(Backend, &mut backend, ACK, REPLY);
+        let reply = stage.read(Client, &mut client, |bytes| bytes.ends_with(b"ok"));
+        assert!(reply.starts_with(&format!("{ANSWERED}{newest}\r\n")), "{reply}");
+        // It is of the newest epoch now, and lets go of that.
+        stage.world.mid.publish(newest + 1, &[address(9)]);
+        stage.settle();
+        assert_eq!(stage.world.mid.log.last().map(|record| (record.status, record.epoch)), Some((200, newest)));
+    }
+}
+
+/// The same where its route has filters, retries, and copies that wait for the rest of its body.
+#[test]
+fn filters_and_copies_survive_tables_that_were_given_up() {
+    let filters = Filters {
+        request: FieldChanges { strip: (*b"").into(), append: (*b"X-Added: yes\r\n").into() },
+        mirrors: [Mirror { cluster: ClusterId(1), numerator: 1, denominator: 1 }].into(),
+        ..Filters::default()
+    };
+    let retry = Retry { attempts: 1, backoff: ms(1), ..Retry::default() };
+    let filters = RuleFilters { rule: filters, retry: Some(Box::new(retry)), ..RuleFilters::default() };
+    let mut stage = Stage::new(&GatewayOptions { filters: Some(filters), ..GatewayOptions::default() });
+    let mut client = stage.connect(4000);
+    stage.send(Client, &mut client, ACK, b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\nbody");
+    let syns = [stage.accept_none(), stage.accept_none()];
+    let [original, copy] = if syns[0].destination.1 == 8080 { syns } else { [syns[1].clone(), syns[0].clone()] };
+    assert_eq!((original.destination.1, copy.destination.1), (8080, 9090));
+    wear_out(&mut stage, &[address(9)]);
+    let mirrored = stage.world.mid.counters.mirrors.read();
+    stage.reject(&original);
+    let mut backend = loop {
+        let syn = stage.accept_none();
+        if syn.destination.0 == address(9).ip() {
+            break stage.accept_of(&syn);
+        }
+    };
+    let head = stage.read(Backend, &mut backend, |bytes| bytes.ends_with(b"body"));
+    assert!(head.contains("\r\nX-Added: yes\r\n"), "{head}");
+    assert_eq!(stage.world.mid.counters.mirrors.read(), mirrored, "no second copy is made");
+    // The rest of the body goes to both.
+    let mut copy = stage.accept_of(&copy);
+    stage.send(Client, &mut client, ACK, b"rest");
+    stage.read(Backend, &mut backend, |bytes| bytes.ends_with(b"rest"));
+    stage.read(Backend, &mut copy, |bytes| bytes.ends_with(b"bodyrest"));
+    stage.send(Backend, &mut backend, ACK, REPLY);
+    stage.read(Client, &mut client, |bytes| bytes.ends_with(b"ok"));
+}
+
+/// `timeouts.backendRequest` of a request holds whatever becomes of its tables.
+#[test]
+fn timeouts_outlive_the_tables_that_said_them() {
+    let options = GatewayOptions { backend_timeout: Some(secs(2)), ..GatewayOptions::default() };
+    let mut stage = Stage::new(&options);
+    let mut client = stage.connect(4000);
+    stage.send(Client, &mut client, ACK, GET);
+    let mut backend = stage.accept();
+    stage.head(Backend, &mut backend);
+    wear_out(&mut stage, &[address(9)]);
+    let late = stage.world.run_until(secs(3), |world| world.mid.log.iter().any(|record| record.client.port() == 4000));
+    assert!(late, "it is not given up");
+    let record = stage.world.mid.log.iter().find(|record| record.client.port() == 4000).unwrap();
+    assert_eq!((record.status, record.detail), (504, "request_timeout"));
+    assert!((2_000_000_000..2_100_000_000).contains(&record.duration_ns), "{}", record.duration_ns);
 }
 
 /// More epochs are in use at a time than tables are held back: all requests are served, and memory is bounded.

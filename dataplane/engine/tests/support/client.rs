@@ -87,6 +87,11 @@ impl Request {
         Self::new(&format!("GET {path}"), "", b"", None)
     }
 
+    /// The same with further field lines, each with its CRLF.
+    pub fn with(path: &str, fields: &str) -> Self {
+        Self::new(&format!("GET {path}"), fields, b"", None)
+    }
+
     /// A GET whose response has `len` bytes; `kind` is `get`, `chunked` or `close`.
     pub fn get(kind: &str, len: usize, seed: u64) -> Self {
         // The server reads the seed as a number that fits a path.

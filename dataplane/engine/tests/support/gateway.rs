@@ -87,6 +87,8 @@ pub struct GatewayOptions {
     pub segmentation: Segmentation,
     /// Of the one rule.
     pub filters: Option<filter::RuleFilters>,
+    /// Of the one rule.
+    pub backend_timeout: Option<Duration>,
 }
 
 /// Who cuts TCP packets into segments.
@@ -115,6 +117,7 @@ impl Default for GatewayOptions {
             sources: Vec::new(),
             segmentation: Segmentation::default(),
             filters: None,
+            backend_timeout: None,
         }
     }
 }
@@ -315,6 +318,7 @@ fn snapshot_at(
     let mirror = Endpoint { id: EndpointId(255), address: "10.9.2.2:9090".parse().unwrap(), weight: 1 };
     let mut rule = Rule::new("ns/route".into(), 0, vec![target], SeriesId(2));
     rule.filters = options.filters.clone().map(Box::new);
+    rule.backend_timeout = options.backend_timeout;
     if !options.limits.is_empty() {
         rule.limits = Some((0u32..).take(options.limits.len()).map(LimitId).collect());
     }
