@@ -12,7 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use tables::{Check, CheckFailure, CheckId, EndpointId, EndpointTable, Epoch, Report, Selection, Snapshot};
+use tables::{Check, CheckFailure, CheckId, EndpointId, EndpointTable, Epoch, Probe, Report, Selection, Snapshot};
 
 use crate::status::{CheckedState, EndpointFailure, EndpointStatus};
 use plan::{ClusterPlan, PlannedEndpoint, Readiness};
@@ -139,6 +139,7 @@ impl Endpoints {
         now: Instant,
     ) {
         self.snapshot = snapshot.epoch;
+        let before = self.verdicts_before(plans, checks);
         self.plans = Arc::clone(plans);
         if *self.checks != **checks {
             self.checks = Arc::clone(checks);
@@ -152,7 +153,13 @@ impl Endpoints {
                 self.of_endpoint.entry(planned.endpoint.id).or_default().push(cluster);
                 if let (Some(check), Some(rule)) = (planned.check, &plan.check) {
                     self.of_check.entry(check).or_default().push(cluster);
-                    let known = self.health.get(&check).cloned().unwrap_or_default();
+                    let known = self.health.get(&check).or_else(|| {
+                        before
+                            .get(&(&*plan.name, planned.endpoint.id))
+                            .filter(|(probe, _)| *probe == rule.way.probe)
+                            .map(|(_, health)| health)
+                    });
+                    let known = known.cloned().unwrap_or_default();
                     let (healthy_threshold, unhealthy_threshold) = (rule.healthy_threshold, rule.unhealthy_threshold);
                     health.insert(check, Health { healthy_threshold, unhealthy_threshold, ..known });
                 }
@@ -192,6 +199,29 @@ impl Endpoints {
             }
         }
         self.changed.clear();
+    }
+
+    /// What is known of endpoints whose checks are new ones: the same question asked in another rhythm, or with other thresholds, forgets nothing.
+    fn verdicts_before<'p>(
+        &self,
+        plans: &'p [ClusterPlan],
+        checks: &[Check],
+    ) -> HashMap<(&'p str, EndpointId), (Probe, Health)> {
+        if checks.iter().all(|check| self.health.contains_key(&check.id)) {
+            return HashMap::new();
+        }
+        let names: HashMap<&str, &'p str> = plans.iter().map(|plan| (&*plan.name, &*plan.name)).collect();
+        let mut found = HashMap::new();
+        for plan in self.plans.iter() {
+            let (Some(rule), Some(&name)) = (&plan.check, names.get(&*plan.name)) else { continue };
+            for planned in &plan.endpoints {
+                if let Some(health) = planned.check.and_then(|check| self.health.get(&check)) {
+                    let health = Health { streak: 0, ..health.clone() };
+                    found.insert((name, planned.endpoint.id), (rule.way.probe.clone(), health));
+                }
+            }
+        }
+        found
     }
 
     /// The table as it is now.

@@ -115,6 +115,7 @@ fn a_drained_endpoint_keeps_its_sessions_and_a_sick_one_does_not() {
 /// Books with one cluster, and time.
 struct Books {
     endpoints: Endpoints,
+    ids: CheckIds,
     plans: Arc<[ClusterPlan]>,
     epoch: Epoch,
     now: Instant,
@@ -123,7 +124,8 @@ struct Books {
 impl Books {
     fn new(plan: ClusterPlan) -> Self {
         let now = Instant::now() + Duration::from_secs(3600);
-        let mut books = Self { endpoints: Endpoints::new([1, 2], now), plans: Arc::new([plan]), epoch: 0, now };
+        let endpoints = Endpoints::new([1, 2], now);
+        let mut books = Self { endpoints, ids: CheckIds::default(), plans: Arc::new([plan]), epoch: 0, now };
         books.publish();
         books
     }
@@ -132,7 +134,7 @@ impl Books {
     fn publish(&mut self) -> Arc<Snapshot> {
         self.epoch += 1;
         let mut plans = self.plans.to_vec();
-        let checks = CheckIds::default().assign(&mut plans);
+        let checks = self.ids.assign(&mut plans);
         self.plans = plans.into();
         let cluster =
             tables::Cluster::new("ns/a:80".into(), self.plans[0].endpoints.iter().map(|p| p.endpoint).collect());
@@ -155,7 +157,8 @@ impl Books {
     fn settle(&mut self) -> Option<Vec<(u32, u32)>> {
         let table = self.endpoints.settle(self.now)?;
         let selection = Arc::clone(&self.endpoints.defaults[0]);
-        let cluster = tables::Cluster { name: "".into(), endpoints: Box::default(), selection, affinity: None };
+        let cluster =
+            tables::Cluster { name: "".into(), endpoints: Box::default(), selection, affinity: None, cursor: 0 };
         let selection = table.selection(self.epoch, tables::ClusterId(0), &cluster);
         Some(selection.members().iter().map(|member| (member.id.0, member.weight)).collect())
     }
@@ -197,6 +200,38 @@ fn three_failures_take_an_endpoint_out_and_two_passes_bring_it_back() {
     assert_eq!(books.settle(), None);
     books.report(1, None);
     assert_eq!(books.settle(), Some(vec![(1, 1), (2, 1), (3, 1)]));
+}
+
+/// A check in another rhythm, or with other thresholds, is about the same thing; one that asks something else is not.
+#[test]
+fn a_change_of_the_rhythm_forgets_no_verdict() {
+    let with = |seconds, unhealthy_threshold, probe| {
+        let way = tables::CheckWay { interval: Duration::from_secs(seconds), timeout: Duration::from_secs(1), probe };
+        let rule = HealthRule { way: Arc::new(way), unhealthy_threshold, healthy_threshold: 2 };
+        ClusterPlan { check: Some(rule), ..plan(vec![planned(1, 1, 0), planned(2, 1, 0), planned(3, 1, 0)]) }
+    };
+    let mut books = Books::new(with(5, 2, tables::Probe::Tcp));
+    for _ in 0..2 {
+        books.report(1, Some(CheckFailure::Refused));
+    }
+    assert_eq!(books.settle(), Some(vec![(1, 1), (3, 1)]));
+    books.report(0, None);
+    for (seconds, threshold) in [(7, 2), (7, 4)] {
+        books.plans = Arc::new([with(seconds, threshold, tables::Probe::Tcp)]);
+        let members = |snapshot: &Snapshot| snapshot.clusters[0].selection.members().len();
+        assert_eq!(members(&books.publish()), 2, "every {seconds} s, {threshold} times");
+        let listed = books.endpoints.list(books.now);
+        let health = |at: usize| (listed[at].health, listed[at].checks_passed, listed[at].checks_failed);
+        assert_eq!((health(0), health(1)), ((CheckedState::Healthy, 1, 0), (CheckedState::Unhealthy, 0, 2)));
+    }
+    // By the new threshold from now on.
+    for _ in 0..3 {
+        books.report(2, Some(CheckFailure::Refused));
+    }
+    assert_eq!(books.settle(), None);
+    let other = tables::Probe::Http((*b"GET / HTTP/1.1\r\n\r\n").into(), [(200, 399)].into());
+    books.plans = Arc::new([with(7, 4, other)]);
+    assert_eq!(books.publish().clusters[0].selection.members().len(), 3, "nobody has asked that yet");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use core::time::Duration;
 
 use pmd::Lane;
 use proto::grpc_health;
-use proto::http1::{Limits, Method, parse_response};
+use proto::http1::{BodyDecoder, Decoded, Limits, Method, parse_response};
 use tables::endpoints::Reports;
 use tables::{Check, CheckFailure, CheckId, EndpointTable, Probe, Report};
 
@@ -19,6 +19,9 @@ use crate::timer::Wheel;
 
 /// Checks begun or given up in one turn at most. With a hundred thousand turns a second, that is more than a core ever has to do.
 const CHECKS_A_TURN: usize = 16;
+
+/// Pieces of an answer's body that are looked at, at most.
+const PIECES: usize = 1024;
 
 /// How long an endpoint may take to close a connection that has served its check.
 const LINGER: Duration = Duration::from_secs(1);
@@ -171,7 +174,8 @@ impl Proxy {
         let mut input = core::mem::take(&mut self.input);
         input.clear();
         cx.stack.copy_front(id, &mut input);
-        let (answer, acknowledge) = read(&wanted.way.probe, &input);
+        let end = if !over { End::Open { full } } else { End::Over { clean: cx.stack.peer_finished(id) } };
+        let (answer, acknowledge) = read(&wanted.way.probe, &input, end);
         self.input = input;
         if acknowledge && !under_way.acknowledged {
             cx.stack.send(id, grpc_health::SETTINGS_ACK);
@@ -263,14 +267,27 @@ impl Proxy {
     }
 }
 
+/// Whether more of an answer may come.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    /// As long as there is room for it.
+    Open { full: bool },
+    /// No more: the endpoint closed, or did something else to the connection.
+    Over { clean: bool },
+}
+
 /// What an answer says, once it is there: nothing where the check passed. And whether SETTINGS are to be acknowledged.
-fn read(probe: &Probe, bytes: &[u8]) -> (Option<Option<CheckFailure>>, bool) {
+fn read(probe: &Probe, bytes: &[u8], end: End) -> (Option<Option<CheckFailure>>, bool) {
     match probe {
         Probe::Tcp => (Some(None), false),
-        Probe::Http(_, expected) => {
-            let answer = match parse_response(bytes, Method::Get, &Limits::default()) {
+        Probe::Http(ask, expected) => {
+            let method = if ask.starts_with(b"HEAD ") { Method::Head } else { Method::Get };
+            let answer = match parse_response(bytes, method, &Limits::default()) {
                 Ok(None) => None,
-                Ok(Some(head)) if expected.iter().any(|&(from, to)| (from..=to).contains(&head.status)) => Some(None),
+                // A server that breaks off in the middle of what it says does so to others, too.
+                Ok(Some(head)) if expected.iter().any(|&(from, to)| (from..=to).contains(&head.status)) => {
+                    whole(BodyDecoder::new(head.framing), bytes.get(head.len..).unwrap_or_default(), end)
+                }
                 Ok(Some(head)) => Some(Some(CheckFailure::Status(head.status))),
                 Err(_) => Some(Some(CheckFailure::Invalid)),
             };
@@ -287,4 +304,32 @@ fn read(probe: &Probe, bytes: &[u8]) -> (Option<Option<CheckFailure>>, bool) {
             (verdict, answer.settings)
         }
     }
+}
+
+/// Whether a body came whole, or as much of it as there is room for, which is enough.
+fn whole(mut body: BodyDecoder, mut bytes: &[u8], end: End) -> Option<Option<CheckFailure>> {
+    for _ in 0..PIECES {
+        if body.is_complete() {
+            return Some(None);
+        }
+        let skip = match body.decode(bytes) {
+            Err(_) => return Some(Some(CheckFailure::Invalid)),
+            Ok(Decoded::Data { skip, len }) => {
+                body.advance(len);
+                skip + len
+            }
+            Ok(Decoded::End { .. }) => return Some(None),
+            Ok(Decoded::More { .. }) => {
+                return match end {
+                    End::Open { full } => full.then_some(None),
+                    End::Over { clean: true } if body.end_of_input().is_ok() => Some(None),
+                    // The connection says how it ended.
+                    End::Over { .. } => None,
+                };
+            }
+        };
+        bytes = bytes.get(skip..).unwrap_or_default();
+    }
+    // So many small pieces: it means it.
+    Some(None)
 }

@@ -52,6 +52,11 @@ fn checks_tell_what_is_wrong() {
         check(7, "10.9.2.3:8080", http("/silent", (200, 299))),
         check(8, "10.9.2.3:8080", http("/reset", (200, 299))),
         check(9, "10.9.2.3:8080", http("/chunked/70000/3", (200, 200))),
+        // A good head is no good answer.
+        check(10, "10.9.2.3:8080", http("/die/100", (200, 200))),
+        check(11, "10.9.2.3:8080", http("/cut/100", (200, 200))),
+        check(12, "10.9.2.3:8080", http("/close/3000/3", (200, 200))),
+        check(13, "10.9.2.3:8080", http("/chunked/300/3", (200, 200))),
     ];
     let mut sim = quiet();
     sim.mid.endpoints.publish(table(1, &checks));
@@ -71,6 +76,10 @@ fn checks_tell_what_is_wrong() {
         Some(CheckFailure::Status(200)),
         Some(CheckFailure::Timeout),
         Some(CheckFailure::Reset),
+        None,
+        Some(CheckFailure::Reset),
+        Some(CheckFailure::Closed),
+        None,
         None,
     ];
     for (id, expected) in (1..).zip(expected) {
