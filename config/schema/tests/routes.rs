@@ -133,3 +133,21 @@ fn filters() {
         ),
     ]);
 }
+
+#[test]
+fn a_listener_of_another_port_than_the_named_one_is_no_parent() {
+    let listener = "{ name: http, protocol: HTTP, port: 80 }";
+    let text = support::HELLO
+        .replace(listener, &format!("{listener}, {{ name: other, protocol: HTTP, port: 81 }}"))
+        .replacen("parentRefs: [{ name: web }]", "parentRefs: [{ name: web, sectionName: http, port: 81 }]", 1);
+    let errors = schema::load_str("x.yaml", &text).unwrap_err().to_string();
+    assert!(
+        errors.contains("spec.parentRefs[0].port: listener http of Gateway default/web is not on port 81")
+            && errors.contains("hint: port: 80; or leave it out, since the listener has a name")
+            && errors.ends_with("1 error"),
+        "{errors}"
+    );
+    // Where invalid references are served, the route's conditions say it.
+    let tolerant = text.replacen("  cores: [1]", "  invalidReferences: serve500\n  cores: [1]", 1);
+    assert!(tolerant != text && schema::load_str("x.yaml", &tolerant).is_ok());
+}

@@ -26,7 +26,8 @@ pub(super) fn check<'a>(document: &Decoded, route: &'a HttpRoute, references: &R
         let Some(Resource::Gateway(gateway)) = &target.resource else {
             continue;
         };
-        if !target.is_sound("spec.listeners") {
+        // Where references may be invalid, the route's conditions say that it attaches to nothing (NoMatchingParent).
+        if references.tolerant || !target.is_sound("spec.listeners") {
             continue;
         }
         let listeners = &gateway.spec.listeners;
@@ -50,6 +51,13 @@ pub(super) fn check<'a>(document: &Decoded, route: &'a HttpRoute, references: &R
             let ports: Vec<String> = ports.iter().map(NonZeroU16::to_string).collect();
             let problem = format!("Gateway {} has no listener on port {port}", parent.gateway);
             let hint = format!("its ports are {}", ports.join(", "));
+            found.hinted(&document.place(&parent.at, "port"), problem, hint);
+        } else if let (Some(section), Some(port)) = (&parent.section_name, parent.port)
+            && let Some(listener) = listeners.iter().find(|listener| listener.name == *section)
+            && listener.port != port
+        {
+            let problem = format!("listener {section} of Gateway {} is not on port {port}", parent.gateway);
+            let hint = format!("port: {}; or leave it out, since the listener has a name", listener.port);
             found.hinted(&document.place(&parent.at, "port"), problem, hint);
         }
     }
