@@ -2,7 +2,7 @@
 
 mod support;
 
-use support::gateway::Gateway;
+use support::gateway::{Config, Gateway};
 use support::sandbox::{Ns, Sandbox};
 
 /// The codes of so many requests, one after the other on one connection.
@@ -71,4 +71,68 @@ fn each_key_has_its_limit_and_the_refused_are_told_when_to_come_back() {
     assert_eq!(status.code(), Some(28), "curl gives up after its time");
     assert!(gateway.drops("source_denied") >= 1);
     gateway.assert_alive();
+}
+
+/// A limit of one listener leaves the other alone; IPv6 clients are told apart by their networks, and are let in or kept out by theirs.
+#[test]
+fn listeners_have_limits_of_their_own_and_ipv6_networks_too() {
+    let sandbox = sandbox_or_skip!();
+    sandbox.start_nginx();
+    sandbox.start_ipv6();
+    sandbox.run_script(
+        "for a in fd00:9:1::3 fd00:9:1::102 fd00:9:1::666; do ip -n $NS_CLIENT address add $a/64 dev eth0 nodad; done",
+    );
+    let ports = r#"    - name: north
+      device: "net_af_packet0,iface=mr-north"
+      addresses: ["10.9.1.1/24", "fd00:9:1::1/64"]
+    - name: south
+      device: "net_af_packet1,iface=mr-south"
+      addresses: ["10.9.2.1/24"]
+"#;
+    let target = |more: &str| {
+        format!("  targetRefs: [{{ group: gateway.networking.k8s.io, kind: Gateway, name: web{more} }}]\n")
+    };
+    let policies = format!(
+        "apiVersion: millrace.dev/v1alpha1\nkind: RoutePolicy\nmetadata: {{ name: one }}\nspec:\n{}  rateLimit:\n    rules:\n      \
+         - {{ name: all, limit: {{ requests: 5, unit: Hour }} }}\n---\n\
+         apiVersion: millrace.dev/v1alpha1\nkind: RoutePolicy\nmetadata: {{ name: other }}\nspec:\n{}  rateLimit:\n    rules:\n      \
+         - {{ name: networks, by: {{ type: SourceIP, ipv4Prefix: 32, ipv6Prefix: 120 }}, limit: {{ requests: 4, unit: Hour }} }}\n---\n\
+         apiVersion: millrace.dev/v1alpha1\nkind: SecurityPolicy\nmetadata: {{ name: doors }}\nspec:\n{}  sources: {{ \
+         allow: [\"fd00:9:1::/64\"], deny: [\"fd00:9:1::600/120\"] }}\n",
+        target(", sectionName: http"),
+        target(", sectionName: second"),
+        target(""),
+    );
+    let config = Config::listening(&["10.9.1.1", "fd00:9:1::1"])
+        .ports(ports)
+        .backend("all", &["10.9.2.2:8080"])
+        .route("all", &[], ("PathPrefix", "/"), &["all"])
+        .document(&policies);
+    let text = config.text().replace("port: 80 }]", "port: 80 }, { name: second, protocol: HTTP, port: 81 }]");
+    let gateway = Gateway::start_text(&sandbox, &text);
+    let ask = |source: &str, port: u16, requests: usize| {
+        let url = format!("http://[fd00:9:1::1]:{port}/x[1-{requests}]");
+        let arguments = ["-sS", "-o", "/dev/null", "-w", "%{http_code}\n", "--max-time", "20", "--interface", source];
+        let mut all = arguments.to_vec();
+        // The brackets of the address are none of a range.
+        let url = url.replacen('[', "\\[", 1).replacen(']', "\\]", 1);
+        all.push(&url);
+        let codes: Vec<String> = sandbox.output(Ns::Client, "curl", &all).lines().map(str::to_owned).collect();
+        (count(&codes, "200"), count(&codes, "429"))
+    };
+    assert_eq!(ask("fd00:9:1::2", 80, 8), (5, 3));
+    assert_eq!(ask("fd00:9:1::102", 80, 3), (0, 3), "the listener's is everybody's");
+    assert_eq!(ask("fd00:9:1::2", 81, 3), (3, 0), "the other listener has its own");
+    assert_eq!(ask("fd00:9:1::3", 81, 3), (1, 2), "the same network of 120 bits");
+    assert_eq!(ask("fd00:9:1::102", 81, 5), (4, 1), "another one");
+    // At the packet, by IPv6 networks: IPv4 is not on the list, and one IPv6 network is kept out of the larger one that is.
+    let curl = |arguments: &[&str]| {
+        let mut denied = sandbox.command(Ns::Client, "curl");
+        denied.args(["-sS", "-g", "-o", "/dev/null", "--max-time", "2"]).args(arguments);
+        denied.output().expect("curl runs").status.code()
+    };
+    assert_eq!(curl(&["--interface", "fd00:9:1::666", "http://[fd00:9:1::1]/"]), Some(28), "no answer at all");
+    assert_eq!(curl(&["http://10.9.1.1/"]), Some(28));
+    assert_eq!(curl(&["--interface", "fd00:9:1::3", "http://[fd00:9:1::1]/"]), Some(0));
+    assert!(gateway.drops("source_denied") >= 2);
 }

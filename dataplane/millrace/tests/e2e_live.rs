@@ -282,6 +282,163 @@ fn ten_thousand_mutated_configurations_hurt_nobody() {
     gateway.assert_alive();
 }
 
+/// What control knew when it died, it knows when it is back: the epoch, what an operator set, what checks found out and how often they did.
+#[test]
+fn control_remembers_what_it_knew_before_it_died() {
+    let sandbox = sandbox_or_skip!();
+    sandbox.start_nginx();
+    let policy = "apiVersion: millrace.dev/v1alpha1\nkind: BackendPolicy\nmetadata: { name: all }\nspec:\n  \
+                  targetRefs: [{ group: millrace.dev, kind: Backend, name: all }]\n  healthCheck:\n    active: { type: TCP, \
+                  interval: 200ms, timeout: 100ms, unhealthyThreshold: 2, healthyThreshold: 2 }\n";
+    // The third one is not there.
+    let list = ["10.9.2.2:8080", "10.9.2.3:8080", "10.9.2.2:8099"];
+    let config = Config::everything_to(&list).document(policy);
+    std::fs::write(sandbox.dir().join("millrace.yaml"), config.text()).expect("the sandbox can be written");
+    let mut gateway = Gateway::start_as_is(&sandbox, &[("MILLRACE_TEST_PANICS", "1")]);
+    let endpoints = || -> Vec<(String, String, u64)> {
+        let all: serde_json::Value = serde_json::from_slice(&gateway.admin("/endpoints").body).expect("JSON");
+        let text = |value: &serde_json::Value| value.as_str().expect("a word").to_owned();
+        let all = all["endpoints"].as_array().expect("a list").iter();
+        all.map(|e| (text(&e["state"]), text(&e["health"]), e["checksPassed"].as_u64().expect("a number"))).collect()
+    };
+    let known = |endpoints: &[(String, String, u64)]| {
+        endpoints.iter().map(|(state, health, _)| format!("{state} {health}")).collect::<Vec<_>>()
+    };
+    let expected = ["ready healthy", "draining healthy", "ready unhealthy"];
+    gateway.rewrite(&config.text().replace("interval: 200ms", "interval: 201ms"));
+    gateway.await_epoch_after(1);
+    let (code, text) = millrace(&gateway, &["set", "endpoint", "all", "10.9.2.3", "drain"]);
+    assert_eq!(code, 0, "{text}");
+    wait_for("checks say how they are", Duration::from_secs(10), || known(&endpoints()) == expected);
+    under_wrk(&sandbox, 5, || {
+        let passed = endpoints()[0].2;
+        for round in 1..=3 {
+            for thread in ["admin", "reload"] {
+                assert_eq!(gateway.post(&format!("/panic?thread={thread}"), "").status, 200);
+                wait_for("it comes back", Duration::from_secs(5), || {
+                    gateway.try_admin("/livez").is_some()
+                        && gateway.metric("millrace_control_restarts_total", &[("thread", thread)]) == round
+                });
+                assert_eq!((known(&endpoints()), gateway.epoch()), (expected.map(str::to_owned).to_vec(), 2));
+                assert_eq!(gateway.get("/").field("X-Backend"), Some("b1"), "the others take nothing");
+            }
+        }
+        wait_for("checks go on", Duration::from_secs(5), || endpoints()[0].2 > passed + 5);
+        // A change is the next epoch, and forgets nothing either.
+        gateway.rewrite(&config.text());
+        gateway.await_epoch_after(2);
+        assert_eq!(gateway.epoch(), 3);
+        assert_eq!(known(&endpoints())[1], "draining healthy");
+        let (code, text) = millrace(&gateway, &["set", "endpoint", "all", "10.9.2.3", "ready"]);
+        assert_eq!(code, 0, "{text}");
+        wait_for("it takes requests again", Duration::from_secs(5), || {
+            gateway.get("/").field("X-Backend") == Some("b2")
+        });
+    });
+    gateway.assert_alive();
+}
+
+/// A controller that publishes ten times a second, and clients whose requests wait for their answers much longer than 31 epochs last, while others
+/// tunnel, download and come and go: nothing fails, and every table is given back in the end.
+#[test]
+fn requests_that_outlast_many_epochs_fail_nothing() {
+    const LONG: Duration = Duration::from_secs(7);
+    let sandbox = sandbox_or_skip!();
+    sandbox.start_nginx();
+    let seen = std::sync::Mutex::new(std::collections::HashSet::new());
+    let slow = move |served: &mut support::backend::Served| {
+        while let Some(request) = served.request() {
+            if request.head.contains("\r\nUpgrade: ") || request.head.contains("\r\nupgrade: ") {
+                served.send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: test\r\nConnection: Upgrade\r\n\r\n");
+                while let Some(bytes) = served.some() {
+                    served.send(bytes);
+                }
+                return;
+            }
+            if request.head.starts_with("GET /poll") {
+                std::thread::sleep(LONG);
+                served.send("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npolled");
+            } else if request.head.starts_with("GET /again") {
+                // Not the first time, which takes long.
+                let target = request.head.lines().next().expect("a line").to_owned();
+                if seen.lock().expect("nobody panicked").insert(target) {
+                    std::thread::sleep(LONG);
+                    served.send("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n");
+                } else {
+                    served.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nagain");
+                }
+            } else {
+                // A download: its head at once, and then a piece now and then.
+                served.send("HTTP/1.1 200 OK\r\nContent-Length: 70\r\n\r\n");
+                for _ in 0..70 {
+                    std::thread::sleep(LONG / 70);
+                    served.send("x");
+                }
+            }
+        }
+    };
+    let _slow = Backend::start(&sandbox, Ns::B1, "10.9.2.2:9000", slow);
+    let make = |epoch: usize| {
+        Config::new()
+            .backend("all", if epoch % 2 == 0 { &["10.9.2.2:8080"] } else { &["10.9.2.3:8080"] })
+            .backend("slow", &["10.9.2.2:9000"])
+            .route("all", &[], ("PathPrefix", "/"), &["all"])
+            .route("slow", &[], ("PathPrefix", "/slow"), &["slow"])
+            .route("poll", &[], ("PathPrefix", "/poll"), &["slow"])
+            .document(
+                "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: { name: again }\nspec:\n  \
+                 parentRefs: [{ name: web }]\n  rules:\n    - matches: [{ path: { type: PathPrefix, value: /again } }]\n      \
+                 retry: { codes: [503], attempts: 1 }\n      \
+                 backendRefs: [{ group: millrace.dev, kind: Backend, name: slow, port: 8080 }]\n",
+            )
+            .text()
+    };
+    let mut gateway = Gateway::start_text(&sandbox, &make(0));
+    let mut waiting = Vec::new();
+    let ask = |request: &str| {
+        let mut connection = gateway.connect();
+        connection.send(request);
+        connection
+    };
+    under_wrk(&sandbox, 8, || {
+        let began = Instant::now();
+        let mut tunnel = ask("GET /slow HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\n");
+        assert_eq!(tunnel.response().status, 101);
+        for epoch in 1..=60 {
+            waiting.push(ask("GET /poll HTTP/1.1\r\nHost: a\r\n\r\n"));
+            waiting.push(ask("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n"));
+            waiting.push(ask(&format!("GET /again/{epoch} HTTP/1.1\r\nHost: a\r\n\r\n")));
+            let answer = gateway.post("/config", &make(epoch));
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            let answer: serde_json::Value = serde_json::from_str(&answer.text()).expect("JSON");
+            assert!(answer["swap"]["complete"] == true, "{answer}");
+            assert_eq!(gateway.get("/").status, 200);
+            tunnel.send("still there");
+            assert_eq!(tunnel.bytes(11), b"still there");
+            std::thread::sleep((Duration::from_millis(100) * epoch as u32).saturating_sub(began.elapsed()));
+        }
+        let held = gateway.admin("/epochs").text();
+        eprintln!(
+            "{:?} for 60 epochs; {}",
+            began.elapsed(),
+            held.lines().find(|l| l.contains("held")).unwrap_or_default()
+        );
+        for connection in &mut waiting {
+            let response = connection.response();
+            assert_eq!((response.status, response.complete), (200, true));
+        }
+    });
+    wait_for("all tables are given back", Duration::from_secs(5), || {
+        let epochs: serde_json::Value = serde_json::from_str(&gateway.admin("/epochs").text()).expect("JSON");
+        epochs["cores"][0]["held"] == 0
+    });
+    let failed =
+        gateway.metric("millrace_requests_total", &[]) - gateway.metric("millrace_requests_total", &[("code", "200")]);
+    // The tunnel's 101.
+    assert!(failed <= 1, "{failed}");
+    gateway.assert_alive();
+}
+
 #[test]
 fn control_dies_and_comes_back_and_the_cores_do_not_notice() {
     let sandbox = sandbox_or_skip!();

@@ -82,9 +82,18 @@ fn the_most_specific_path_wins() {
     ] {
         assert_eq!(answer(&gateway, "any", path), expected, "{path}");
     }
-    // The absolute form carries its own host. `*` is no path, so that no route has it.
+    // The absolute form carries its own host.
     assert_eq!(answer(&gateway, "any", "http://other/shop/cart"), "cart");
-    assert_eq!(gateway.request("OPTIONS * HTTP/1.1\r\nHost: any\r\nConnection: close").status, 404);
+    // `*` is no path: it is the server that is asked, and that is Millrace (RFC 9110 §9.3.7). Without a path, the absolute form means the same.
+    let mut connection = gateway.connect();
+    for target in ["*", "http://any"] {
+        connection.send(format!("OPTIONS {target} HTTP/1.1\r\nHost: any\r\n\r\n"));
+        let reply = connection.response();
+        assert_eq!((reply.status, reply.field("Content-Length"), reply.body.len()), (200, Some("0"), 0), "{target}");
+        assert_eq!(reply.field("Allow"), Some("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+    }
+    connection.send("OPTIONS /shop HTTP/1.1\r\nHost: any\r\n\r\n");
+    assert_eq!(connection.response().text(), "shop", "a resource's own are the backend's to say");
 }
 
 #[test]

@@ -7,6 +7,7 @@
 pub mod backend;
 pub mod client;
 pub mod gateway;
+pub mod load;
 pub mod packets;
 pub mod sandbox;
 pub mod wire;

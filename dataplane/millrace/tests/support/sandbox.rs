@@ -119,17 +119,33 @@ impl Sandbox {
         text
     }
 
+    /// The way into a namespace.
+    pub fn entrance(&self, ns: Ns) -> Entrance {
+        Entrance(Path::new("/run/netns").join(self.namespace(ns)))
+    }
+
     /// Runs `work` on a thread inside a namespace. Sockets made there stay there, whoever uses them later.
     pub fn inside<T: Send>(&self, ns: Ns, work: impl FnOnce() -> T + Send) -> T {
-        let path = Path::new("/run/netns").join(self.namespace(ns));
+        let entrance = self.entrance(ns);
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
-                let file = File::open(&path).expect("the namespace exists");
-                move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).expect("root may enter it");
+                entrance.enter();
                 work()
             });
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
+    }
+}
+
+/// The way into a namespace, for threads that stay there.
+#[derive(Debug, Clone)]
+pub struct Entrance(PathBuf);
+
+impl Entrance {
+    /// Moves the calling thread there, for good.
+    pub fn enter(&self) {
+        let file = File::open(&self.0).expect("the namespace exists");
+        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).expect("root may enter it");
     }
 }
 
