@@ -155,7 +155,12 @@ fn a_preflight_is_explained_by_the_rule_of_its_request() {
     let configuration = schema::load_str("x.yaml", &text).unwrap_or_else(|errors| panic!("{errors}"));
     let compiled = Compiler::new(1).compile(&Arc::new(configuration));
     let ask = |query: &str| {
-        explain(&compiled, &[], &Question::from_query(&format!("url=http://q.example/&{query}")).unwrap()).unwrap()
+        explain(
+            &compiled,
+            &Present::default(),
+            &Question::from_query(&format!("url=http://q.example/&{query}")).unwrap(),
+        )
+        .unwrap()
     };
     let preflight = ask("method=OPTIONS&header=Origin: https://a.example&header=Access-Control-Request-Method: PUT");
     let chosen = preflight.considered.iter().find(|considered| considered.verdict == "chosen").unwrap();
