@@ -380,7 +380,7 @@ fn requests_that_outlast_many_epochs_fail_nothing() {
     let _slow = Backend::start(&sandbox, Ns::B1, "10.9.2.2:9000", slow);
     let make = |epoch: usize| {
         Config::new()
-            .backend("all", if epoch % 2 == 0 { &["10.9.2.2:8080"] } else { &["10.9.2.3:8080"] })
+            .backend("all", if epoch.is_multiple_of(2) { &["10.9.2.2:8080"] } else { &["10.9.2.3:8080"] })
             .backend("slow", &["10.9.2.2:9000"])
             .route("all", &[], ("PathPrefix", "/"), &["all"])
             .route("slow", &[], ("PathPrefix", "/slow"), &["slow"])
