@@ -99,7 +99,8 @@ pub struct Core<L: Lane, X: Lane<Frame = <L as Lane>::Frame> = L> {
 
 /// A segment on its way from its port to its connection.
 struct Arrived<F> {
-    frame: F,
+    /// Until it is delivered.
+    frame: Option<F>,
     segment: Segment,
     /// Of its connection's addresses.
     hash: u64,
@@ -343,7 +344,7 @@ impl<L: Lane, X: Lane<Frame = L::Frame>> Core<L, X> {
             match ingress {
                 Ingress::Segment(frame, segment) => {
                     let hash = self.stack.approach(&segment.key);
-                    self.arrived.push(Arrived { frame, segment, hash });
+                    self.arrived.push(Arrived { frame: Some(frame), segment, hash });
                 }
                 Ingress::IcmpError(error) => {
                     let mut net = Net { now, ports: &mut self.ports, counters: &self.counters };
@@ -352,7 +353,9 @@ impl<L: Lane, X: Lane<Frame = L::Frame>> Core<L, X> {
                 Ingress::Done => {}
             }
         }
-        self.deliver(now, index, stage);
+        if !self.arrived.is_empty() {
+            self.deliver(now, index, stage);
+        }
         any
     }
 
@@ -362,7 +365,8 @@ impl<L: Lane, X: Lane<Frame = L::Frame>> Core<L, X> {
             self.fetch();
         }
         let mut net = Net { now, ports: &mut self.ports, counters: &self.counters };
-        for Arrived { frame, segment, hash } in self.arrived.drain(..) {
+        for Arrived { frame, segment, hash } in &mut self.arrived {
+            let Some(frame) = frame.take() else { continue };
             let snapshot = self.snapshot.current();
             let admit = |address, client| match snapshot.bind_at(address) {
                 Some(bind) if !bind.allows(client) => Admission::Denied,
@@ -370,8 +374,9 @@ impl<L: Lane, X: Lane<Frame = L::Frame>> Core<L, X> {
                 Some(_) => Admission::Draining,
                 None => Admission::Closed,
             };
-            self.stack.segment(&mut net, index, frame, &segment, hash, admit);
+            self.stack.segment(&mut net, index, frame, segment, *hash, admit);
         }
+        self.arrived.clear();
     }
 
     /// Has the CPU fetch what the segments that arrived will need, one pointer further with each pass: their connections; those connections' sockets
