@@ -32,8 +32,8 @@ pub(crate) struct Request {
     /// The address that it is sent to, where several listen on the port and the URL names none.
     #[arg(long, value_name = "ADDRESS")]
     to: Option<IpAddr>,
-    /// Ask this configuration and not a running Millrace.
-    #[arg(short = 'f', long = "file", value_name = "PATH", num_args = 1..)]
+    /// Ask this configuration and not a running Millrace. Once for each file or directory, so that method and URL may stand behind it.
+    #[arg(short = 'f', long = "file", value_name = "PATH")]
     files: Vec<PathBuf>,
 }
 

@@ -198,3 +198,21 @@ fn status_takes_no_answer_from_strangers() {
     }
     thread.join().unwrap();
 }
+
+/// As the README has it, with the file in front of the request, and the other way round.
+#[test]
+fn a_file_is_explained_wherever_it_stands() {
+    let good = File::new("explained", GOOD.replace("b.example", "a.example").as_str());
+    let request = ["GET", "http://a.example/"];
+    for arguments in [
+        [&["explain", "-f", good.path()][..], &request].concat(),
+        [&["explain"], &request[..], &["-f", good.path()]].concat(),
+    ] {
+        let output = millrace(&arguments);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && text.starts_with("GET http://a.example/: goes to default/hello:8080"),
+            "{output:?}"
+        );
+    }
+}
