@@ -63,6 +63,9 @@ pub(crate) struct Arguments {
     /// `Host` of the requests.
     #[arg(long, default_value = "gateway.test")]
     pub(crate) host: String,
+    /// A further field of each request, such as `X-User:7`; may be given several times.
+    #[arg(long = "field", value_parser = field)]
+    pub(crate) fields: Vec<String>,
     /// Path in front of the nonce.
     #[arg(long, default_value = "/n/")]
     pub(crate) path: String,
@@ -180,6 +183,11 @@ impl Arguments {
 
 const MIB: u32 = 1 << 20;
 
+fn field(text: &str) -> Result<String, String> {
+    let (name, value) = text.split_once(':').filter(|(name, _)| !name.is_empty()).ok_or("a name, a colon and a value")?;
+    if text.contains(|c: char| c.is_control()) { Err("without control characters".to_owned()) } else { Ok(format!("{name}: {}", value.trim())) }
+}
+
 fn share(text: &str) -> Result<f64, String> {
     let (number, unit) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 100.0));
     let share = number.parse::<f64>().map_err(|error| error.to_string())? / unit;
@@ -213,6 +221,14 @@ mod tests {
         assert_eq!((share("1%"), share("0.01"), share("0")), (Ok(0.01), Ok(0.01), Ok(0.0)));
         for wrong in ["", "%", "-1%", "51%", "NaN", "1 %%"] {
             assert!(share(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn fields() {
+        assert_eq!(field("X-User:7"), Ok("X-User: 7".to_owned()));
+        for wrong in ["", "a", ":b", "a: b\r\nc: d"] {
+            assert!(field(wrong).is_err(), "{wrong}");
         }
     }
 

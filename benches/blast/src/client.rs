@@ -159,6 +159,8 @@ pub struct Client {
     window: (u64, u64),
     /// Until when something took this core's time last.
     disturbed: u64,
+    /// Of an open loop: what piled up meanwhile has not all been answered.
+    recovering: bool,
     /// When the open loop began; `None` before.
     began: Option<u64>,
     issued: u64,
@@ -230,6 +232,7 @@ impl Client {
             measured: Measured::default(),
             window: (u64::MAX, u64::MAX),
             disturbed: 0,
+            recovering: false,
             began: None,
             issued: 0,
             nonces: 0,
@@ -253,9 +256,11 @@ impl Client {
         self.measured.seconds = vec![0; to.saturating_sub(from).div_ceil(SECOND) as usize];
     }
 
-    /// Something else took this core's time until `now`: what had begun, or was due, by then has waited for that, too.
+    /// Something else took this core's time until `now`: what had begun, or was due, by then has waited for that, too. So does what an open loop begins
+    /// until everything that had piled up has its reply.
     pub fn disturbed(&mut self, now: u64) {
         self.disturbed = now;
+        self.recovering = self.options.rate.is_some();
     }
 
     /// Opens nothing until told that everybody is there.
@@ -502,6 +507,10 @@ impl App for Client {
         }
         if self.options.rate.is_none() {
             return self.to_open.pop_front().map(Start::Open);
+        }
+        if self.recovering {
+            self.disturbed = now;
+            self.recovering = self.outstanding > 0 || self.backlog(now) > 0;
         }
         if !self.options.close {
             if let Some(id) = self.to_open.pop_front() {

@@ -99,7 +99,8 @@ fn execute(arguments: &Arguments) -> Result<bool, String> {
 
 fn client(arguments: &Arguments) -> ClientOptions {
     let close = arguments.workload == Workload::Close;
-    let request = |path: &str| Message::request(&arguments.host, path, arguments.request() as usize, close);
+    let request =
+        |path: &str| Message::request(&arguments.host, path, &arguments.fields, arguments.request() as usize, close);
     let requests = match arguments.routes {
         0 => vec![request(&arguments.path)],
         routes => (0..routes).map(|route| request(&format!("{}r{route:05}/", arguments.path))).collect(),

@@ -117,13 +117,17 @@ impl Message {
         Self::new(format!("{fields}{:NONCE$}\r\n\r\n", "").into_bytes(), nonce_at, body)
     }
 
-    /// A client's request.
+    /// A client's request, with further `fields` as they are sent.
     #[must_use]
-    pub fn request(host: &str, prefix: &str, body: usize, close: bool) -> Self {
+    pub fn request(host: &str, prefix: &str, fields: &[String], body: usize, close: bool) -> Self {
         let method = if body > 0 { "POST" } else { "GET" };
         let start = format!("{method} {prefix}");
         let nonce_at = start.len();
         let mut head = format!("{start}{:NONCE$} HTTP/1.1\r\nHost: {host}\r\n", "");
+        for field in fields {
+            head.push_str(field);
+            head.push_str("\r\n");
+        }
         if body > 0 {
             head.push_str(&format!("Content-Length: {body}\r\n"));
         }
@@ -284,7 +288,7 @@ mod tests {
 
     #[test]
     fn a_message_is_the_same_in_any_pieces() {
-        for message in [Message::response("200 OK", 5000), Message::request("gateway", "/r/", 3000, true)] {
+        for message in [Message::response("200 OK", 5000), Message::request("gateway", "/r/", &["A: b".to_owned()], 3000, true)] {
             let nonce = digits(0x1234_5678_9abc_def0);
             let mut whole = vec![0; message.len() as usize];
             message.fill(&nonce, 0, &mut whole);

@@ -123,6 +123,19 @@ fn what_was_disturbed_is_told_apart() {
 }
 
 #[test]
+fn what_piles_up_while_the_generator_stands_still_is_told_apart_too() {
+    let open = blast::ClientOptions { rate: Some(10_000.0), ..options(5, 60, 0) };
+    let mut scene = Scene::new(1, clean(), open, Fault::Pause { from: 20_000_000, to: 40_000_000 });
+    let done = scene.run(Duration::from_millis(100));
+    assert_eq!(done.errors(), 0, "{done:?}");
+    let measured = scene.north.app().measured();
+    assert!(measured.latency.max() > 19_000_000, "{} ns", measured.latency.max());
+    assert!(measured.undisturbed.max() < 200_000, "{} ns", measured.undisturbed.max());
+    let (all, undisturbed) = (measured.latency.len(), measured.undisturbed.len());
+    assert!(undisturbed * 10 > all * 7 && undisturbed * 10 < all * 8, "{undisturbed} of {all}");
+}
+
+#[test]
 fn an_open_loop_keeps_its_rate_and_its_latency_counts_from_the_due_time() {
     let open = blast::ClientOptions { rate: Some(10_000.0), ..options(50, 60, 0) };
     let mut scene = Scene::new(1, clean(), open, Fault::None);

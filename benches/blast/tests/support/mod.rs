@@ -45,6 +45,11 @@ pub(crate) enum Fault {
     /// The rest of a reply begins one byte late.
     OneLess,
     Refuse,
+    /// Neither clients nor backends get to do anything.
+    Pause {
+        from: u64,
+        to: u64,
+    },
     /// It accepts no more connections than this.
     Few {
         connections: u32,
@@ -69,7 +74,7 @@ pub(crate) fn options(busy: u32, reply: u64, upload: usize) -> ClientOptions {
         idle: 0,
         close: false,
         rate: None,
-        requests: vec![Message::request("gateway", "/n/", upload, false)],
+        requests: vec![Message::request("gateway", "/n/", &[], upload, false)],
         reply,
         timeout: 200_000_000,
     }
@@ -171,7 +176,15 @@ impl Scene {
             self.now += 10_000;
             let now = self.now;
             self.clock.advance_to(Duration::from_nanos(now));
-            let stalled = matches!(self.south.app().fault, Fault::Stall { from, to } if (from..to).contains(&now));
+            let fault = self.south.app().fault;
+            let stalled = matches!(fault, Fault::Stall { from, to } if (from..to).contains(&now));
+            if let Fault::Pause { from, to } = fault {
+                if (from..to).contains(&now) {
+                    continue;
+                } else if now == to {
+                    self.north.app_mut().disturbed(now);
+                }
+            }
             self.north.turn(now);
             if !stalled {
                 self.south.turn(now);
@@ -225,7 +238,12 @@ impl Peer {
             whole = late;
         } else if spoilt {
             match self.fault {
-                Fault::None | Fault::ServerCloses | Fault::Stall { .. } | Fault::Refuse | Fault::Few { .. } => {}
+                Fault::None
+                | Fault::ServerCloses
+                | Fault::Stall { .. }
+                | Fault::Pause { .. }
+                | Fault::Refuse
+                | Fault::Few { .. } => {}
                 Fault::Swap => {
                     let mut other = Vec::new();
                     other.extend_from_slice(&whole[..head - 20]);
