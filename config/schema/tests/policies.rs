@@ -133,3 +133,29 @@ fn two_security_policies_of_one_gateway_are_refused() {
     let errors = load_str("x.yaml", &format!("{HELLO}{POLICY}{second}")).unwrap_err();
     assert!(brief(&errors).contains("a second SecurityPolicy of Gateway default/web"), "{}", brief(&errors));
 }
+
+/// A Backend of so many endpoints, balanced by Maglev.
+fn maglev(endpoints: u32) -> String {
+    let each: Vec<String> =
+        (0..endpoints).map(|n| format!("{{ address: {}, port: 80 }}", std::net::Ipv4Addr::from_bits(0x0a10_0000 + n))).collect();
+    let hello = HELLO.replace("10.9.2.1/24", "10.9.2.1/8").replace("10.9.1.1/24", "192.0.2.1/24").replace("10.9.1.1", "192.0.2.1");
+    format!(
+        "{hello}---\napiVersion: millrace.dev/v1alpha1\nkind: Backend\nmetadata: {{ name: many }}\nspec: {{ endpoints: [{}] }}\n\
+         ---\napiVersion: millrace.dev/v1alpha1\nkind: BackendPolicy\nmetadata: {{ name: many }}\nspec:\n  \
+         targetRefs: [{{ group: millrace.dev, kind: Backend, name: many }}]\n  \
+         loadBalancer: {{ type: ConsistentHash, consistentHash: {{ type: SourceIP }} }}\n",
+        each.join(", ")
+    )
+}
+
+#[test]
+fn nobody_is_left_out_of_maglevs_table_without_a_word() {
+    if let Err(errors) = load_str("x.yaml", &maglev(65_535)) {
+        panic!("{errors}");
+    }
+    let errors = load_str("x.yaml", &maglev(65_536)).unwrap_err();
+    let brief = brief(&errors);
+    let expected = "spec.targetRefs[0].name: Backend default/many has 65536 endpoints, and Maglev's table takes 65535 (balance by ringHash, \
+                    or give the backend fewer endpoints)\n";
+    assert!(errors.iter().count() == 1 && brief.ends_with(expected), "{brief}");
+}

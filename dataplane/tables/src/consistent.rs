@@ -3,6 +3,8 @@
 //! Where a member lies follows from its address, its weight and the seed alone, so that every host with the same configuration
 //! makes the same table.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::hash::Hasher;
 
 use siphasher::sip::SipHasher13;
@@ -13,8 +15,11 @@ use crate::selection::place;
 /// Places of a Maglev table: a prime, and enough for hundreds of members at less than 1 % of imbalance (Eisenbud et al. 2016, §5.3).
 pub const MAGLEV_PLACES: usize = 65_537;
 
-/// Members of a Maglev table at most: more would leave some without a place.
-pub const MAGLEV_MEMBERS: usize = 8_192;
+/// Members of a Maglev table at most: of as many that weigh the same, each has a place. The configuration lets nobody have more.
+pub const MAGLEV_MEMBERS: usize = FREE as usize;
+
+/// In place of a member while a table is filled.
+const FREE: u16 = u16::MAX;
 
 /// Maglev's table (Eisenbud et al. 2016, §3.4), with weights: who weighs half takes every other turn at filling it.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,23 +27,44 @@ pub struct Maglev {
     places: Box<[u16]>,
 }
 
+/// A member on its way through the places.
+struct Filler {
+    at: usize,
+    skip: usize,
+    weight: u64,
+    /// The sum of the heaviest's weights that its turns so far have cost it.
+    spent: u64,
+    member: u16,
+}
+
+impl Filler {
+    /// The round in which it has come to its next turn, where each round earns it its weight.
+    fn due(&self, heaviest: u64) -> u64 {
+        (self.spent + heaviest).div_ceil(self.weight)
+    }
+
+    /// Takes its next place that is free. Its permutation visits all of them; there has to be one.
+    fn take(&mut self, places: &mut [u16]) {
+        while places.get(self.at).is_some_and(|&taken| taken != FREE) {
+            self.at += self.skip;
+            if self.at >= MAGLEV_PLACES {
+                self.at -= MAGLEV_PLACES;
+            }
+        }
+        if let Some(free) = places.get_mut(self.at) {
+            *free = self.member;
+        }
+    }
+}
+
 impl Maglev {
-    /// A table of `members`, of which the first [`MAGLEV_MEMBERS`] are taken.
+    /// A table of `members`, of which the first [`MAGLEV_MEMBERS`] are taken. Whose share is less than a place may have none.
     #[must_use]
     pub fn new(seed: u64, members: &[Endpoint]) -> Self {
-        const FREE: u16 = u16::MAX;
-        struct Filler {
-            at: usize,
-            skip: usize,
-            weight: u64,
-            /// The sum of the heaviest's weights that its turns so far have cost it.
-            spent: u64,
-            member: u16,
-        }
         let heaviest = members.iter().map(|member| u64::from(member.weight)).max().unwrap_or(1).max(1);
-        let mut fillers: Vec<Filler> = (0u16..)
-            .zip(members.iter().take(MAGLEV_MEMBERS))
-            .map(|(member, endpoint)| Filler {
+        let weighty = members.iter().take(MAGLEV_MEMBERS).zip(0u16..).filter(|(endpoint, _)| endpoint.weight > 0);
+        let mut fillers: Vec<Filler> = weighty
+            .map(|(endpoint, member)| Filler {
                 at: (hash(seed, 1, endpoint) % MAGLEV_PLACES as u64) as usize,
                 skip: (hash(seed, 2, endpoint) % (MAGLEV_PLACES as u64 - 1)) as usize + 1,
                 weight: u64::from(endpoint.weight),
@@ -47,32 +73,18 @@ impl Maglev {
             })
             .collect();
         // The order of the configuration's lines must not matter.
-        fillers.sort_by_key(|filler| members.get(usize::from(filler.member)).map(|member| place(member.address)));
+        fillers.sort_by_cached_key(|filler| members.get(usize::from(filler.member)).map(|m| place(m.address)));
+        // By the round of their next turn, and in order within a round: a light one among heavy ones is not looked at in vain.
+        let mut turns: BinaryHeap<Reverse<(u64, usize)>> =
+            fillers.iter().enumerate().map(|(order, filler)| Reverse((filler.due(heaviest), order))).collect();
         let mut places = vec![FREE; MAGLEV_PLACES];
-        let mut left = if fillers.iter().any(|filler| filler.weight > 0) { MAGLEV_PLACES } else { 0 };
-        let mut round = 0u64;
-        while left > 0 {
-            round += 1;
-            for filler in &mut fillers {
-                if left == 0 {
-                    break;
-                }
-                if round * filler.weight < filler.spent + heaviest {
-                    continue;
-                }
-                filler.spent += heaviest;
-                // The permutation visits all places, and some are free.
-                while places.get(filler.at).is_some_and(|&taken| taken != FREE) {
-                    filler.at += filler.skip;
-                    if filler.at >= MAGLEV_PLACES {
-                        filler.at -= MAGLEV_PLACES;
-                    }
-                }
-                if let Some(free) = places.get_mut(filler.at) {
-                    *free = filler.member;
-                    left -= 1;
-                }
-            }
+        for _ in 0..MAGLEV_PLACES {
+            let Some(mut turn) = turns.peek_mut() else { break };
+            let Reverse((round, order)) = &mut *turn;
+            let Some(filler) = fillers.get_mut(*order) else { break };
+            filler.take(&mut places);
+            filler.spent += heaviest;
+            *round = filler.due(heaviest);
         }
         Self { places: places.into() }
     }
@@ -228,6 +240,29 @@ mod tests {
         assert_eq!(owners(&Maglev::new(7, &turned), &turned), table);
         assert_ne!(owners(&Maglev::new(8, &members), &members), table);
         assert_eq!(table.iter().take(8).map(|owner| owner.0).collect::<Vec<_>>(), KNOWN, "as on every other host");
+    }
+
+    /// Where a table has more members than Google's hundreds: none of them is left out, and light ones do not make it slow.
+    #[test]
+    fn tens_of_thousands_of_members_all_have_places() {
+        let members: Vec<Endpoint> = (0..MAGLEV_MEMBERS as u32)
+            .map(|id| Endpoint { id: EndpointId(id), address: SocketAddr::from(((0x0a00_0000 + id).to_be_bytes(), 80)), weight: 1 })
+            .collect();
+        let places = |count: usize| {
+            let table = Maglev::new(7, &members[..count]);
+            let mut places = vec![0usize; count];
+            table.places.iter().for_each(|&member| places[usize::from(member)] += 1);
+            places
+        };
+        for count in [8_193, 20_000, MAGLEV_MEMBERS] {
+            let even = MAGLEV_PLACES / count;
+            assert!(places(count).iter().all(|&own| own == even || own == even + 1), "{count}");
+        }
+        let mut uneven = members;
+        uneven[17].weight = 1_000_000;
+        let table = Maglev::new(7, &uneven);
+        let heavy = table.places.iter().filter(|&&member| member == 17).count() as f64 / MAGLEV_PLACES as f64;
+        assert!((heavy - 1_000_000.0 / 1_065_534.0).abs() < 0.001, "{heavy}");
     }
 
     const KNOWN: [u32; 8] = [0, 1, 2, 1, 0, 2, 2, 0];

@@ -10,6 +10,9 @@ use crate::name::ObjectName;
 use crate::quantity::serialize_duration;
 use crate::resources::{BackendKind, Metadata};
 
+/// Endpoints of a backend that is balanced by Maglev, at most: each of them has a place in its table.
+pub const MAGLEV_ENDPOINTS: usize = 65_535;
+
 /// A policy of backends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct BackendPolicy {
@@ -104,7 +107,7 @@ pub enum HashedOn {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum HashTable {
-    /// Maglev, with 65,537 places.
+    /// Maglev, with 65,537 places, for no more than [`MAGLEV_ENDPOINTS`].
     Maglev,
     /// A ring.
     RingHash {

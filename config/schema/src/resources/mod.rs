@@ -27,7 +27,7 @@ pub use backend::{
 };
 pub use backend_policy::{
     ActiveHealthCheck, BackendPolicy, BackendPolicySpec, BackendTarget, HashTable, HashedOn, HealthCheck, HealthProbe,
-    LoadBalancer, LoadBalancerType, SessionPersistence, SlowStart,
+    LoadBalancer, LoadBalancerType, MAGLEV_ENDPOINTS, SessionPersistence, SlowStart,
 };
 pub use dns::Dns;
 pub use exception::Exception;

@@ -181,3 +181,9 @@ fn a_hundred_thousand_endpoints_compile_in_time() {
     eprintln!("100,000 endpoints compiled in {took:?}");
     assert!(took < Duration::from_secs(10), "{took:?}");
 }
+
+/// `schema` knows no tables, and says what fits into them.
+#[test]
+fn what_may_be_balanced_by_maglev_fits_into_its_table() {
+    assert_eq!(schema::MAGLEV_ENDPOINTS, tables::consistent::MAGLEV_MEMBERS);
+}
