@@ -155,7 +155,27 @@ struct Open {
 
 enum Items {
     Sequence(Vec<Node>),
-    Mapping { entries: Vec<Entry>, keys: HashSet<Box<str>>, key: Option<Key> },
+    Mapping { entries: Vec<Entry>, keys: Keys, key: Option<Key> },
+}
+
+/// Which keys a mapping has so far. Few are looked through, which nearly all mappings have; many are kept in a set, because a hostile file may have
+/// millions.
+#[derive(Default)]
+struct Keys(HashSet<Box<str>>);
+
+impl Keys {
+    const FEW: usize = 16;
+
+    /// Whether `text` is none of `entries`' keys.
+    fn are_without(&mut self, text: &str, entries: &[Entry]) -> bool {
+        if entries.len() < Self::FEW {
+            return entries.iter().all(|entry| *entry.key != *text);
+        }
+        if self.0.is_empty() {
+            self.0.extend(entries.iter().map(|entry| entry.key.clone()));
+        }
+        self.0.insert(text.into())
+    }
 }
 
 /// The key whose value comes next.
@@ -180,7 +200,7 @@ impl Builder {
             Event::SequenceStart(..) => self.open.push(Open { at, items: Items::Sequence(Vec::new()) }),
             Event::MappingStart(..) => self
                 .open
-                .push(Open { at, items: Items::Mapping { entries: Vec::new(), keys: HashSet::new(), key: None } }),
+                .push(Open { at, items: Items::Mapping { entries: Vec::new(), keys: Keys::default(), key: None } }),
             Event::SequenceEnd | Event::MappingEnd => {
                 if let Some(open) = self.open.pop() {
                     let value = match open.items {
@@ -218,7 +238,7 @@ impl Builder {
                         Value::Invalid => Err(None),
                     };
                     let text = text.and_then(|text| {
-                        if keys.insert(text.clone()) {
+                        if keys.are_without(&text, entries) {
                             Ok(text)
                         } else {
                             Err(Some(format!("the field {} a second time", quote(&text))))
@@ -344,6 +364,20 @@ mod tests {
         assert!(found[1].starts_with("3:4 an alias"), "{found:?}");
         assert!(found[2].starts_with("4:1 the field \"b\" a second time"), "{found:?}");
         assert!(found[3].starts_with("6:3 a key that is not a string"), "{found:?}");
+    }
+
+    #[test]
+    fn a_key_that_stands_twice_is_found_among_few_and_many() {
+        for count in [1, 5, 15, 16, 17, 40] {
+            for twice in [0, count / 2, count - 1] {
+                let keys = (0..count).map(|key| format!("k{key}: 1\n")).collect::<String>();
+                let text = format!("{keys}k{twice}: 2\nlast: 3\nk{twice}: 4\n");
+                let line = count + 1;
+                let problem = format!("the field \"k{twice}\" a second time");
+                assert_eq!(errors(&text), [format!("{line}:1 {problem}"), format!("{}:1 {problem}", line + 2)], "{text}");
+                assert!(errors(&keys).is_empty());
+            }
+        }
     }
 
     #[test]
