@@ -1,8 +1,12 @@
 //! What a change changes, and what of it cannot be changed while the cores run.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::slice;
 
-use schema::Configuration;
+use schema::{
+    Appliance, Backend, BackendPolicy, Configuration, EndpointSlice, Gateway, HttpRoute, Located, Namespace, ObjectName,
+    ReferenceGrant, RoutePolicy, SecurityPolicy, Service,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -58,22 +62,86 @@ pub(super) fn changes(old: &Configuration, new: &Configuration) -> Changes {
     if old == new {
         return found;
     }
-    let (old, new) = (resources(old), resources(new));
-    for (name, value) in &new {
-        match old.get(name) {
-            None => found.added.push(name.clone()),
-            Some(before) if before != value => {
+    // All fields by their names, so that a kind that is new cannot be forgotten here.
+    let Configuration {
+        appliance,
+        gateways,
+        routes,
+        backends,
+        grants,
+        namespaces,
+        services,
+        slices,
+        backend_policies,
+        route_policies,
+        security_policies,
+    } = new;
+    compare("Appliance", slice::from_ref(&old.appliance), slice::from_ref(appliance), &mut found);
+    compare("Gateway", &old.gateways, gateways, &mut found);
+    compare("HTTPRoute", &old.routes, routes, &mut found);
+    compare("Backend", &old.backends, backends, &mut found);
+    compare("ReferenceGrant", &old.grants, grants, &mut found);
+    compare("Namespace", &old.namespaces, namespaces, &mut found);
+    compare("Service", &old.services, services, &mut found);
+    compare("EndpointSlice", &old.slices, slices, &mut found);
+    compare("BackendPolicy", &old.backend_policies, backend_policies, &mut found);
+    compare("RoutePolicy", &old.route_policies, route_policies, &mut found);
+    compare("SecurityPolicy", &old.security_policies, security_policies, &mut found);
+    found.added.sort_unstable();
+    found.changed.sort_unstable_by(|a, b| a.resource.cmp(&b.resource));
+    found.removed.sort_unstable();
+    found
+}
+
+/// A resource with its name.
+trait Named {
+    fn object(&self) -> &ObjectName;
+}
+
+macro_rules! named {
+    ($($kind:ty),*) => {
+        $(impl Named for $kind {
+            fn object(&self) -> &ObjectName {
+                &self.metadata.object
+            }
+        })*
+    };
+}
+
+named!(
+    Appliance,
+    Gateway,
+    HttpRoute,
+    Backend,
+    ReferenceGrant,
+    Namespace,
+    Service,
+    EndpointSlice,
+    BackendPolicy,
+    RoutePolicy,
+    SecurityPolicy
+);
+
+/// What differs among resources of one kind. Only those that do are looked at field by field: ten thousand others are as good as free.
+fn compare<R: Named + PartialEq + Serialize>(kind: &str, old: &[Located<R>], new: &[Located<R>], found: &mut Changes) {
+    let mut before: HashMap<&ObjectName, &Located<R>> = old.iter().map(|resource| (resource.object(), resource)).collect();
+    for resource in new {
+        let name = resource.object();
+        match before.remove(name) {
+            None => found.added.push(format!("{kind} {name}")),
+            Some(earlier) if earlier != resource => {
                 let mut fields = Vec::new();
-                differences("", before, value, &mut fields);
-                fields.truncate(FIELDS);
-                let fields = fields.into_iter().map(|difference| difference.field).collect();
-                found.changed.push(Changed { resource: name.clone(), fields });
+                differences("", &json(earlier), &json(resource), &mut fields);
+                // What is not shown is no difference for anybody.
+                if !fields.is_empty() {
+                    let fields = fields.into_iter().take(FIELDS).map(|difference| difference.field).collect();
+                    found.changed.push(Changed { resource: format!("{kind} {name}"), fields });
+                }
             }
             Some(_) => {}
         }
     }
-    found.removed.extend(old.keys().filter(|name| !new.contains_key(*name)).cloned());
-    found
+    found.removed.extend(before.into_keys().map(|name| format!("{kind} {name}")));
 }
 
 /// What `new` wants of the appliance that it cannot have without a restart.
@@ -94,45 +162,6 @@ pub(super) fn fixed(old: &Configuration, new: &Configuration) -> Vec<Fixed> {
 
 fn is_within(whole: &str, part: &str) -> bool {
     part.strip_prefix(whole).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-}
-
-/// All resources by kind, namespace and name. The fields of [`Configuration`] are the kinds, so that one more needs nothing here.
-fn resources(configuration: &Configuration) -> BTreeMap<String, Value> {
-    let mut found = BTreeMap::new();
-    let Value::Object(kinds) = json(configuration) else { return found };
-    for (field, value) in kinds {
-        let kind = kind(&field);
-        let list = match value {
-            Value::Array(list) => list,
-            one => vec![one],
-        };
-        for resource in list {
-            let part =
-                |name: &str| resource.pointer(&format!("/metadata/{name}")).and_then(Value::as_str).unwrap_or("");
-            let name = format!("{kind} {}/{}", part("namespace"), part("name"));
-            found.insert(name, resource);
-        }
-    }
-    found
-}
-
-/// The kind that a field of [`Configuration`] holds.
-fn kind(field: &str) -> String {
-    match field {
-        "routes" => "HTTPRoute".to_owned(),
-        "grants" => "ReferenceGrant".to_owned(),
-        _ => {
-            let singular = field.strip_suffix("ies").map(|stem| format!("{stem}y"));
-            let singular = singular.unwrap_or_else(|| field.strip_suffix('s').unwrap_or(field).to_owned());
-            // snake_case, as the fields are in Rust.
-            singular.split('_').map(capitalized).collect()
-        }
-    }
-}
-
-fn capitalized(word: &str) -> String {
-    let mut letters = word.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 /// The innermost fields in which two values differ. Recursion is as deep as the resources.
@@ -207,13 +236,5 @@ mod tests {
         assert!(field("  http: { timeouts: { idle: 7s } }\n  upstream: { idlePerEndpoint: 3 }\n").is_empty());
         let text = fixed(&old, &configuration("  memory: { mebibytes: 128 }\n", ""));
         assert_eq!((text[0].now.as_str(), text[0].wanted.as_str()), ("512", "128"));
-    }
-
-    #[test]
-    fn kinds_are_called_as_their_resources() {
-        for (field, name) in [("gateways", "Gateway"), ("routes", "HTTPRoute"), ("endpoint_slices", "EndpointSlice")] {
-            assert_eq!(kind(field), name);
-        }
-        assert_eq!((kind("backend_policies"), kind("appliance")), ("BackendPolicy".into(), "Appliance".into()));
     }
 }
