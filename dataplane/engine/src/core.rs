@@ -32,6 +32,9 @@ const REPORT_TURNS: u64 = 4096;
 /// Nanoseconds between two reports where turns are long.
 const REPORT_NANOSECONDS: u64 = 10_000_000;
 
+/// Nanoseconds of a turn from which on it counts as slow: full bursts from two ports take less than half of it.
+const SLOW_TURN: u64 = 100_000;
+
 /// Slots looked at in one turn while the core drains or stops, so that the walk does not hold up traffic.
 const DRAIN_SLOTS_A_TURN: u32 = 1024;
 
@@ -85,6 +88,8 @@ pub struct Core<L: Lane, X: Lane<Frame = <L as Lane>::Frame> = L> {
     turns: u64,
     busy: u64,
     busy_nanoseconds: u64,
+    slow_turns: u64,
+    slow_nanoseconds: u64,
     started: Option<Instant>,
     last_turn: Instant,
     last_was_busy: bool,
@@ -147,6 +152,8 @@ impl<L: Lane, X: Lane<Frame = L::Frame>> Core<L, X> {
             turns: 0,
             busy: 0,
             busy_nanoseconds: 0,
+            slow_turns: 0,
+            slow_nanoseconds: 0,
             started: None,
             last_turn: Instant::default(),
             last_was_busy: false,
@@ -453,7 +460,12 @@ impl<L: Lane, X: Lane<Frame = L::Frame>> Core<L, X> {
         if self.started.is_none() {
             self.started = Some(now);
         } else if self.last_was_busy {
-            self.busy_nanoseconds += now.since(self.last_turn);
+            let spent = now.since(self.last_turn);
+            self.busy_nanoseconds += spent;
+            if spent > SLOW_TURN {
+                self.slow_turns += 1;
+                self.slow_nanoseconds += spent;
+            }
         }
         self.last_turn = now;
         self.last_was_busy = busy;
@@ -499,6 +511,8 @@ impl<L: Lane, X: Lane<Frame = L::Frame>> Core<L, X> {
         counters.turns.set(self.turns);
         counters.busy_turns.set(self.busy);
         counters.busy_nanoseconds.set(self.busy_nanoseconds);
+        counters.slow_turns.set(self.slow_turns);
+        counters.slow_nanoseconds.set(self.slow_nanoseconds);
         counters.nanoseconds.set(self.started.map_or(0, |started| self.last_turn.since(started)));
         self.stack.report(counters);
         self.proxy.report(counters);

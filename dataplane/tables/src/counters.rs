@@ -165,6 +165,10 @@ core_counters! {
     Counter busy_turns "millrace_core_busy_turns_total",
     /// Nanoseconds in turns that found something to do.
     Counter busy_nanoseconds "millrace_core_busy_nanoseconds_total",
+    /// Turns that found something to do and took more than 100 µs: work in large bursts, or something that had the core's CPU meanwhile.
+    Counter slow_turns "millrace_core_slow_turns_total",
+    /// Nanoseconds in turns that took more than 100 µs.
+    Counter slow_nanoseconds "millrace_core_slow_turn_nanoseconds_total",
     /// Nanoseconds in all turns.
     Counter nanoseconds "millrace_core_nanoseconds_total",
     /// Epoch of the snapshot that the core runs.
