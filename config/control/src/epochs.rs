@@ -62,7 +62,7 @@ pub struct CoreSwap {
     pub index: u16,
     /// The epoch before; it may have passed one over. `None`, as all that follows, where the core has not switched to this one.
     pub from: Option<u64>,
-    /// From the publication to the switch, in microseconds.
+    /// From the end of compiling to the switch, in microseconds: what publishing takes is in it.
     pub microseconds: Option<f64>,
     /// The number of the core's last request under the old tables.
     pub last_request: Option<u64>,

@@ -227,8 +227,9 @@ impl Supervisor {
         Some(core.seat(index, self.cores.len(), snapshot, endpoints))
     }
 
-    /// Makes `compiled` what all cores run. It took `read` to read and check, and `compile` to compile.
+    /// Makes `compiled` what all cores run. It took `read` to read and check, and `compile` to compile. Receipts count from here on.
     pub(crate) fn publish(&self, mut compiled: Compiled, read: Duration, compile: Duration) {
+        let begun = (self.facts.clock)();
         let microseconds = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let receipt = SwapReceipt {
             epoch: compiled.snapshot.epoch,
@@ -244,7 +245,7 @@ impl Supervisor {
         let mut books = lock(&self.endpoints);
         books.known.adopt(&mut compiled.snapshot, &compiled.clusters, &compiled.checks, Instant::now());
         let compiled = Arc::new(compiled);
-        lock(&self.receipts).begin(receipt, (self.facts.clock)(), lost);
+        lock(&self.receipts).begin(receipt, begun, lost);
         for core in &self.cores {
             lock(&core.publisher).publish(Arc::clone(&compiled.snapshot));
         }

@@ -32,8 +32,6 @@ pub(crate) struct Endpoints {
     snapshot: Epoch,
     plans: Arc<[ClusterPlan]>,
     checks: Arc<[Check]>,
-    /// Clusters by endpoint.
-    of_endpoint: HashMap<EndpointId, Vec<u32>>,
     /// Clusters by check.
     of_check: HashMap<CheckId, Vec<u32>>,
     overrides: HashMap<(Arc<str>, SocketAddr), Override>,
@@ -116,7 +114,6 @@ impl Endpoints {
             snapshot: 0,
             plans: Arc::default(),
             checks: Arc::default(),
-            of_endpoint: HashMap::new(),
             of_check: HashMap::new(),
             overrides: HashMap::new(),
             health: HashMap::new(),
@@ -144,13 +141,12 @@ impl Endpoints {
         if *self.checks != **checks {
             self.checks = Arc::clone(checks);
         }
-        self.of_endpoint.clear();
         self.of_check.clear();
         let mut health = HashMap::new();
         let mut since = HashMap::new();
-        for (cluster, plan) in (0u32..).zip(plans.iter()) {
+        let tended = |plan: &ClusterPlan| plan.check.is_some() || plan.slow_start.is_some();
+        for (cluster, plan) in (0u32..).zip(plans.iter()).filter(|(_, plan)| tended(plan)) {
             for planned in &plan.endpoints {
-                self.of_endpoint.entry(planned.endpoint.id).or_default().push(cluster);
                 if let (Some(check), Some(rule)) = (planned.check, &plan.check) {
                     self.of_check.entry(check).or_default().push(cluster);
                     let known = self.health.get(&check).or_else(|| {
