@@ -7,7 +7,8 @@ import json
 import statistics
 
 ORDER = ["keepalive-60B", "keepalive-1KiB", "keepalive-64KiB", "close-60B", "bulk-1MiB-down", "bulk-1MiB-up", "idle-100k",
-         "latency-half-load", "loss-1pct", "routes-10k", "flood-10k", "idle-naps", "idle-wakes", "hand-over", "reflect-64B", "limit-64B", "limit-1514B", "machine"]
+         "latency-half-load", "loss-1pct", "routes-10k", "filters-60B", "swap-10k", "compile-100k", "flood-10k", "idle-naps", "idle-wakes",
+         "hand-over", "reflect-64B", "limit-64B", "limit-1514B", "machine"]
 NAMES = {"millrace": "Millrace", "nginx": "NGINX", "haproxy": "HAProxy", "envoy": "Envoy", "testpmd": "testpmd", "machine": "this machine"}
 WIRES = ["vhost", "memory", "memif", "af_packet", "af_xdp", "veth", "veth-offload"]
 
@@ -16,8 +17,12 @@ AT_ITS_END = 0.95
 
 BYTES_EACH, KEPT, OF_TEN = "B a connection", "% of the rate alone", "% of the rate with ten"
 OF_CALM, OF_NOBODY = "% of the rate without a flood", "% of the rate beside the same frames to nobody"
+OF_PLAIN = "% of the plain route's rate"
+# Of the requests for which the generator did not have to wait for its CPU; and of all.
+OF_QUIET, OF_QUIET_WAITING = "x the quiet p99", "x the quiet p99, the generator's waits included"
+REACHED, FAILED, COMPILING = "ms to the last core", "failed requests", "s to compile 100,000 endpoints"
 # Of these, less is better.
-LESS = ("µs", "ns", BYTES_EACH)
+LESS = ("µs", "ns", BYTES_EACH, OF_QUIET, REACHED, FAILED, COMPILING)
 QUANTILES = {"p50": "p50", "p99": "p99", "p99.9": "p999"}
 
 
@@ -63,6 +68,40 @@ def of_routes(parts):
     if ten and many and ten["value"]:
         figures.append({**many, "unit": OF_TEN, "value": 100 * many["value"] / ten["value"],
                         "errors": ten["errors"] + many["errors"]})
+    return figures
+
+
+def of_policies(parts):
+    plain, policies = parts.get("plain"), parts.get("policies")
+    figures = [policies] if policies else []
+    if plain and policies and plain["value"]:
+        figures.append({**policies, "unit": OF_PLAIN, "value": 100 * policies["value"] / plain["value"],
+                        "errors": plain["errors"] + policies["errors"]})
+    return figures
+
+
+def of_swaps(parts):
+    """Each part with swaps over the quiet one beside it, and what the swaps' receipts say."""
+    figures, pairs = [], {}
+    for name, run in parts.items():
+        kind, number = name.split()
+        pairs.setdefault(number, {})[kind] = run
+    both = [(pair["quiet"], pair["swaps"]) for pair in pairs.values() if len(pair) == 2]
+    swapping = [pair["swaps"] for pair in pairs.values() if "swaps" in pair]
+    times = [microseconds for run in swapping for microseconds in run["swaps"]["microseconds"]]
+    if not times:
+        return []
+    compiling = statistics.median(time for run in swapping for time in run["swaps"]["compile_microseconds"]) / 1e3
+    slow = [run.get("slow_turns", 0) for run in parts.values()]
+    note = (f"{len(times)} swaps in a round, compiled in {compiling:.0f} ms each (median); of the core's turns "
+            f"{max(slow):.0f} at most took more than 100 µs in one part")
+    for unit, where in ((OF_QUIET, "undisturbed_us"), (OF_QUIET_WAITING, "latency_us")):
+        ratios = [swaps[where]["p99"] / quiet[where]["p99"] for quiet, swaps in both if quiet[where]["p99"]]
+        if ratios:
+            figures.append({**both[-1][1], "unit": unit, "value": statistics.median(ratios), "note": note,
+                            "errors": sum(run["errors"] for pair in both for run in pair)})
+    figures.append({**swapping[-1], "unit": REACHED, "value": max(times) / 1e3, "note": note})
+    figures.append({**swapping[-1], "unit": FAILED, "value": sum(run["errors"] for run in swapping), "errors": 0, "note": note})
     return figures
 
 
@@ -116,7 +155,8 @@ def of_wakes(parts):
              "note": f"{adaptive['value']:,.0f} requests/s", "errors": polling["errors"] + adaptive["errors"]} for name in ("p50", "p99")]
 
 
-PARTED = {"idle-naps": of_each, "machine": of_each, "idle-wakes": of_wakes, "flood-10k": of_flood, "loss-1pct": of_loss, "routes-10k": of_routes, "idle-100k": of_idle, "latency-half-load": of_latency}
+PARTED = {"idle-naps": of_each, "machine": of_each, "idle-wakes": of_wakes, "flood-10k": of_flood, "loss-1pct": of_loss, "routes-10k": of_routes,
+          "idle-100k": of_idle, "latency-half-load": of_latency, "filters-60B": of_policies, "swap-10k": of_swaps}
 
 
 def summarize(runs):

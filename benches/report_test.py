@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import sys
 import tempfile
 import unittest
@@ -9,6 +10,7 @@ import unittest
 sys.dont_write_bytecode = True
 import figures  # noqa: E402
 import report  # noqa: E402
+import swaps  # noqa: E402
 import targets  # noqa: E402
 import vhost  # noqa: E402
 
@@ -93,6 +95,54 @@ class Report(unittest.TestCase):
         ratio = rows["millrace", figures.OF_TEN]
         self.assertEqual((ratio["median"], ratio["min"], ratio["max"]), (95, 80, 120))
         self.assertEqual(rows["millrace", "requests/s"]["median"], 75)
+
+    def test_policies_are_compared_with_the_plain_route_of_the_round(self):
+        runs = []
+        for number, (plain, policies) in enumerate(((100, 85), (200, 150), (50, 45)), 1):
+            runs += [run("filters-60B", "millrace", "vhost", number, plain, part="plain", errors=number == 1),
+                     run("filters-60B", "millrace", "vhost", number, policies, part="policies")]
+        rows = self.figures(*runs)
+        share = rows["millrace", figures.OF_PLAIN]
+        self.assertEqual((share["median"], share["min"], share["max"], share["errors"]), (85, 75, 90, 1))
+        judged = lambda: self.judge("filters-60B", ("vhost",), runs, figures.OF_PLAIN)[1]
+        self.assertIsNone(judged(), "with errors")
+        runs[0]["errors"] = 0
+        self.assertTrue(judged())
+
+    def test_swaps_are_compared_with_the_quiet_part_beside_them(self):
+        def part(name, p99, undisturbed, errors=0, **swaps):
+            more = {"swaps": swaps} if swaps else {}
+            return run("swap-10k", "millrace", "vhost", 1, 50_000, part=name, errors=errors, latency_us={"p50": 5.0, "p99": p99},
+                       undisturbed_us={"p50": 5.0, "p99": undisturbed, "p999": 9.0}, **more)
+        runs = [part("quiet 0", 10, 10), part("swaps 0", 30, 11, microseconds=[40, 90], compile_microseconds=[20_000, 30_000]),
+                part("swaps 1", 60, 12, microseconds=[12_000], compile_microseconds=[70_000]), part("quiet 1", 20, 10)]
+        rows = self.figures(*runs)
+        self.assertAlmostEqual(rows["millrace", figures.OF_QUIET]["median"], 1.15)
+        self.assertAlmostEqual(rows["millrace", figures.OF_QUIET_WAITING]["median"], 3)
+        self.assertEqual(rows["millrace", figures.REACHED]["median"], 12)
+        self.assertIn("3 swaps in a round, compiled in 30 ms", rows["millrace", figures.REACHED]["note"])
+        judged = {unit: self.judge("swap-10k", ("vhost",), runs, unit)[1] for unit in (figures.OF_QUIET, figures.REACHED, figures.FAILED)}
+        self.assertEqual(judged, {figures.OF_QUIET: True, figures.REACHED: False, figures.FAILED: True})
+        runs[1]["errors"] = 2
+        reached, met, _ = self.judge("swap-10k", ("vhost",), runs, figures.FAILED)
+        self.assertEqual((reached, met), ("2.00 failed requests", False))
+        self.assertIsNone(self.judge("swap-10k", ("vhost",), runs, figures.OF_QUIET)[1])
+
+    def test_receipts_become_figures(self):
+        receipt = lambda *microseconds: {"complete": True, "lost": 1, "readMicroseconds": 7, "compileMicroseconds": 9,
+                                         "cores": [{"microseconds": one} for one in microseconds]}
+        answers = [{"outcome": "accepted", "swap": receipt(3.0, 5.0)}, {"outcome": "unchanged"}]
+        summary = swaps.summary(answers)
+        self.assertEqual((summary["posted"], summary["microseconds"], summary["lost"]), (2, [5.0], 1))
+        incomplete = {"outcome": "accepted", "swap": {**receipt(), "complete": False}}
+        self.assertRaises(RuntimeError, swaps.summary, [incomplete])
+        self.assertRaises(RuntimeError, swaps.accepted, {"outcome": "refused", "errors": [{"text": "no"}]})
+
+    def test_configurations_differ_in_a_tenth_of_their_routes(self):
+        first, second = (swaps.documents(40, version).split("---\n") for version in (1, 2))
+        self.assertEqual((len(first), sum(a != b for a, b in zip(first, second))), (41, 4))
+        addresses = re.findall(r"address: ([\d.]+, port: \d+)", swaps.documents(1000, 0, 10))
+        self.assertEqual(len(set(addresses)), 10_000)
 
     def test_idle_connections_cost_memory_and_rate(self):
         memory = {"before_bytes": 1_000, "after_bytes": 21_000, "connections": 10}

@@ -6,6 +6,7 @@ so, from the files alone.
 
 import importlib.machinery
 import importlib.util
+import itertools
 import json
 import os
 import pathlib
@@ -15,8 +16,10 @@ import sys
 import time
 
 import limits
+import policies
 import reflect
 import routes
+import swaps
 import vhost
 from idle import Idle, possible
 from load import Load, blast_between, shares, wrk, wrk_between
@@ -48,6 +51,9 @@ ON_VETH = [("millrace", "af_packet", millrace), ("millrace", "af_xdp", millrace_
 LINUX_STACK = [("millrace", "af_packet", millrace), ("nginx", "veth", nginx)]
 LOSS_PERCENT = 1
 FLOOD_RATE = 10_000
+# Routes whose tables are swapped, seconds from the end of a swap to the next configuration, and endpoints that are compiled.
+SWAPPED, SWAP_PAUSE, COMPILED = 10_000, 0.3, 100_000
+SWAP_VERSIONS = 8
 # A script, and so without the end of a module's name.
 LOADER = importlib.machinery.SourceFileLoader("flood", str(ROOT / "benches/flood/measure"))
 flood = importlib.util.module_from_spec(importlib.util.spec_from_loader("flood", LOADER))
@@ -65,6 +71,8 @@ class Plan:
         # Of what costs much time and varies little.
         self.few_rounds = 1 if quick else 3
         self.seconds, self.warm_up, self.warm_up_by_blast = (1, 1, 0.5) if quick else (4, 1, 1)
+        # Several swaps; and a p99 of something.
+        self.swap_seconds, self.swap_pairs = (3, 1) if quick else (5, 2)
         # A loss costs 200 ms now and then.
         self.loss_seconds = 2 if quick else 6
         self.idle, self.idle_on_vhost = 4_000 if quick else 20_000, 100_000
@@ -111,6 +119,12 @@ def measure(folder, plan, sandbox, programs):
                             lambda: many_idle(raw, plan, number, sandbox, programs, system, wire, start))
                 attempt(problems, f"round {number}, millrace on vhost, idle connections and routes",
                         lambda: many_on_vhost(raw, plan, number, programs))
+                attempt(problems, f"round {number}, millrace on af_packet, policies",
+                        lambda: filtered(raw, plan, number, both_ends, programs))
+                attempt(problems, f"round {number}, millrace on vhost, policies", lambda: filtered_on_vhost(raw, plan, number, programs))
+                attempt(problems, f"round {number}, millrace on vhost, swaps", lambda: swapped(raw, plan, number, programs))
+                attempt(problems, f"round {number}, millrace, {COMPILED:,} endpoints",
+                        lambda: compiled(raw, number, sandbox, programs))
                 attempt(problems, f"round {number}, millrace idle", lambda: idle_naps(raw, plan, number, sandbox, programs))
                 attempt(problems, f"round {number}, millrace woken on vhost", lambda: idle_wakes(raw, plan, number, programs))
                 if programs.instructions:
@@ -150,8 +164,10 @@ def busy_by_others():
 
 def attempt(problems, what, run):
     print(f"{what} …", file=sys.stderr)
+    began = time.monotonic()
     try:
         run()
+        print(f"    {time.monotonic() - began:.1f} s", file=sys.stderr)
     except (subprocess.SubprocessError, RuntimeError, OSError, ValueError, KeyError, TypeError, SystemExit) as error:
         # A number is somebody's wish to end; words are a proxy's that does not start.
         if isinstance(error, SystemExit) and isinstance(error.code, int):
@@ -284,6 +300,77 @@ def many_on_vhost(raw, plan, number, programs):
         keep(raw, vhost.run(small, "loss-1pct", number, small["requests_per_second"], "requests/s", "keepalive"))
 
 
+def filtered(raw, plan, number, sandbox, programs):
+    """The rate of a route with policies, and of a plain one, for the same requests; another one goes first each time."""
+    for part in turned(["plain", "policies"], number):
+        proxy = millrace(sandbox, programs, routes=policies.documents("hello") if part == "policies" else "")
+        try:
+            by_blast(raw, plan, number, sandbox, programs, proxy, f"keepalive -c {CONNECTIONS} {policies.ASKED}",
+                     "filters-60B", "millrace", "af_packet", part)
+        finally:
+            proxy.stop()
+
+
+def filtered_on_vhost(raw, plan, number, programs):
+    backend, text = vhost.configuration()
+    line = f"keepalive -c {CONNECTIONS} {policies.ASKED} --duration {plan.seconds} --warm-up {plan.warm_up_by_blast}"
+    for part in turned(["plain", "policies"], number):
+        result, = vhost.blast(programs, [line], text=text + policies.documents(backend) if part == "policies" else text)
+        keep(raw, vhost.run(result, "filters-60B", number, result["requests_per_second"], "requests/s", part))
+
+
+def swapped(raw, plan, number, programs):
+    """Latency at half the rate that the same routes reach, without swaps and with them, in turns against one gateway."""
+    backend, base = vhost.configuration()
+    # In place of the route that takes everything.
+    base = "---\n".join(part for part in base.split("---\n") if "\nkind: HTTPRoute\n" not in part)
+    of_version = lambda version: swaps.documents(SWAPPED, version, backend=backend)
+    each = f"keepalive -c {CONNECTIONS} --routes {SWAPPED} --warm-up {plan.warm_up_by_blast}"
+    result, = vhost.blast(programs, [f"{each} --duration {plan.seconds}"], text=base + of_version(0))
+    rate = result["requests_per_second"] / 2
+    order = [part for pair in range(plan.swap_pairs) for part in turned(["quiet", "swaps"], number + pair)]
+    # Made ahead: the generator needs the CPU, too.
+    versions = itertools.cycle([of_version(version) for version in range(1, SWAP_VERSIONS + 1)])
+    slow = lambda: swaps.metric(*vhost.ADMIN, "millrace_core_slow_turns_total")
+    made = {}
+
+    def begin(at, part):
+        def start(folder):
+            given = (folder / "millrace.yaml").read_text().removesuffix(of_version(0))
+            before, thread = slow(), None
+            if part == "swaps":
+                texts = ((given + text).encode() for text in versions)
+                thread = swaps.Swaps(lambda text: swaps.post(*vhost.ADMIN, "/config", text), texts, SWAP_PAUSE, cpu=0)
+                thread.start()
+            return lambda: made.update({at: {"slow_turns": slow() - before, **({"swaps": thread.finish()} if thread else {})}})
+        return start
+
+    # A short one behind them, so that the gateway still runs when the last configuration is taken.
+    lines = [f"{each} --duration {plan.swap_seconds} --rate {rate:.0f}"] * len(order) + ["keepalive -c 1 --routes 1 --duration 1 --warm-up 0"]
+    results = vhost.blast(programs, lines, text=base + of_version(0), beside={at: begin(at, part) for at, part in enumerate(order)})
+    for at, (part, result) in enumerate(zip(order, results)):
+        if not result:
+            raise RuntimeError(f"no result of {part}")
+        undisturbed = {key: result["latency_undisturbed_microseconds"][key] for key in ("count", "p50", "p99", "p999")}
+        keep(raw, vhost.run(result, "swap-10k", number, result["requests_per_second"], "requests/s", f"{part} {at // 2}", rate=rate,
+                            undisturbed_us=undisturbed, **made[at]))
+
+
+def compiled(raw, number, sandbox, programs):
+    """How long compiling takes, of routes with backends of their own that have ten endpoints each."""
+    count = COMPILED // 10
+    proxy = millrace(sandbox, programs)
+    try:
+        base = pathlib.Path(sandbox.dir, "millrace.yaml").read_text()
+        answer = swaps.by_curl(sandbox, "/config", base + swaps.documents(count, 0, 10))
+    finally:
+        proxy.stop()
+    receipt = swaps.summary([answer])
+    keep(raw, {"workload": "compile-100k", "system": "millrace", "wire": "af_packet", "part": None, "round": number,
+               "unit": f"s to compile {COMPILED:,} endpoints", "value": receipt["compile_microseconds"][0] / 1e6, "errors": receipt["lost"],
+               "latency_us": {}, "gateway_busy": None, "gateway_cpu_busy": None, "load_busy": None, "generator": "none", "swaps": receipt})
+
+
 def idle_naps(raw, plan, number, sandbox, programs):
     """How long a sleeping core lets a packet wait: the bound of the bucket that the median and the 99th percentile of its naps lie in."""
     proxy = millrace(sandbox, programs, idle="adaptive")
@@ -375,7 +462,8 @@ def settings(plan, sandbox):
     return {
         "rounds": f"{plan.rounds}, interleaved; {plan.seconds} s a run"
                   + (" (--quick: a look, not a measurement)" if plan.quick else "")
-                  + f"; {plan.few_rounds} of them with routes-10k, idle-100k, flood-10k, idle-naps, idle-wakes, hand-over, reflect-64B and the limits; everything at nice −20",
+                  + f"; {plan.few_rounds} of them with routes-10k, filters-60B, swap-10k, compile-100k, idle-100k, flood-10k, idle-naps, idle-wakes, "
+                    "hand-over, reflect-64B and the limits; everything at nice −20",
         "connections": f"closed loop, {CONNECTIONS}; in bulk, 8",
         "af_packet, af_xdp and veth":
             f"the proxy (Millrace's polling core, NGINX's and Envoy's worker, HAProxy's thread) on CPU {proxy}; blast on CPU {others}, by "

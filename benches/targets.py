@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from figures import BYTES_EACH, KEPT, NAMES, OF_CALM, OF_TEN, amount, less_is_better, ratios, spread
+from figures import (BYTES_EACH, COMPILING, FAILED, KEPT, NAMES, OF_CALM, OF_PLAIN, OF_QUIET, OF_TEN, REACHED, amount, less_is_better, ratios,
+                     spread)
 
 ANY_PEER = "the best peer"
 
@@ -44,6 +45,12 @@ TARGETS = [
     Target("loss-1pct", ("af_packet",), 1, "nginx", unit="µs p99"),
     Target("routes-10k", BYPASS, 90, unit=OF_TEN),
     Target("routes-10k", ("af_packet",), 90, unit=OF_TEN),
+    Target("filters-60B", BYPASS, 80, unit=OF_PLAIN),
+    Target("filters-60B", ("af_packet",), 80, unit=OF_PLAIN),
+    Target("swap-10k", BYPASS, 1.2, unit=OF_QUIET),
+    Target("swap-10k", BYPASS, 10, unit=REACHED),
+    Target("swap-10k", BYPASS, 0, unit=FAILED),
+    Target("compile-100k", ("af_packet",), 1, unit=COMPILING),
     Target("flood-10k", ("af_packet",), 90, unit=OF_CALM),
     Target("idle-naps", ("af_packet",), 50, unit="µs p99"),
     Target("idle-wakes", BYPASS, 50, unit="µs p50 added by sleep"),

@@ -4,31 +4,66 @@ import json
 import pathlib
 import subprocess
 import tempfile
+import threading
 
 from sandbox import ROOT
 
 BACKEND_ERRORS = ["malformed", "corrupt", "truncated", "pipelined"]
 # Seconds that a run may need beside its load: opening, draining.
 BESIDE = 30
+# How run-vhost says that a line begins.
+BEGINS = "== "
 
 
-def blast(programs, lines, *options):
+# Where vhost.yaml has the admin endpoint.
+ADMIN = ("127.0.0.1", 9931)
+
+
+def configuration():
+    """The configuration that run-vhost gives to Millrace: its backend's name, and all of it."""
+    return "blast", (ROOT / "benches/blast/vhost.yaml").read_text()
+
+
+def blast(programs, lines, *options, text=None, beside=None):
     """A result for each line of what blast is to do, one after the other against one gateway; `None` where there is none. Raises
-    where there is none at all; a reply that was wrong is in its result."""
+    where there is none at all; a reply that was wrong is in its result. `text` stands in for vhost.yaml. `beside` has, by a line's
+    number, from 0, what is called when that line begins, with the folder in which the gateway's configuration is; what it returns is
+    called when the line is over."""
     with tempfile.TemporaryDirectory(prefix="millrace-bench-") as out:
+        if text is not None:
+            file = pathlib.Path(out, "given.yaml")
+            file.write_text(text)
+            options = ("--config", str(file), *options)
+        log = pathlib.Path(out, "stderr.log")
         words = [ROOT / "benches/blast/run-vhost", *options, programs.millrace, programs.blast, out]
-        running = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        with open(log, "w") as errors:
+            running = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True)
+        # It must end by itself, also where nobody is patient any more: it ends Millrace and gives the hugepages back.
+        patience = threading.Timer(120 + BESIDE * len(lines), running.terminate)
+        patience.start()
+        said, over = [], None
         try:
-            said, error = running.communicate("\n".join(lines) + "\n", 120 + BESIDE * len(lines))
+            running.stdin.write("\n".join(lines) + "\n")
+            running.stdin.close()
+            for line in running.stdout:
+                said.append(line)
+                if line.startswith(BEGINS):
+                    over = over() if over else None
+                    begin = (beside or {}).get(sum(one.startswith(BEGINS) for one in said) - 1)
+                    over = begin(pathlib.Path(out)) if begin else None
+            over = over() if over else None
         except BaseException:
-            # It must end by itself: it ends Millrace and gives the hugepages back.
             running.terminate()
-            running.wait()
             raise
+        finally:
+            running.wait()
+            patience.cancel()
+            running.stdout.close()
         files = [pathlib.Path(out, f"{number}.json") for number in range(1, len(lines) + 1)]
         results = [json.loads(file.read_text()) if file.exists() else None for file in files]
+        said = log.read_text().strip() or "".join(said).strip()
     if not any(results):
-        raise RuntimeError(f"no result (exit code {running.returncode}): {(error.strip() or said.strip()).strip('# ' + chr(10))}")
+        raise RuntimeError(f"no result (exit code {running.returncode}): {said.strip('# ' + chr(10))}")
     return results
 
 

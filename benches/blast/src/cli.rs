@@ -184,8 +184,13 @@ impl Arguments {
 const MIB: u32 = 1 << 20;
 
 fn field(text: &str) -> Result<String, String> {
-    let (name, value) = text.split_once(':').filter(|(name, _)| !name.is_empty()).ok_or("a name, a colon and a value")?;
-    if text.contains(|c: char| c.is_control()) { Err("without control characters".to_owned()) } else { Ok(format!("{name}: {}", value.trim())) }
+    let (name, value) =
+        text.split_once(':').filter(|(name, _)| !name.is_empty()).ok_or("a name, a colon and a value")?;
+    if text.contains(|c: char| c.is_control()) {
+        Err("without control characters".to_owned())
+    } else {
+        Ok(format!("{name}: {}", value.trim()))
+    }
 }
 
 fn share(text: &str) -> Result<f64, String> {

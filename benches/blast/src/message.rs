@@ -288,7 +288,9 @@ mod tests {
 
     #[test]
     fn a_message_is_the_same_in_any_pieces() {
-        for message in [Message::response("200 OK", 5000), Message::request("gateway", "/r/", &["A: b".to_owned()], 3000, true)] {
+        for message in
+            [Message::response("200 OK", 5000), Message::request("gateway", "/r/", &["A: b".to_owned()], 3000, true)]
+        {
             let nonce = digits(0x1234_5678_9abc_def0);
             let mut whole = vec![0; message.len() as usize];
             message.fill(&nonce, 0, &mut whole);

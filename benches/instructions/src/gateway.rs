@@ -14,8 +14,9 @@ use tables::access::AccessQueue;
 use tables::filter::{FieldChanges, Filters, PathChange, RuleFilters};
 use tables::{
     Bind, Cluster, ClusterId, Conditions, CoreCounters, CoreSettings, Endpoint, EndpointId, EndpointSeat, HostPattern,
-    HttpSettings, Listener, PathPattern, PortSettings, RouteTableBuilder, Rule, Series, SeriesId, Snapshot, SynCookies,
-    Target, TcpSettings, ValueMatch, publish,
+    HttpSettings, KeyTable, Limit, LimitId, LimitKey, LimitRate, Listener, Method, PathPattern, PortSettings,
+    RouteTableBuilder, Rule, Selection, Series, SeriesId, Snapshot, SynCookies, Target, TcpSettings, ValueMatch,
+    publish,
 };
 
 use crate::collect_here;
@@ -74,13 +75,18 @@ impl Gateway {
 
     /// The same that answers SYNs with cookies, or does not.
     pub(crate) fn with(request: &'static [u8], response: &[u8], syn_cookies: SynCookies) -> Self {
-        Self::serving(snapshot(Conditions::default(), None), request, response, syn_cookies)
+        Self::serving(snapshot(Conditions::default(), None, false), request, response, syn_cookies)
+    }
+
+    /// One whose route asks for a header field, rewrites the path, and has a limit; its backend is balanced by least request.
+    pub(crate) fn with_policies(request: &'static [u8], response: &[u8]) -> Self {
+        let rule = Filters { path: Some(PathChange::Prefix(4, b"/v2".as_slice().into())), ..Filters::default() };
+        let filters = RuleFilters { rule, ..RuleFilters::default() };
+        Self::serving(snapshot(by_user(), Some(Box::new(filters)), true), request, response, SynCookies::Overload)
     }
 
     /// One whose route asks for a header field, and has filters.
     pub(crate) fn filtered(request: &'static [u8], response: &[u8]) -> Self {
-        let wanted = (b"x-user".as_slice().into(), ValueMatch::Exact(b"7".as_slice().into()));
-        let conditions = Conditions { headers: [wanted].into(), ..Conditions::default() };
         let changes = |strip: &[u8], append: &[u8]| FieldChanges { strip: strip.into(), append: append.into() };
         let rule = Filters {
             request: changes(b"x-secret\n", b"X-Stage: canary\r\n"),
@@ -89,7 +95,7 @@ impl Gateway {
             ..Filters::default()
         };
         let filters = RuleFilters { rule, ..RuleFilters::default() };
-        Self::serving(snapshot(conditions, Some(Box::new(filters))), request, response, SynCookies::Overload)
+        Self::serving(snapshot(by_user(), Some(Box::new(filters)), false), request, response, SynCookies::Overload)
     }
 
     fn serving(snapshot: Snapshot, request: &'static [u8], response: &[u8], syn_cookies: SynCookies) -> Self {
@@ -339,17 +345,37 @@ impl Gateway {
     }
 }
 
-/// One listener, one route, one backend with two endpoints.
-fn snapshot(conditions: Conditions, filters: Option<Box<RuleFilters>>) -> Snapshot {
+fn by_user() -> Conditions {
+    let wanted = (b"x-user".as_slice().into(), ValueMatch::Exact(b"7".as_slice().into()));
+    Conditions { headers: [wanted].into(), ..Conditions::default() }
+}
+
+/// One listener, one route, one backend with two endpoints. With `policies` the route has a limit, and the endpoint with fewer requests under
+/// way is taken.
+fn snapshot(conditions: Conditions, filters: Option<Box<RuleFilters>>, policies: bool) -> Snapshot {
     let series = Series::new("default/web/http".into(), "default/hello".into(), "default/hello".into(), 1);
     let endpoints = (0..)
         .zip(BACKENDS)
         .map(|(id, address)| Endpoint { id: EndpointId(id), address: address.into(), weight: 1 })
         .collect();
-    let cluster = Cluster::new("default/hello:8080".into(), endpoints);
+    let mut cluster = Cluster::new("default/hello:8080".into(), endpoints);
     let target = Target { cluster: ClusterId(0), weight: 1, series: SeriesId(0) };
     let mut rule = Rule::new("default/hello".into(), 0, vec![target], SeriesId(0));
     rule.filters = filters;
+    let mut limits = Vec::new();
+    if policies {
+        cluster.selection = Arc::new(Selection::new(Method::LeastRequest, cluster.endpoints.to_vec()));
+        rule.limits = Some([LimitId(0)].into());
+        limits.push(Limit {
+            name: "default/fair/per-client".into(),
+            target: "HTTPRoute/default/hello".into(),
+            by: LimitKey::Source { ipv4_prefix: 32, ipv6_prefix: 64 },
+            rate: LimitRate::new(100_000_000, 1, 100_000_000, 1),
+            policy_field: "".into(),
+            limit_field: "".into(),
+            keys: Arc::new(KeyTable::new(1024, 1, 1, 0, (1, 2))),
+        });
+    }
     let mut routes = RouteTableBuilder::default();
     routes.insert(HostPattern::Any, &PathPattern::Prefix(b"/".as_slice().into()), conditions, 0);
     let listener = Listener {
@@ -359,5 +385,6 @@ fn snapshot(conditions: Conditions, filters: Option<Box<RuleFilters>>) -> Snapsh
         unmatched: SeriesId(0),
     };
     let bind = Bind::new(LISTENER.into(), vec![listener], SeriesId(0));
-    Snapshot::new(1, HttpSettings::default(), vec![bind], vec![rule], vec![cluster], vec![Arc::new(series)])
+    let series = vec![Arc::new(series)];
+    Snapshot::new(1, HttpSettings::default(), vec![bind], vec![rule], vec![cluster], series).with_limits(limits)
 }

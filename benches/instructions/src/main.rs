@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod callgrind;
+mod decisions;
 mod frames;
 mod gateway;
 mod handover;
@@ -23,7 +24,7 @@ use std::time::Duration;
 
 use gateway::Gateway;
 use heads::{CANARY, ENDLESS, NGINX, WRK, WRK_CLOSE};
-use tables::SynCookies;
+use tables::{Method, SynCookies};
 
 /// One operation to be measured.
 struct Case {
@@ -56,10 +57,26 @@ const CASES: &[Case] = &[
     Case { name: "route-10000", n: 1000, bound: 547, run: parts::route_10_000 },
     Case { name: "route-header-10", n: 1000, bound: 1860, run: |n| parts::route_by_header(n, 10) },
     Case { name: "route-header-10000", n: 1000, bound: 1860, run: |n| parts::route_by_header(n, 10_000) },
+    Case { name: "route-regex-10", n: 1000, bound: 0, run: |n| decisions::route_regex(n, 2, 0) },
+    Case { name: "route-regex-10000", n: 1000, bound: 0, run: |n| decisions::route_regex(n, 50, 190) },
+    Case { name: "pick-round-robin", n: 1000, bound: 0, run: |n| decisions::pick(n, Method::RoundRobin) },
+    Case { name: "pick-random", n: 1000, bound: 0, run: |n| decisions::pick(n, Method::Random) },
+    Case { name: "pick-least-request", n: 1000, bound: 0, run: |n| decisions::pick(n, Method::LeastRequest) },
+    Case { name: "pick-peak-ewma", n: 1000, bound: 0, run: |n| decisions::pick(n, Method::PeakEwma) },
+    Case { name: "pick-source-ip", n: 1000, bound: 0, run: |n| decisions::pick(n, Method::Modulo) },
+    Case { name: "pick-ring", n: 1000, bound: 0, run: |n| decisions::pick(n, Method::Ring(1, 1024, 65_536)) },
+    Case { name: "pick-maglev", n: 1000, bound: 0, run: |n| decisions::pick(n, Method::Maglev(1)) },
+    Case { name: "pick-session", n: 1000, bound: 0, run: decisions::pick_session },
+    Case { name: "limit-exact", n: 20_000, bound: 0, run: |n| decisions::limit(n, 1, 10_000) },
+    Case { name: "limit-leased", n: 20_000, bound: 0, run: |n| decisions::limit(n, 2, 1) },
+    Case { name: "limit-leased-10k", n: 20_000, bound: 0, run: |n| decisions::limit(n, 2, 10_000) },
+    Case { name: "source-list-10", n: 1000, bound: 0, run: |n| decisions::sources(n, 10) },
+    Case { name: "source-list-10000", n: 1000, bound: 0, run: |n| decisions::sources(n, 10_000) },
     Case { name: "schedule-next", n: 1000, bound: 17, run: parts::schedule },
     Case { name: "idle-turn", n: 1000, bound: 720, run: idle_turn },
     Case { name: "request", n: 1000, bound: 21_050, run: |n| requests(n, 1) },
     Case { name: "request-filtered", n: 1000, bound: 24_570, run: filtered },
+    Case { name: "request-policies", n: 1000, bound: 0, run: with_policies },
     Case { name: "request-burst-32", n: 3200, bound: 19_520, run: |n| requests(n, 32) },
     Case { name: "connection-burst-16", n: 1600, bound: 35_010, run: |n| visits(n, SynCookies::Never) },
     Case { name: "connection-cookie-16", n: 1600, bound: 35_550, run: |n| visits(n, SynCookies::Always) },
@@ -177,7 +194,15 @@ fn requests(n: u64, connections: usize) {
 
 /// Requests on one connection, routed by a header field, rewritten, and changed both ways.
 fn filtered(n: u64) {
-    let mut gateway = Gateway::filtered(CANARY, NGINX);
+    one_connection(n, Gateway::filtered(CANARY, NGINX));
+}
+
+/// Requests on one connection, routed by a header field, rewritten, limited by the client's address, to the endpoint with fewer requests.
+fn with_policies(n: u64) {
+    one_connection(n, Gateway::with_policies(CANARY, NGINX));
+}
+
+fn one_connection(n: u64, mut gateway: Gateway) {
     gateway.connect(1);
     gateway.connect(1);
     let ports = gateway.connect(1);

@@ -13,7 +13,7 @@ use pmd::{BURST, Burst, Lane, checksum};
 use proto::http1::{self, BodyDecoder, Connection, Decoded, ForwardOptions, Framing, Limits, Method, Version};
 use tables::route::Host;
 use tables::{
-    Conditions, CoreCounters, HostPattern, PathPattern, PortSettings, Request, RouteTableBuilder, Schedule,
+    Conditions, CoreCounters, HostPattern, PathPattern, PortSettings, Request, RouteTable, RouteTableBuilder, Schedule,
     TcpSettings, ValueMatch,
 };
 
@@ -23,7 +23,7 @@ use crate::heads::{BROWSER, CANARY, NGINX, WRK};
 use crate::lane::MemoryLane;
 
 /// Measures `n` calls, after a few that bring the caches of the process (CPU features, first allocations) into being.
-fn calls(n: u64, mut call: impl FnMut(u64)) {
+pub(crate) fn calls(n: u64, mut call: impl FnMut(u64)) {
     (0..3).for_each(&mut call);
     collect_here(&mut || (0..n).for_each(&mut call));
 }
@@ -238,14 +238,16 @@ fn route(n: u64, hosts: usize, paths: usize) {
             builder.insert(host, &pattern, Conditions::default(), path as u32);
         }
     }
-    let table = builder.build();
+    find(n, &builder.build(), b"h1.example.com", b"/products/p3/running", 3);
+}
+
+/// Looks a path up, which `rule` serves.
+pub(crate) fn find(n: u64, table: &RouteTable, host: &[u8], path: &[u8], rule: u32) {
     let Ok(Some(head)) = http1::parse_request(WRK, &Limits::default()) else { panic!("refused") };
     calls(n, |_| {
         let fields = head.fields.iter().map(|field| (field.name, field.value));
-        let path = black_box(b"/products/p3/running");
-        let request = Request { method: head.method_bytes, path, query: None, fields };
-        let found = table.find(&Host::new(black_box(b"h1.example.com")), &request);
-        assert_eq!(found, Some(3));
+        let request = Request { method: head.method_bytes, path: black_box(path), query: None, fields };
+        assert_eq!(table.find(&Host::new(black_box(host)), &request), Some(rule));
     });
 }
 

@@ -374,7 +374,11 @@ mod tests {
                 let text = format!("{keys}k{twice}: 2\nlast: 3\nk{twice}: 4\n");
                 let line = count + 1;
                 let problem = format!("the field \"k{twice}\" a second time");
-                assert_eq!(errors(&text), [format!("{line}:1 {problem}"), format!("{}:1 {problem}", line + 2)], "{text}");
+                assert_eq!(
+                    errors(&text),
+                    [format!("{line}:1 {problem}"), format!("{}:1 {problem}", line + 2)],
+                    "{text}"
+                );
                 assert!(errors(&keys).is_empty());
             }
         }

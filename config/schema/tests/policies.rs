@@ -136,9 +136,13 @@ fn two_security_policies_of_one_gateway_are_refused() {
 
 /// A Backend of so many endpoints, balanced by Maglev.
 fn maglev(endpoints: u32) -> String {
-    let each: Vec<String> =
-        (0..endpoints).map(|n| format!("{{ address: {}, port: 80 }}", std::net::Ipv4Addr::from_bits(0x0a10_0000 + n))).collect();
-    let hello = HELLO.replace("10.9.2.1/24", "10.9.2.1/8").replace("10.9.1.1/24", "192.0.2.1/24").replace("10.9.1.1", "192.0.2.1");
+    let each: Vec<String> = (0..endpoints)
+        .map(|n| format!("{{ address: {}, port: 80 }}", std::net::Ipv4Addr::from_bits(0x0a10_0000 + n)))
+        .collect();
+    let hello = HELLO
+        .replace("10.9.2.1/24", "10.9.2.1/8")
+        .replace("10.9.1.1/24", "192.0.2.1/24")
+        .replace("10.9.1.1", "192.0.2.1");
     format!(
         "{hello}---\napiVersion: millrace.dev/v1alpha1\nkind: Backend\nmetadata: {{ name: many }}\nspec: {{ endpoints: [{}] }}\n\
          ---\napiVersion: millrace.dev/v1alpha1\nkind: BackendPolicy\nmetadata: {{ name: many }}\nspec:\n  \

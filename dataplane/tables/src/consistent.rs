@@ -246,7 +246,11 @@ mod tests {
     #[test]
     fn tens_of_thousands_of_members_all_have_places() {
         let members: Vec<Endpoint> = (0..MAGLEV_MEMBERS as u32)
-            .map(|id| Endpoint { id: EndpointId(id), address: SocketAddr::from(((0x0a00_0000 + id).to_be_bytes(), 80)), weight: 1 })
+            .map(|id| Endpoint {
+                id: EndpointId(id),
+                address: SocketAddr::from(((0x0a00_0000 + id).to_be_bytes(), 80)),
+                weight: 1,
+            })
             .collect();
         let places = |count: usize| {
             let table = Maglev::new(7, &members[..count]);

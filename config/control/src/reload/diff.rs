@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::slice;
 
 use schema::{
-    Appliance, Backend, BackendPolicy, Configuration, EndpointSlice, Gateway, HttpRoute, Located, Namespace, ObjectName,
-    ReferenceGrant, RoutePolicy, SecurityPolicy, Service,
+    Appliance, Backend, BackendPolicy, Configuration, EndpointSlice, Gateway, HttpRoute, Located, Namespace,
+    ObjectName, ReferenceGrant, RoutePolicy, SecurityPolicy, Service,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -124,7 +124,8 @@ named!(
 
 /// What differs among resources of one kind. Only those that do are looked at field by field: ten thousand others are as good as free.
 fn compare<R: Named + PartialEq + Serialize>(kind: &str, old: &[Located<R>], new: &[Located<R>], found: &mut Changes) {
-    let mut before: HashMap<&ObjectName, &Located<R>> = old.iter().map(|resource| (resource.object(), resource)).collect();
+    let mut before: HashMap<&ObjectName, &Located<R>> =
+        old.iter().map(|resource| (resource.object(), resource)).collect();
     for resource in new {
         let name = resource.object();
         match before.remove(name) {

@@ -32,7 +32,10 @@ pub(super) fn check<'a>(documents: &'a [Decoded], known: &Known<'a>, found: &mut
                     let counts = counts.get_or_insert_with(|| count(documents, known));
                     let endpoints = counts.get(&target.value).copied().unwrap_or(0);
                     if endpoints > MAGLEV_ENDPOINTS {
-                        let problem = format!("{} {name} has {endpoints} endpoints, and Maglev's table takes {MAGLEV_ENDPOINTS}", kind.name());
+                        let problem = format!(
+                            "{} {name} has {endpoints} endpoints, and Maglev's table takes {MAGLEV_ENDPOINTS}",
+                            kind.name()
+                        );
                         found.hinted(&at, problem, "balance by ringHash, or give the backend fewer endpoints");
                     }
                 }
@@ -57,10 +60,12 @@ fn count<'a>(documents: &'a [Decoded], known: &Known<'a>) -> HashMap<BackendTarg
             Some(Resource::Backend(backend)) => {
                 let own = match &backend.spec.subset {
                     None => backend.spec.endpoints.len(),
-                    Some(subset) => match known.get(Kind::Backend, &subset.of).and_then(|whole| whole.resource.as_ref()) {
-                        Some(Resource::Backend(of)) => of.spec.endpoints.iter().filter(|e| e.is_in(subset)).count(),
-                        _ => 0,
-                    },
+                    Some(subset) => {
+                        match known.get(Kind::Backend, &subset.of).and_then(|whole| whole.resource.as_ref()) {
+                            Some(Resource::Backend(of)) => of.spec.endpoints.iter().filter(|e| e.is_in(subset)).count(),
+                            _ => 0,
+                        }
+                    }
                 };
                 add(BackendKind::Backend, &backend.metadata.object, own);
             }
