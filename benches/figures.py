@@ -94,7 +94,7 @@ def of_swaps(parts):
     compiling = statistics.median(time for run in swapping for time in run["swaps"]["compile_microseconds"]) / 1e3
     slow = [run.get("slow_turns", 0) for run in parts.values()]
     note = (f"{len(times)} swaps in a round, compiled in {compiling:.0f} ms each (median); of the core's turns "
-            f"{max(slow):.0f} at most took more than 100 µs in one part")
+            f"{max(slow):.0f} at most took more than a millisecond in one part")
     for unit, where in ((OF_QUIET, "undisturbed_us"), (OF_QUIET_WAITING, "latency_us")):
         ratios = [swaps[where]["p99"] / quiet[where]["p99"] for quiet, swaps in both if quiet[where]["p99"]]
         if ratios:
