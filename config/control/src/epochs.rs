@@ -44,7 +44,7 @@ pub struct SwapReceipt {
     pub published: u64,
     /// What reading and checking took before that, in microseconds.
     pub read_microseconds: u64,
-    /// What compiling took, in microseconds.
+    /// What compiling took, in microseconds, up to the moment at which the tables were there for the cores.
     pub compile_microseconds: u64,
     /// Whether all cores run it, or a newer one.
     pub complete: bool,
@@ -62,7 +62,7 @@ pub struct CoreSwap {
     pub index: u16,
     /// The epoch before; it may have passed one over. `None`, as all that follows, where the core has not switched to this one.
     pub from: Option<u64>,
-    /// From the end of compiling to the switch, in microseconds: what publishing takes is in it.
+    /// From the end of compiling to the switch, in microseconds.
     pub microseconds: Option<f64>,
     /// The number of the core's last request under the old tables.
     pub last_request: Option<u64>,
@@ -147,6 +147,12 @@ fn core_swap(index: u16, swap: &Swap, published: u64) -> CoreSwap {
 }
 
 impl SwapReceipt {
+    /// What compiling took, in whole milliseconds.
+    #[must_use]
+    pub fn compile_milliseconds(&self) -> u64 {
+        self.compile_microseconds / 1000
+    }
+
     /// In a few words.
     #[must_use]
     pub fn summary(&self) -> String {

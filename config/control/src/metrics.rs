@@ -4,7 +4,7 @@
 //! of earlier configurations, and those that count what no backend served, appear only if they have counted something. Nothing that a client sends becomes a label.
 
 use core::fmt::{self, Display, Write};
-use std::collections::HashSet;
+use hashbrown::HashSet;
 use std::sync::Arc;
 
 use crate::reload::Origin;

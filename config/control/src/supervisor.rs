@@ -227,25 +227,26 @@ impl Supervisor {
         Some(core.seat(index, self.cores.len(), snapshot, endpoints))
     }
 
-    /// Makes `compiled` what all cores run. It took `read` to read and check, and `compile` to compile. Receipts count from here on.
-    pub(crate) fn publish(&self, mut compiled: Compiled, read: Duration, compile: Duration) {
-        let begun = (self.facts.clock)();
+    /// Makes `compiled` what all cores run. It took `read` to read and check it, and compiling began at `since`. It ends here, when clusters
+    /// have the selections of the moment.
+    pub(crate) fn publish(&self, mut compiled: Compiled, read: Duration, since: Instant) {
         let microseconds = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        let receipt = SwapReceipt {
-            epoch: compiled.snapshot.epoch,
-            published: unix_seconds(),
-            read_microseconds: microseconds(read),
-            compile_microseconds: microseconds(compile),
-            complete: false,
-            lost: 0,
-            cores: (0u16..).zip(&self.cores).map(|(index, _)| CoreSwap::pending(index)).collect(),
-        };
+        let cores = (0u16..).zip(&self.cores).map(|(index, _)| CoreSwap::pending(index)).collect();
         let lost = self.lost();
         let mut current = lock(&self.compiled);
         let mut books = lock(&self.endpoints);
         books.known.adopt(&mut compiled.snapshot, &compiled.clusters, &compiled.checks, Instant::now());
         let compiled = Arc::new(compiled);
-        lock(&self.receipts).begin(receipt, begun, lost);
+        let receipt = SwapReceipt {
+            epoch: compiled.snapshot.epoch,
+            published: unix_seconds(),
+            read_microseconds: microseconds(read),
+            compile_microseconds: microseconds(since.elapsed()),
+            complete: false,
+            lost: 0,
+            cores,
+        };
+        lock(&self.receipts).begin(receipt, (self.facts.clock)(), lost);
         for core in &self.cores {
             lock(&core.publisher).publish(Arc::clone(&compiled.snapshot));
         }

@@ -77,6 +77,14 @@ pub struct ObjectName {
     pub name: Name,
 }
 
+impl ObjectName {
+    /// `namespace/name`, as it is shown: made in one step, for who needs it ten thousand times.
+    #[must_use]
+    pub fn joined(&self) -> String {
+        [self.namespace.as_str(), "/", self.name.as_str()].concat()
+    }
+}
+
 impl fmt::Display for ObjectName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)

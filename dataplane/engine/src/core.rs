@@ -32,8 +32,8 @@ const REPORT_TURNS: u64 = 4096;
 /// Nanoseconds between two reports where turns are long.
 const REPORT_NANOSECONDS: u64 = 10_000_000;
 
-/// Nanoseconds of a turn from which on it counts as slow: full bursts from two ports take less than half of it.
-const SLOW_TURN: u64 = 100_000;
+/// Nanoseconds of a turn from which on it counts as slow: full bursts from two ports take a tenth of it.
+const SLOW_TURN: u64 = 1_000_000;
 
 /// Slots looked at in one turn while the core drains or stops, so that the walk does not hold up traffic.
 const DRAIN_SLOTS_A_TURN: u32 = 1024;

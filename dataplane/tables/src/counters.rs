@@ -165,9 +165,9 @@ core_counters! {
     Counter busy_turns "millrace_core_busy_turns_total",
     /// Nanoseconds in turns that found something to do.
     Counter busy_nanoseconds "millrace_core_busy_nanoseconds_total",
-    /// Turns that found something to do and took more than 100 µs: work in large bursts, or something that had the core's CPU meanwhile.
+    /// Turns that took more than a millisecond, which no work does: something else had the core's CPU meanwhile.
     Counter slow_turns "millrace_core_slow_turns_total",
-    /// Nanoseconds in turns that took more than 100 µs.
+    /// Nanoseconds in turns that took more than a millisecond.
     Counter slow_nanoseconds "millrace_core_slow_turn_nanoseconds_total",
     /// Nanoseconds in all turns.
     Counter nanoseconds "millrace_core_nanoseconds_total",

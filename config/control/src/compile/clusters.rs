@@ -1,11 +1,11 @@
 //! Backends and their endpoints.
 
-use std::collections::HashSet;
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
+use hashbrown::HashSet;
 use schema::{
     ActiveHealthCheck, BackendKind, BackendPolicySpec, BackendTarget, EndpointPlace, HashTable, HashedOn, HealthProbe,
     LoadBalancerType, ObjectName, SessionPersistence,
@@ -50,7 +50,7 @@ impl Run<'_> {
         let (target, ..) = &key;
         let backend = match kind {
             BackendKind::Service => format!("service/{object}"),
-            _ => object.to_string(),
+            _ => object.joined(),
         };
         let name = match port {
             Some(port) => format!("{backend}:{port}"),

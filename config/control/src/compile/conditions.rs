@@ -127,7 +127,7 @@ pub(super) fn routes(references: &References<'_>, attachments: &[Attachment<'_>]
                 }
             };
             RouteStatus {
-                name: attachment.route.metadata.object.to_string(),
+                name: attachment.route.metadata.object.joined(),
                 hostnames: attachment.route.spec.hostnames.iter().map(|h| h.to_string()).collect(),
                 parents: attachment
                     .parents
@@ -179,7 +179,7 @@ fn listener(
 }
 
 fn parent_name(reference: &ParentRef) -> String {
-    let mut name = reference.gateway.to_string();
+    let mut name = reference.gateway.joined();
     if let Some(section) = &reference.section_name {
         name = format!("{name}/{section}");
     }

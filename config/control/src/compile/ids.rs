@@ -1,8 +1,9 @@
 //! Numbers for things that come and go: a thing keeps its number while a configuration has it, and for some time after.
 
 use core::hash::Hash;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
+use hashbrown::HashMap;
 use tables::Epoch;
 
 /// Hands out small numbers.

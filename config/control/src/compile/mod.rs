@@ -14,10 +14,11 @@ pub(crate) mod routes;
 mod settings;
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use hashbrown::{HashMap, HashSet};
 use schema::{
     Backend, BackendPolicySpec, BackendTarget, Configuration, EndpointSlice, Gateway, Hostname, HttpRoute,
     HttpRouteRule, Metadata, Name, ObjectName, Service,
@@ -153,7 +154,7 @@ impl Compiler {
             .map(|(index, listener)| run.routes_of(index, listener, &attachments))
             .collect();
         let binds = run.binds(&listeners, &conflicted, &tables);
-        let Run { clusters, mut plans, rules, limits, in_use, .. } = run;
+        let Gathered { clusters, mut plans, rules, limits, in_use } = run.gathered();
         let checks = self.check_ids.assign(&mut plans);
         let http = settings::http_settings(&configuration.appliance);
         self.retire();
@@ -232,7 +233,21 @@ struct Run<'a> {
     in_use: HashSet<SeriesId>,
 }
 
+/// What outlives it.
+struct Gathered {
+    clusters: Vec<Cluster>,
+    plans: Vec<ClusterPlan>,
+    rules: Vec<Rule>,
+    limits: Limits,
+    in_use: HashSet<SeriesId>,
+}
+
 impl Run<'_> {
+    fn gathered(self) -> Gathered {
+        let Self { clusters, plans, rules, limits, in_use, .. } = self;
+        Gathered { clusters, plans, rules, limits, in_use }
+    }
+
     fn binds(
         &mut self,
         listeners: &[ListenerInput<'_>],
@@ -367,9 +382,11 @@ fn attachments<'c>(
 /// The listeners that each route is attached to.
 fn attached(attachments: &[Attachment<'_>], listeners: &[ListenerInput<'_>]) -> HashMap<String, Vec<Arc<str>>> {
     let of = |attachment: &Attachment<'_>| {
-        let indices: BTreeSet<usize> = attachment.parents.iter().flat_map(|p| p.listeners.iter().copied()).collect();
+        let mut indices: Vec<usize> = attachment.parents.iter().flat_map(|p| p.listeners.iter().copied()).collect();
+        indices.sort_unstable();
+        indices.dedup();
         let names = indices.into_iter().filter_map(|index| Some(Arc::clone(&listeners.get(index)?.name)));
-        (attachment.route.metadata.object.to_string(), names.collect())
+        (attachment.route.metadata.object.joined(), names.collect())
     };
     attachments.iter().map(of).collect()
 }

@@ -1,7 +1,6 @@
 //! Which references of routes lead to something that requests can be sent to.
 
-use std::collections::HashSet;
-
+use hashbrown::HashSet;
 use schema::{BackendKind, Configuration, HttpRoute, HttpRouteFilter, Name, ObjectName};
 
 /// Why a reference leads nowhere.

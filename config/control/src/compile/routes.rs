@@ -49,7 +49,7 @@ impl Run<'_> {
     }
 
     fn rule(&mut self, listener: &ListenerInput<'_>, route: &HttpRoute, number: u32, rule: &HttpRouteRule) -> u32 {
-        let route_name: Arc<str> = route.metadata.object.to_string().into();
+        let route_name: Arc<str> = route.metadata.object.joined().into();
         let mut targets = Vec::new();
         for reference in &rule.backend_refs {
             let valid =
@@ -60,7 +60,7 @@ impl Run<'_> {
             } else {
                 ClusterId::INVALID
             };
-            let backend = reference.backend.to_string().into();
+            let backend = reference.backend.joined().into();
             let series = self.series([Arc::clone(&listener.name), Arc::clone(&route_name), backend]);
             targets.push(Target { cluster, weight: reference.weight, series });
         }

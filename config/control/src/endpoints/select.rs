@@ -67,6 +67,11 @@ pub(crate) fn select(plan: &ClusterPlan, states: &[State], key: SessionKey) -> S
 
 /// Who takes requests as long as nothing is known of any endpoint. Without sessions: their key is not known here.
 pub(crate) fn select_ready(plan: &ClusterPlan) -> Selection {
+    let first = plan.endpoints.first().map(|planned| planned.level);
+    if plan.endpoints.iter().all(|planned| Some(planned.level) == first && planned.readiness == Readiness::Ready) {
+        // As nearly always: all of them, as they are.
+        return Selection::new(plan.method, plan.endpoints.iter().map(|planned| planned.endpoint).collect());
+    }
     let ready = vec![State::READY; plan.endpoints.len()];
     select(&ClusterPlan { sessions: false, ..plan.clone() }, &ready, [0; 2])
 }

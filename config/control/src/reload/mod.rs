@@ -358,14 +358,14 @@ impl Reloader {
             // A route that gets a backend with a new name had another one until now, which need not end before the new one can serve.
             self.configured.names.configure(&self.configured.configuration);
             self.configured.names.await_first();
-            let (epoch, compile, receipt) = self.publish(read);
+            let (epoch, receipt) = self.publish(read);
             tracing::info!(
                 "configuration of epoch {epoch}: {} added, {} changed, {} removed; read in {} ms, compiled in {} ms, {}",
                 changes.added.len(),
                 changes.changed.len(),
                 changes.removed.len(),
                 read.as_millis(),
-                compile.as_millis(),
+                receipt.as_ref().map_or(0, SwapReceipt::compile_milliseconds),
                 receipt.as_ref().map_or_else(String::new, SwapReceipt::summary),
             );
             swap = receipt;
@@ -385,16 +385,15 @@ impl Reloader {
         Answer { swap, ..self.answer(outcome, changes) }
     }
 
-    /// Has the cores run what is configured now, which took `read` to read: the epoch, how long it took to compile, and how it reached the cores.
-    fn publish(&mut self, read: Duration) -> (u64, Duration, Option<SwapReceipt>) {
+    /// Has the cores run what is configured now, which took `read` to read: the epoch, and how it reached the cores.
+    fn publish(&mut self, read: Duration) -> (u64, Option<SwapReceipt>) {
         let started = Instant::now();
         self.configured.compiler.swept(self.supervisor.swept());
         let compiled = self.configured.compile();
-        let compile = started.elapsed();
         let epoch = compiled.snapshot.epoch;
-        self.supervisor.publish(compiled, read, compile);
+        self.supervisor.publish(compiled, read, started);
         self.supervisor.set_drain_timeout(self.configured.drain_timeout());
-        (epoch, compile, self.supervisor.await_swap(epoch, SWAP))
+        (epoch, self.supervisor.await_swap(epoch, SWAP))
     }
 
     /// Has the cores run the same configuration with the addresses that its names have now, where those are others.
@@ -402,9 +401,12 @@ impl Reloader {
         if !self.configured.names.has_news() {
             return;
         }
-        let (epoch, compile, receipt) = self.publish(Duration::ZERO);
-        let receipt = receipt.as_ref().map_or_else(String::new, SwapReceipt::summary);
-        tracing::info!("addresses of names, epoch {epoch}: compiled in {} ms, {receipt}", compile.as_millis());
+        let (epoch, receipt) = self.publish(Duration::ZERO);
+        tracing::info!(
+            "addresses of names, epoch {epoch}: compiled in {} ms, {}",
+            receipt.as_ref().map_or(0, SwapReceipt::compile_milliseconds),
+            receipt.as_ref().map_or_else(String::new, SwapReceipt::summary),
+        );
     }
 
     /// What of `configuration` cannot be had while the cores run.
