@@ -73,7 +73,7 @@ fn parse(text: &str) -> HashMap<String, f64> {
 fn check_labels(mut text: &str) {
     loop {
         let (name, rest) = text.split_once("=\"").unwrap();
-        assert!(name.bytes().all(|b| b.is_ascii_lowercase()), "{name}");
+        assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
         let mut escaped = false;
         let end = rest
             .bytes()
