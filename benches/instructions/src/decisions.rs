@@ -68,16 +68,18 @@ impl Balanced {
     }
 
     fn picks(&self, n: u64, wish: impl Fn(u64) -> Wish) {
+        let cluster = self.snapshot.cluster(ClusterId(0)).expect("there is one");
         let mut balance = Balance::new(&self.snapshot, Random::new(7));
         let mut now = Instant(1_000_000_000);
         for id in 0..ENDPOINTS {
-            balance.observe(EndpointId(id), 100_000 + u64::from(id), now);
+            let address = SocketAddr::from(([10, 9, 2, id as u8], 8080));
+            balance.observe((EndpointId(id), address), 100_000 + u64::from(id), now);
         }
         let under_way: Vec<u32> = (0..ENDPOINTS).map(|id| id % 5).collect();
         calls(n, |i| {
             now.0 += 10_000;
             let load = |id: EndpointId| under_way.get(id.0 as usize).copied().unwrap_or(0);
-            let picked = balance.member(ClusterId(0), black_box(&self.selection), wish(i), None, now, load);
+            let picked = balance.member(cluster, black_box(&self.selection), wish(i), None, now, load);
             assert!(black_box(picked).is_some());
         });
     }
