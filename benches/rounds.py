@@ -429,7 +429,8 @@ def beside_a_flood(raw, plan, number, sandbox, programs):
 
 def reflected(raw, plan, number, sandbox, programs, mirror, wire):
     """Frames sent back, by `millrace reflect` or by testpmd's macswap."""
-    keep(raw, reflect.run(mirror, wire, number, reflect.measure(mirror, wire, programs.millrace, sandbox.cpus, plan.seconds)))
+    keep(raw, reflect.run(mirror, wire, number, reflect.measure_near(mirror, wire, programs.millrace, sandbox.cpus, plan.seconds,
+                                                                     programs.instructions)))
 
 
 def limit(raw, plan, number, sandbox, wire):

@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod cache_line;
 mod callgrind;
 mod control;
 mod decisions;
@@ -108,6 +109,10 @@ fn main() -> ExitCode {
             }
             _ => usage(),
         },
+        ["time", "cache-line"] => {
+            cache_line::time();
+            ExitCode::SUCCESS
+        }
         ["time", "hand-over"] => {
             if handover::time() {
                 ExitCode::SUCCESS
@@ -160,7 +165,7 @@ fn report(outcome: std::io::Result<()>) -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    eprintln!("usage: instructions [profile CASE FILE | time hand-over]; cases:");
+    eprintln!("usage: instructions [profile CASE FILE | time hand-over | time cache-line]; cases:");
     for case in CASES {
         eprintln!("  {}", case.name);
     }
