@@ -5,6 +5,7 @@
 //! the connection's own, which is needed anyway. It never allocates after it was made, and never rehashes.
 
 use core::hash::Hasher;
+use core::mem::offset_of;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use siphasher::sip::SipHasher13;
@@ -144,7 +145,7 @@ pub struct FlowTable {
 
 /// One cache line.
 #[derive(Debug, Clone, Copy)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 struct Bucket {
     /// 0 where the entry is vacant.
     tags: [u16; WAYS],
@@ -153,6 +154,14 @@ struct Bucket {
     /// what makes tombstones needless.
     passed: u32,
 }
+
+// As ARCHITECTURE.md has it.
+const _: () = assert!(
+    offset_of!(Bucket, tags) == 0
+        && offset_of!(Bucket, values) == 16
+        && offset_of!(Bucket, passed) == 48
+        && size_of::<Bucket>() == 64
+);
 
 const VACANT: Bucket = Bucket { tags: [0; WAYS], values: [0; WAYS], passed: 0 };
 
