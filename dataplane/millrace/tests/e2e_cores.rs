@@ -3,8 +3,8 @@
 mod support;
 
 use std::path::PathBuf;
-use std::process::Child;
-use std::time::Duration;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
 
 use support::gateway::{Config, Gateway, MILLRACE};
 use support::sandbox::{Ns, REPOSITORY, Sandbox, VIP};
@@ -118,7 +118,7 @@ fn testpmd(sandbox: &Sandbox, device: impl Fn(usize, &str) -> String) -> Option<
     // It ends with its standard input.
     let log = sandbox.dir().join("testpmd.log");
     let output = std::fs::File::create(&log).unwrap();
-    command.stdin(std::process::Stdio::piped()).stdout(output).stderr(std::process::Stdio::null());
+    command.stdin(Stdio::piped()).stdout(output).stderr(Stdio::null());
     let child = command.spawn().expect("testpmd starts");
     sandbox.adopt(child.id());
     let sockets = ["north", "south"].map(|side| sandbox.dir().join(format!("{side}.sock")));
@@ -145,23 +145,52 @@ fn two_cores_use_the_queues_of_virtio_user() {
 
 #[test]
 fn two_cores_use_the_queues_of_memif() {
-    let memif = |number, path: &str, role| format!("net_memif{number},role={role},socket={path},socket-abstract=no");
     over_sockets(|number, path| memif(number, path, "server"), |number, path| memif(number, path, "client"));
 }
 
+fn memif(number: usize, path: &str, role: &str) -> String {
+    format!("net_memif{number},role={role},socket={path},socket-abstract=no")
+}
+
+/// What is killed acknowledges nothing: neither the clients behind it nor the backends are waited for until the drain's time is up, which would be 30 s.
+#[test]
+fn a_drain_does_not_wait_for_a_memif_that_is_gone() {
+    let sandbox = sandbox_or_skip!();
+    let (far, near) = (|n, path: &str| memif(n, path, "server"), |n, path: &str| memif(n, path, "client"));
+    let timeouts = "  http: { timeouts: { response: 2s } }\n";
+    let Some((mut gateway, mut testpmd)) = behind_testpmd(&sandbox, far, near, timeouts) else { return };
+    let load = ["-t1", "-c16", "-d20s", &format!("http://{VIP}/1k")];
+    let mut wrk = sandbox.command(Ns::Client, "wrk").args(load).stdout(Stdio::null()).spawn().unwrap();
+    sandbox.adopt(wrk.id());
+    wait_for("requests", Duration::from_secs(10), || gateway.metric("millrace_requests_finished_total", &[]) > 20);
+    testpmd.kill().unwrap();
+    testpmd.wait().unwrap();
+    let began = Instant::now();
+    gateway.terminate();
+    assert!(gateway.ended(Duration::from_secs(29)).success(), "{}", gateway.log());
+    let took = began.elapsed();
+    eprintln!("drained after {took:?}");
+    assert!(took < Duration::from_secs(20), "{took:?}: {}", gateway.log());
+    assert!(gateway.log().contains("drained, bye"), "{}", gateway.log());
+    wrk.kill().unwrap();
+    wrk.wait().unwrap();
+}
+
 /// Two cores with `idle: adaptive` behind a testpmd, by devices with two queues.
-fn behind_testpmd(
-    sandbox: &Sandbox,
+fn behind_testpmd<'a>(
+    sandbox: &'a Sandbox,
     far: impl Fn(usize, &str) -> String,
     near: impl Fn(usize, &str) -> String,
-) -> Option<(Gateway<'_>, Child)> {
+    more: &str,
+) -> Option<(Gateway<'a>, Child)> {
     let cpus = cpus()?;
     let testpmd = testpmd(sandbox, far)?;
     sandbox.start_nginx();
     let folder = sandbox.dir().display().to_string();
     let config = Config::everything_to(&["10.9.2.2:8080", "10.9.2.3:8080"])
         .cores(&cpus, "")
-        .appliance("  idle: adaptive\n  upstream: { idleTimeout: 1s }\n");
+        .appliance("  idle: adaptive\n  upstream: { idleTimeout: 1s }\n")
+        .appliance(more);
     let mut text = config.text();
     for (number, side) in ["north", "south"].iter().enumerate() {
         let device = near(number, &format!("{folder}/{side}.sock"));
@@ -179,7 +208,7 @@ fn end(mut gateway: Gateway<'_>, mut testpmd: Child) {
 
 fn over_sockets(far: impl Fn(usize, &str) -> String, near: impl Fn(usize, &str) -> String) {
     let sandbox = sandbox_or_skip!();
-    let Some((gateway, testpmd)) = behind_testpmd(&sandbox, far, near) else { return };
+    let Some((gateway, testpmd)) = behind_testpmd(&sandbox, far, near, "") else { return };
     for _ in 0..10 {
         assert_eq!(gateway.get("/1k").status, 200);
     }
@@ -198,7 +227,7 @@ fn over_sockets(far: impl Fn(usize, &str) -> String, near: impl Fn(usize, &str) 
 #[test]
 fn idle_cores_sleep_until_a_device_wakes_them() {
     let sandbox = sandbox_or_skip!();
-    let Some((gateway, testpmd)) = behind_testpmd(&sandbox, vhost, virtio_user) else { return };
+    let Some((gateway, testpmd)) = behind_testpmd(&sandbox, vhost, virtio_user, "") else { return };
     for _ in 0..10 {
         assert_eq!(gateway.get("/1k").status, 200);
     }
