@@ -157,7 +157,7 @@ fn memif(number: usize, path: &str, role: &str) -> String {
 fn a_drain_does_not_wait_for_a_memif_that_is_gone() {
     let sandbox = sandbox_or_skip!();
     let (far, near) = (|n, path: &str| memif(n, path, "server"), |n, path: &str| memif(n, path, "client"));
-    let timeouts = "  http: { timeouts: { response: 2s } }\n";
+    let timeouts = "  http: { timeouts: { connect: 1s, response: 2s } }\n";
     let Some((mut gateway, mut testpmd)) = behind_testpmd(&sandbox, far, near, timeouts) else { return };
     let load = ["-t1", "-c16", "-d20s", &format!("http://{VIP}/1k")];
     let mut wrk = sandbox.command(Ns::Client, "wrk").args(load).stdout(Stdio::null()).spawn().unwrap();
