@@ -161,7 +161,7 @@ async fn accept(listener: &tokio::net::TcpListener, permits: &Arc<Semaphore>, ro
 
 fn router(access: &Access, panics: &Arc<Notify>) -> Router {
     let mut changes = Router::new()
-        .route("/config", post(replace))
+        .route("/config", get(configuration).post(replace))
         .route("/reload", post(reload))
         .layer(DefaultBodyLimit::max(usize::try_from(schema::MAX_FILE_BYTES).unwrap_or(usize::MAX)));
     if std::env::var_os(PANICS).is_some() {
@@ -200,6 +200,15 @@ fn verdict(reasons: &[String], remarks: &[String]) -> (StatusCode, String) {
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, lines(reasons) + &lines(remarks))
     }
+}
+
+/// What runs, as it was given, in YAML; with `?format=json` in its parts.
+async fn configuration(State(access): State<Access>, RawQuery(query): RawQuery) -> Response {
+    let text = access.supervisor.configuration_text();
+    if query.as_deref().unwrap_or_default().split('&').any(|part| part == "format=json") {
+        return json(&text);
+    }
+    ([(header::CONTENT_TYPE, "application/yaml; charset=utf-8")], text.yaml()).into_response()
 }
 
 /// Takes the body, YAML documents as in files, in the place of the whole configuration. With `?dry-run` it only says what would change.

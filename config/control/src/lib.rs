@@ -19,6 +19,7 @@ pub mod runtime;
 mod secret;
 pub mod status;
 mod supervisor;
+pub mod text;
 
 pub use compile::{Compiled, Compiler, core_settings, exception_settings};
 pub use names::{Resolutions, Resolved, Service};

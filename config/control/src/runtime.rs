@@ -97,7 +97,8 @@ impl Control {
     /// The access log cannot be opened, or a thread cannot be started.
     pub fn start(launch: Launch) -> io::Result<(Self, Vec<CoreSeat>)> {
         let names = Arc::clone(launch.configured.names());
-        let (supervisor, seats) = Supervisor::new(launch.facts, launch.compiled, Arc::clone(&names));
+        let endpoints = launch.configured.beside("endpoints");
+        let (supervisor, seats) = Supervisor::new(launch.facts, launch.compiled, Arc::clone(&names), endpoints);
         supervisor.set_drain_timeout(launch.configured.drain_timeout());
         supervisor.start_access_log()?;
         let address = launch.admin.local_addr()?;

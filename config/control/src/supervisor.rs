@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crossbeam_queue::ArrayQueue;
+use schema::Source;
 use tables::access::AccessQueue;
 use tables::counters::{Counter, PortCounters, RESTINGS, WAYS};
 use tables::endpoints::Reports;
@@ -31,6 +32,7 @@ use crate::status::{
     self, Condition, ConditionKind, ConditionStatus, ConfigurationStatus, CoreDetail, CorePort, CoreStatus, Cores,
     PortStatus, Status,
 };
+use crate::text::ConfigurationText;
 
 use endpoints::EndpointBooks;
 
@@ -117,6 +119,10 @@ pub(crate) struct Supervisor {
     configuration: Mutex<ConfigurationStatus>,
     receipts: Mutex<Receipts>,
     listing: Mutex<()>,
+    /// Where it is kept what operators said of endpoints; held by who writes there.
+    endpoints_kept: Mutex<Option<PathBuf>>,
+    /// The texts of the running configuration.
+    sources: Mutex<Arc<[Source]>>,
     names: Arc<Names>,
     restarts: [(&'static str, AtomicU64); 3],
     drain_timeout: Mutex<Duration>,
@@ -143,10 +149,16 @@ struct Pulse {
 }
 
 impl Supervisor {
-    pub(crate) fn new(facts: Facts, compiled: Compiled, names: Arc<Names>) -> (Arc<Self>, Vec<CoreSeat>) {
+    pub(crate) fn new(
+        facts: Facts,
+        compiled: Compiled,
+        names: Arc<Names>,
+        endpoints_kept: Option<PathBuf>,
+    ) -> (Arc<Self>, Vec<CoreSeat>) {
         let now = Instant::now();
         let mut compiled = compiled;
         let mut known = Endpoints::new(facts.session_key, now);
+        endpoints::recall(&mut known, endpoints_kept.as_deref(), &compiled.configuration);
         known.adopt(&mut compiled.snapshot, &compiled.clusters, &compiled.checks, now);
         let table = known.table();
         let compiled = Arc::new(compiled);
@@ -187,6 +199,8 @@ impl Supervisor {
             receipts: Mutex::default(),
             drain_timeout: Mutex::default(),
             listing: Mutex::default(),
+            endpoints_kept: Mutex::new(endpoints_kept),
+            sources: Mutex::default(),
             names,
             restarts: [("admin", AtomicU64::new(0)), ("reload", AtomicU64::new(0)), ("dns", AtomicU64::new(0))],
         };
@@ -235,6 +249,7 @@ impl Supervisor {
         let lost = self.lost();
         let mut current = lock(&self.compiled);
         let mut books = lock(&self.endpoints);
+        let forgotten = books.known.forget(&compiled.configuration);
         books.known.adopt(&mut compiled.snapshot, &compiled.clusters, &compiled.checks, Instant::now());
         let compiled = Arc::new(compiled);
         let receipt = SwapReceipt {
@@ -254,6 +269,7 @@ impl Supervisor {
         let table = books.known.table();
         self.publish_endpoints(&mut books, table);
         drop((current, books));
+        self.keep_forgotten(&forgotten);
         // Last: what says how ten thousand routes stood takes milliseconds to free, for which no core should wait.
         drop(old);
     }
@@ -340,6 +356,18 @@ impl Supervisor {
     /// What the operator should know of the configuration, though it stops no traffic; empty where all is well.
     pub(crate) fn remarks(&self) -> Vec<String> {
         lock(&self.configuration).remarks(self.epoch())
+    }
+
+    /// Notes the texts of what runs.
+    pub(crate) fn took(&self, sources: &[Source]) {
+        *lock(&self.sources) = sources.into();
+    }
+
+    /// What runs, as it was given.
+    pub(crate) fn configuration_text(&self) -> ConfigurationText {
+        let sources = Arc::clone(&lock(&self.sources));
+        let status = lock(&self.configuration);
+        ConfigurationText::new(self.epoch(), status.origin, status.accepted, &sources)
     }
 
     /// What running requests get when the process is to end, by the running configuration.

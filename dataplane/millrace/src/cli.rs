@@ -86,7 +86,7 @@ pub(crate) enum Command {
     },
     /// Send every frame back to where it came from, until a signal: the far end of a benchmark by RFC 2544, or a look at a new wire. Needs no configuration.
     Reflect(Mirror),
-    /// Change something of a running Millrace, until it is set otherwise or Millrace ends. Routes stay as they are.
+    /// Change something of a running Millrace, until it is taken back or gone from the configuration, also over restarts. Routes stay as they are.
     Set {
         /// What to change.
         #[command(subcommand)]
@@ -171,6 +171,8 @@ pub(crate) enum Listing {
     Epochs,
     /// The backends' endpoints: who takes requests, and what health checks say.
     Endpoints,
+    /// The running configuration as it was given, without Secrets.
+    Config,
     /// DNS names of endpoints: their addresses, how old the answer is, and what went wrong.
     Names,
 }
@@ -204,7 +206,8 @@ pub(crate) enum EndpointSetting {
     },
     /// It takes no new requests; those under way end, and sessions stay.
     Drain,
-    /// It is as the configuration says.
+    /// It is as the configuration says; what was set before is taken back.
+    #[command(visible_alias = "reset")]
     Ready,
 }
 

@@ -36,8 +36,19 @@ pub(crate) fn set(admin: SocketAddr, backend: &str, address: &str, setting: Endp
 }
 
 fn render(all: &Endpoints) -> String {
-    let heads =
-        &["CLUSTER", "ENDPOINT", "WEIGHT", "PRIORITY", "ZONE", "NAME", "STATE", "HEALTH", "SHARE", "LAST-FAILURE"];
+    let heads = &[
+        "CLUSTER",
+        "ENDPOINT",
+        "WEIGHT",
+        "PRIORITY",
+        "ZONE",
+        "NAME",
+        "STATE",
+        "SET",
+        "HEALTH",
+        "SHARE",
+        "LAST-FAILURE",
+    ];
     let mut table = Table::new(heads);
     for endpoint in &all.endpoints {
         let dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
@@ -49,6 +60,7 @@ fn render(all: &Endpoints) -> String {
             dash(&endpoint.zone),
             dash(&endpoint.name),
             endpoint.state.clone(),
+            dash(&endpoint.set),
             health(endpoint),
             format!("{:.1} %", endpoint.share * 100.0),
             match &endpoint.last_failure {

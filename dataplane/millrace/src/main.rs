@@ -41,6 +41,9 @@ fn main() -> ExitCode {
         Command::Get { what: Listing::Connections, admin, output, limit } => {
             listings::connections(*admin, *output, *limit)
         }
+        Command::Get { what: Listing::Config, admin, output, .. } => {
+            status::show(*admin, "/config?format=json", *output, control::text::ConfigurationText::yaml)
+        }
         Command::Get { what: Listing::Names, admin, output, .. } => listings::names(*admin, *output),
         Command::Get { what: Listing::Limits, admin, output, .. } => listings::limits(*admin, *output),
         Command::Explain { request, ask } => explain::explain(request, ask.admin, ask.output),

@@ -112,6 +112,52 @@ fn draining_an_endpoint_under_load_fails_nothing() {
     assert!(!went_well && said.contains("no route uses a backend default/other; there are default/all"), "{said}");
 }
 
+#[test]
+fn what_was_set_outlives_a_restart_until_it_is_taken_back_or_gone() {
+    let sandbox = sandbox_or_skip!();
+    let _backends = [(Ns::B1, ONE, "one"), (Ns::B2, TWO, "two")].map(|(ns, at, name)| named(&sandbox, ns, at, name));
+    let config = |endpoints: &[&str]| Config::everything_to(endpoints).text();
+    let mut gateway = Gateway::start_text(&sandbox, &config(&[ONE, TWO]));
+    let set = |words: &[&str]| {
+        let (went_well, said) = millrace(&sandbox, &[&["set", "endpoint", "all"], words].concat());
+        assert!(went_well && said == "1 endpoint(s) set\n", "{said}");
+    };
+    set(&["10.9.2.2", "weight", "3"]);
+    set(&["10.9.2.3", "drain"]);
+    for _ in 0..2 {
+        gateway.terminate();
+        assert!(gateway.ended(Duration::from_secs(20)).success());
+        drop(gateway);
+        gateway = Gateway::start_as_is(&sandbox, &[]);
+        assert_eq!(endpoint(&gateway, ONE)["set"], "weight 3");
+        assert_eq!(
+            (&endpoint(&gateway, TWO)["set"], &endpoint(&gateway, TWO)["state"]),
+            (&"drain".into(), &"draining".into())
+        );
+        assert!((0..10).all(|_| gateway.get("/").text() == "one"));
+    }
+    let (_, table) = millrace(&sandbox, &["get", "endpoints"]);
+    assert!(table.contains("SET") && table.contains("weight 3"), "{table}");
+    set(&["10.9.2.3", "reset"]);
+    assert_eq!((0..40).filter(|_| gateway.get("/").text() == "two").count(), 10);
+    // Gone from the configuration, it is gone for good.
+    for endpoints in [&[TWO][..], &[ONE, TWO]] {
+        let epoch = gateway.epoch();
+        gateway.rewrite(&config(endpoints));
+        gateway.await_epoch_after(epoch);
+    }
+    assert_eq!(endpoint(&gateway, ONE)["set"], serde_json::Value::Null);
+    assert_eq!((0..40).filter(|_| gateway.get("/").text() == "two").count(), 20);
+    assert!(
+        gateway.log().contains("what was set of endpoints that are gone is forgotten: 10.9.2.2:9000 of default/all")
+    );
+    let (went_well, text) = millrace(&sandbox, &["get", "config"]);
+    assert!(went_well && text.starts_with("# epoch 3, files, accepted "), "{text}");
+    assert!(text.ends_with(&config(&[ONE, TWO])), "{text}");
+    // It is what POST takes.
+    assert_eq!(gateway.post("/config", &gateway.admin("/config").text()).status, 200);
+}
+
 /// A Service and its slice: the one that is ready answers, and the one that terminates does not.
 #[test]
 fn a_kubernetes_service_is_a_backend() {

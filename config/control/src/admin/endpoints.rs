@@ -9,7 +9,7 @@ use super::from_browser;
 use crate::endpoints::{Address, Setting};
 use crate::supervisor::Supervisor;
 
-/// `POST /endpoints?backend=namespace/name&address=ADDRESS[:PORT]&` and `weight=N`, `drain` or `ready`.
+/// `POST /endpoints?backend=namespace/name&address=ADDRESS[:PORT]&` and `weight=N`, `drain`, or `ready` (`reset` is the same).
 pub(super) async fn set(
     State(supervisor): State<Arc<Supervisor>>,
     RawQuery(query): RawQuery,
@@ -24,9 +24,10 @@ pub(super) async fn set(
     };
     let (backend, address, setting) = wanted;
     match supervisor.set_endpoint(&backend, address, setting) {
-        Ok(endpoints) => {
+        Ok((endpoints, not_kept)) => {
             tracing::info!("{backend}: {address} is to be {setting:?}, as asked on the admin endpoint");
-            (StatusCode::OK, format!("{endpoints} endpoint(s) set\n"))
+            let not_kept = not_kept.map(|why| format!("it cannot be kept for a restart: {why}\n")).unwrap_or_default();
+            (StatusCode::OK, format!("{endpoints} endpoint(s) set\n{not_kept}"))
         }
         Err(problem) => (StatusCode::NOT_FOUND, format!("{problem}\n")),
     }
@@ -56,15 +57,19 @@ fn wanted(query: &str) -> Result<(String, Address, Setting), String> {
                 _ => return Err(format!("{value:?} is no weight: 0 to 1000000")),
             },
             "drain" => Setting::Drain,
-            "ready" => Setting::Ready,
-            _ => return Err(format!("unknown parameter {key:?}: backend, address, and one of weight, drain, ready")),
+            "ready" | "reset" => Setting::Ready,
+            _ => {
+                return Err(format!(
+                    "unknown parameter {key:?}: backend, address, and one of weight, drain, ready (or reset)"
+                ));
+            }
         };
         if setting.replace(new).is_some() {
-            return Err("one of weight, drain, ready at a time".to_owned());
+            return Err("one of weight, drain, ready (or reset) at a time".to_owned());
         }
     }
     match (backend, address, setting) {
         (Some(backend), Some(address), Some(setting)) => Ok((backend, address, setting)),
-        _ => Err("backend, address, and one of weight, drain, ready are needed".to_owned()),
+        _ => Err("backend, address, and one of weight, drain, ready (or reset) are needed".to_owned()),
     }
 }

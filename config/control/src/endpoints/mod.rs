@@ -3,6 +3,7 @@
 //! [`Endpoints`] keeps what operators said of endpoints and what checks found out, over all configurations; of each configuration it
 //! keeps the plans. Whenever something changes it works out the selections of the clusters concerned, and of no others.
 
+mod kept;
 pub mod plan;
 mod select;
 
@@ -52,6 +53,15 @@ pub(crate) struct Endpoints {
 struct Override {
     weight: Option<u32>,
     drain: bool,
+}
+
+impl Override {
+    /// In words; empty where nothing was said.
+    fn text(self) -> String {
+        let weight = self.weight.map(|weight| format!("weight {weight}"));
+        let parts: Vec<String> = weight.into_iter().chain(self.drain.then(|| "drain".to_owned())).collect();
+        parts.join(", ")
+    }
 }
 
 /// What an operator can say of an endpoint.
@@ -348,6 +358,7 @@ impl Endpoints {
                 Some(Health { healthy: Some(true), .. }) => CheckedState::Healthy,
                 Some(Health { healthy: Some(false), .. }) => CheckedState::Unhealthy,
             },
+            set: said.text(),
             share,
             checks_passed: health.map_or(0, |health| health.passed),
             checks_failed: health.map_or(0, |health| health.failed),

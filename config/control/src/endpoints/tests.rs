@@ -253,6 +253,40 @@ fn what_an_operator_says_holds_over_reloads_until_it_is_taken_back() {
 }
 
 #[test]
+fn what_an_operator_says_is_kept_and_goes_with_the_endpoint() {
+    let mut books = Books::new(plan(vec![planned(1, 1, 0), planned(2, 1, 0)]));
+    for (address, setting) in [("10.0.0.1", Setting::Weight(7)), ("10.0.0.2", Setting::Drain)] {
+        books.endpoints.set("ns/a", Address::parse(address).unwrap(), setting).unwrap();
+    }
+    let text = books.endpoints.text().unwrap();
+    let mut later = Books::new(plan(vec![planned(1, 1, 0), planned(2, 1, 0)]));
+    later.endpoints.recall(&text).unwrap();
+    later.publish();
+    let set: Vec<String> = later.endpoints.list(later.now).into_iter().map(|endpoint| endpoint.set).collect();
+    assert_eq!(set, ["weight 7", "drain"]);
+    assert!(later.endpoints.recall(b"{").is_err());
+    let configuration = |backends: &str| {
+        let text = format!(
+            "apiVersion: millrace.dev/v1alpha1\nkind: Appliance\nmetadata: {{ name: edge }}\nspec:\n  cores: [0]\n  \
+             ports: [{{ name: north, device: net_null0, addresses: [10.0.0.9/24] }}]\n{backends}"
+        );
+        schema::load_str("test", &text).unwrap_or_else(|errors| panic!("{errors}"))
+    };
+    let backend = |endpoints: &str| {
+        configuration(&format!(
+            "---\napiVersion: millrace.dev/v1alpha1\nkind: Backend\nmetadata: {{ name: a, namespace: ns }}\nspec: {{ endpoints: [{endpoints}] }}\n"
+        ))
+    };
+    assert!(later.endpoints.forget(&backend("{ address: 10.0.0.1 }, { address: 10.0.0.2 }")).is_empty());
+    assert!(
+        later.endpoints.forget(&backend("{ fqdn: { hostname: shop } }")).is_empty(),
+        "a name may stand for it again"
+    );
+    assert_eq!(later.endpoints.forget(&backend("{ address: 10.0.0.2 }")), ["10.0.0.1:80 of ns/a"]);
+    assert_eq!(later.endpoints.forget(&configuration("")), ["10.0.0.2:80 of ns/a"]);
+}
+
+#[test]
 fn a_new_endpoint_starts_slowly() {
     let slow = SlowStart { window: Duration::from_secs(30), min_weight_percent: 10 };
     let two = ClusterPlan { slow_start: Some(slow), ..plan(vec![planned(1, 1, 0), planned(2, 1, 0)]) };

@@ -199,6 +199,11 @@ impl Configured {
         self.configuration.appliance.spec.http.timeouts.drain
     }
 
+    /// Where something else is kept that belongs to this configuration.
+    pub(crate) fn beside(&self, what: &str) -> Option<PathBuf> {
+        self.keeper.as_ref().map(|keeper| keeper.beside(what))
+    }
+
     /// The names in it, with their addresses.
     pub(crate) fn names(&self) -> &Arc<Names> {
         &self.names
@@ -260,6 +265,7 @@ impl Reloader {
             status.paths = configured.paths.iter().map(|path| path.display().to_string()).collect();
             status.refused = refused;
         });
+        self.supervisor.took(&configured.sources);
         self.keep();
     }
 
@@ -349,6 +355,7 @@ impl Reloader {
         let outcome = if changes.is_empty() { Outcome::Unchanged } else { Outcome::Accepted };
         self.configured.configuration = Arc::new(configuration);
         self.configured.sources = sources;
+        self.supervisor.took(&self.configured.sources);
         self.configured.origin = origin;
         self.configured.accepted = unix_seconds();
         self.configured.refused = None;

@@ -31,6 +31,9 @@ pub struct EndpointStatus {
     pub name: String,
     /// `ready`, `draining` (an operator said so) or `terminating` (its source said so).
     pub state: String,
+    /// What an operator set, until it is taken back: `weight 3`, `drain`; empty where nothing was set.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub set: String,
     /// What checks found out.
     pub health: CheckedState,
     /// Its part of the cluster's requests at present, 0 to 1; where a hash decides, its part of the table.

@@ -1,18 +1,35 @@
 //! Between what is known of endpoints and the cores.
 
+use std::fs;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use schema::Configuration;
 use tables::EndpointTable;
 
 use super::{Supervisor, lock};
 use crate::endpoints::{Address, Endpoints, Setting};
+use crate::reload::replace;
 use crate::status;
 
 /// What is known of endpoints, and the table that cores have of it.
 pub(super) struct EndpointBooks {
     pub(super) known: Endpoints,
     pub(super) table: Arc<EndpointTable>,
+}
+
+/// Takes what operators said before the start, as far as it concerns this configuration.
+pub(super) fn recall(known: &mut Endpoints, path: Option<&Path>, configuration: &Configuration) {
+    let Some(path) = path else { return };
+    match fs::read(path).and_then(|text| known.recall(&text)) {
+        Ok(()) => drop(known.forget(configuration)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => {
+            tracing::warn!("what was set of endpoints before the start cannot be read: {}: {error}", path.display());
+        }
+    }
 }
 
 impl Supervisor {
@@ -41,14 +58,40 @@ impl Supervisor {
         }
     }
 
-    /// Does as an operator says of endpoints, at once. How many endpoints it concerns.
-    pub(crate) fn set_endpoint(&self, backend: &str, address: Address, setting: Setting) -> Result<usize, String> {
+    /// Does as an operator says of endpoints, at once. How many endpoints it concerns, and why it is not kept for a restart, where it should be.
+    pub(crate) fn set_endpoint(
+        &self,
+        backend: &str,
+        address: Address,
+        setting: Setting,
+    ) -> Result<(usize, Option<String>), String> {
         let mut books = lock(&self.endpoints);
         let meant = books.known.set(backend, address, setting)?;
         if let Some(table) = books.known.settle(Instant::now()) {
             self.publish_endpoints(&mut books, table);
         }
-        Ok(meant)
+        drop(books);
+        Ok((meant, self.keep_endpoints().err().map(|error| error.to_string())))
+    }
+
+    /// Keeps on disk what operators said.
+    fn keep_endpoints(&self) -> io::Result<()> {
+        let path = lock(&self.endpoints_kept);
+        let Some(path) = &*path else { return Ok(()) };
+        // Whoever comes here later knows more, and waits for `path`.
+        let text = lock(&self.endpoints).known.text()?;
+        replace(path, &text).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+    }
+
+    /// Keeps on disk that there is nothing to keep any more of endpoints that are gone.
+    pub(super) fn keep_forgotten(&self, forgotten: &[String]) {
+        if forgotten.is_empty() {
+            return;
+        }
+        tracing::info!("what was set of endpoints that are gone is forgotten: {}", forgotten.join(", "));
+        if let Err(error) = self.keep_endpoints() {
+            tracing::warn!("what was set of endpoints cannot be kept for a restart: {error}");
+        }
     }
 
     pub(crate) fn endpoints(&self) -> status::Endpoints {

@@ -1,0 +1,139 @@
+//! The running configuration as it was given.
+
+use schema::Source;
+use serde::{Deserialize, Serialize};
+
+use crate::reload::Origin;
+
+/// In the place of a document that nobody should see.
+const HIDDEN: &str = "# a Secret, which is not shown\n";
+
+/// What runs, as it was given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigurationText {
+    /// The epoch that runs it now.
+    pub epoch: u64,
+    /// Files, a posted one, or the last good one.
+    pub origin: Origin,
+    /// When it was accepted, in seconds since 1970-01-01T00:00:00Z.
+    pub accepted: u64,
+    /// Its texts, in the order in which they were read; Secrets are left out.
+    pub files: Vec<FileText>,
+}
+
+/// One text of a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileText {
+    /// The file as it is called; `<body>` for what was posted.
+    pub name: String,
+    /// Its YAML documents.
+    pub text: String,
+}
+
+impl ConfigurationText {
+    pub(crate) fn new(epoch: u64, origin: Origin, accepted: u64, sources: &[Source]) -> Self {
+        let file = |source: &Source| FileText {
+            name: source.name.to_string(),
+            text: without_secrets(&String::from_utf8_lossy(source.bytes().unwrap_or_default())),
+        };
+        Self { epoch, origin, accepted, files: sources.iter().map(file).collect() }
+    }
+
+    /// All of it as YAML documents, with the epoch and the files' names as comments: `POST /config` takes it as it is.
+    #[must_use]
+    pub fn yaml(&self) -> String {
+        let origin = match self.origin {
+            Origin::Files => "files",
+            Origin::Posted => "posted",
+            Origin::LastGood => "the last good one",
+        };
+        let mut yaml = format!("# epoch {}, {origin}, accepted {}\n", self.epoch, self.accepted);
+        for (position, file) in self.files.iter().enumerate() {
+            let text = file.text.strip_prefix("---\n").unwrap_or(&file.text);
+            let end = if text.ends_with('\n') { "" } else { "\n" };
+            let separator = if position == 0 { "" } else { "---\n" };
+            // A name may hold anything but must not begin a line.
+            let name: String = file.name.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+            yaml += &format!("{separator}# {name}\n{text}{end}");
+        }
+        yaml
+    }
+}
+
+/// The documents of `text`, but for Secrets.
+fn without_secrets(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut document = String::new();
+    let mut close = |document: &mut String| {
+        shown += if is_secret(document) { HIDDEN } else { document };
+        document.clear();
+    };
+    for line in text.split_inclusive('\n') {
+        // What follows on the same line belongs to the document.
+        if line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n'])) {
+            close(&mut document);
+            document += line;
+            if line.trim_end() == "---" {
+                close(&mut document);
+            }
+        } else {
+            document += line;
+        }
+    }
+    close(&mut document);
+    shown
+}
+
+/// Whether a document says that it is a Secret, or a list with one: in block style by a `kind` where no mapping or list encloses more than that, in flow
+/// style, where that is harder to see, anywhere. Comments are no exception: one may have been a Secret.
+fn is_secret(document: &str) -> bool {
+    let value = |rest: &str| {
+        rest.trim_start_matches(|c: char| c.is_whitespace() || "\"':!&*|>-+".contains(c)).starts_with("Secret")
+    };
+    let body = document.strip_prefix("---").unwrap_or(document).trim_start_matches(|c: char| c.is_whitespace());
+    let flow = body.lines().find(|line| !line.trim_start().starts_with('#') && !line.trim().is_empty());
+    let flow = flow.is_some_and(|line| line.trim_start().starts_with(['{', '[', '!', '&', '?']));
+    let mut lines = 0;
+    document.match_indices("kind").any(|(at, _)| {
+        lines += 1;
+        let before = document.get(..at).unwrap_or_default();
+        let line = before.rsplit('\n').next().unwrap_or_default();
+        let top = line.trim_start_matches("---").trim_matches(|c: char| "\"'# \t?".contains(c)).is_empty()
+            && !line.trim_start_matches("---").starts_with("  ");
+        (flow || top) && document.get(at + 4..).is_some_and(value)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_is_shown_but_secrets() {
+        let gateway = "kind: Gateway\nspec:\n  tls: { certificateRefs: [{ kind: Secret, name: x }] }\n";
+        let secrets = [
+            "apiVersion: v1\nkind: Secret\ndata: { key: aGlkZGVu }\n",
+            "kind:\n  Secret\ndata: { key: aGlkZGVu }\n",
+            "\"kind\": \"Secret\"\ndata: { key: aGlkZGVu }\n",
+            "# of old\nkind: !!str Secret # here\nstringData: { key: aGlkZGVu }\n",
+            "{ apiVersion: v1, kind: Secret, data: { key: aGlkZGVu } }\n",
+            "{ \"data\": { \"key\": \"aGlkZGVu\" },\n \"kind\": \"Secret\" }\n",
+            "#kind: Secret\n#data: { key: aGlkZGVu }\n",
+        ];
+        for secret in secrets {
+            let text = format!("---\n{gateway}---\n{secret}--- # and more\n{gateway}");
+            let shown = without_secrets(&text);
+            assert_eq!(shown, format!("---\n{gateway}---\n{HIDDEN}--- # and more\n{gateway}"), "{secret}");
+            assert!(!without_secrets(secret).contains("aGlkZGVu"));
+        }
+        assert_eq!(without_secrets(gateway), gateway);
+    }
+
+    #[test]
+    fn it_can_be_given_again() {
+        let sources = [Source::new("a.yaml", b"---\na: 1".to_vec()), Source::new("b\n.yaml", b"b: 2\n".to_vec())];
+        let yaml = ConfigurationText::new(7, Origin::Files, 1_700_000_000, &sources).yaml();
+        assert_eq!(yaml, "# epoch 7, files, accepted 1700000000\n# a.yaml\na: 1\n---\n# b?.yaml\nb: 2\n");
+    }
+}
