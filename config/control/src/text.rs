@@ -88,8 +88,11 @@ fn without_secrets(text: &str) -> String {
 /// Whether a document says that it is a Secret, or a list with one: in block style by a `kind` where no mapping or list encloses more than that, in flow
 /// style, where that is harder to see, anywhere. Comments are no exception: one may have been a Secret.
 fn is_secret(document: &str) -> bool {
+    // A tag or an anchor may stand in front, and the value in the next line.
     let value = |rest: &str| {
-        rest.trim_start_matches(|c: char| c.is_whitespace() || "\"':!&*|>-+".contains(c)).starts_with("Secret")
+        let rest = rest.trim_start_matches(|c: char| c.is_whitespace() || "\"':".contains(c));
+        let value = rest.split(['\n', ',', '}']).next().unwrap_or_default();
+        value.split(|c: char| !c.is_alphanumeric()).any(|word| word == "Secret")
     };
     let body = document.strip_prefix("---").unwrap_or(document).trim_start_matches(|c: char| c.is_whitespace());
     let flow = body.lines().find(|line| !line.trim_start().starts_with('#') && !line.trim().is_empty());
