@@ -25,7 +25,7 @@ use serde::Serialize;
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::Instant;
 
-use crate::explain::{Present, Question, explain};
+use crate::explain::{Explanation, Present, Question, explain};
 use crate::reload::{Answer, Command, Outcome};
 use crate::supervisor::Supervisor;
 use crate::{listing, metrics};
@@ -279,14 +279,22 @@ async fn connections(State(supervisor): State<Arc<Supervisor>>, RawQuery(query):
 
 /// What would become of a request; 400 with the reason where the question makes no sense.
 async fn explained(State(supervisor): State<Arc<Supervisor>>, RawQuery(query): RawQuery) -> Response {
-    let answer = Question::from_query(query.as_deref().unwrap_or_default()).and_then(|question| {
-        let (endpoints, names) = (supervisor.endpoints().endpoints, supervisor.names().names);
-        explain(&supervisor.compiled(), &Present { endpoints: &endpoints, names: &names }, &question)
-    });
-    match answer {
-        Ok(explanation) => json(&explanation),
-        Err(wrong) => (StatusCode::BAD_REQUEST, format!("{wrong}\n")).into_response(),
+    // A core is asked whose turn it is, and waited for.
+    let answer = tokio::task::spawn_blocking(move || explanation(&supervisor, query.as_deref().unwrap_or_default()));
+    match answer.await {
+        Ok(Ok(explanation)) => json(&explanation),
+        Ok(Err(wrong)) => (StatusCode::BAD_REQUEST, format!("{wrong}\n")).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
+}
+
+fn explanation(supervisor: &Supervisor, query: &str) -> Result<Explanation, String> {
+    let question = Question::from_query(query)?;
+    let (compiled, selections) = supervisor.selections();
+    let (endpoints, names) = (supervisor.endpoints().endpoints, supervisor.names().names);
+    let turn = |rule| supervisor.turn(rule);
+    let present = Present { endpoints: &endpoints, names: &names, selections: &selections, turn: Some(&turn) };
+    explain(&compiled, &present, &question)
 }
 
 /// The values of `name[]` in a query, as Prometheus' client libraries have it: the only metrics that are wanted. Their names need no escapes.

@@ -4,19 +4,23 @@
 //! happens there.
 
 mod chosen;
+mod pick;
 mod question;
 
 use std::cmp::Reverse;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use schema::{HttpPathMatch, HttpRoute, HttpRouteMatch, HttpRouteRule, ValueMatch};
 use serde::{Deserialize, Serialize};
-use tables::{Bind, Conditions, HostPattern, Listener, PathPattern, Request, RouteTableBuilder, Routed};
+use tables::inspect::Turn;
+use tables::{Bind, Conditions, HostPattern, Listener, PathPattern, Request, RouteTableBuilder, Routed, Selection};
 
 use crate::compile::Compiled;
 use crate::compile::routes::{conditions, hosts_of, path_pattern, takes_preflights};
 use crate::status::{EndpointStatus, NameStatus};
 pub use chosen::{BackendChoice, Chosen, EndpointShare};
+pub use pick::{Candidate as DrawCandidate, Pick};
 pub use question::Question;
 
 /// Rules that are shown beside the chosen one, at most.
@@ -77,12 +81,16 @@ pub struct Considered {
 }
 
 /// How things are in a running Millrace; nothing is known where nothing is said.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Clone, Copy, Default)]
 pub struct Present<'a> {
     /// The endpoints.
     pub endpoints: &'a [EndpointStatus],
     /// What DNS says.
     pub names: &'a [NameStatus],
+    /// Who takes requests, by cluster.
+    pub selections: &'a [Arc<Selection>],
+    /// Asks a core for its places in the schedules of a rule.
+    pub turn: Option<&'a dyn Fn(u32) -> Option<Turn>>,
 }
 
 /// Explains what would become of a request, with things as they are at `present`.
@@ -131,9 +139,9 @@ pub fn explain(compiled: &Compiled, present: &Present<'_>, question: &Question) 
         fields,
     };
     let routed = snapshot.bind(bind.address).map(|id| snapshot.route(id, asked.host.as_bytes(), &request));
-    let chosen = match routed {
-        Some(Routed::Rule(_, rule)) => Some(rule),
-        _ => None,
+    let (position, chosen) = match routed {
+        Some(Routed::Rule(position, rule)) => (position, Some(rule)),
+        _ => (0, None),
     };
     let mut candidates = candidates(compiled, listener, &asked.host, &request);
     // Sorting is stable: what stands first among equals, in age, name and position, stays first.
@@ -170,6 +178,7 @@ pub fn explain(compiled: &Compiled, present: &Present<'_>, question: &Question) 
         (Some(rule), Some((_, _, _, source))) => {
             let mut chosen = chosen::describe(compiled, rule, source);
             chosen.as_they_are(compiled, present);
+            chosen.pick(compiled, present, (position, rule), &request, question.client);
             explanation.outcome = chosen.outcome();
             explanation.chosen = Some(chosen);
         }

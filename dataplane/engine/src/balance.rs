@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+pub use tables::affinity::Wish;
+use tables::inspect::PLACES;
 use tables::selection::HashTable;
 use tables::weighted::Weighted;
 use tables::{Chooser, Cluster, Endpoint, EndpointId, Rule, Selection, Snapshot};
@@ -31,15 +33,6 @@ pub struct Balance {
     random: Random,
     /// By endpoint; as long as needed by those that are balanced by latency.
     latencies: Vec<Latency>,
-}
-
-/// What a request says about its endpoint.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Wish {
-    /// The hash of what it is balanced by; 0 where it has nothing of that kind.
-    pub hash: u64,
-    /// The tag in its session cookie; 0 where it has none.
-    pub session: u64,
 }
 
 /// A peak-sensitive moving average of an endpoint's latency.
@@ -203,6 +196,17 @@ impl Balance {
         }
         let members = selection.members().len();
         (1..members.min(LOOKED_THROUGH)).map(|step| (chosen + step) % members).find(other).unwrap_or(chosen)
+    }
+
+    /// The place in the schedule of a rule, and those in the schedules of its first targets, for who asks. Nothing moves.
+    #[must_use]
+    pub fn places(&self, snapshot: &Snapshot, rule: &Rule) -> (u32, [u32; PLACES]) {
+        let at = |cursors: &[u32], cursor: u32| cursors.get(cursor as usize).copied().unwrap_or_default();
+        let mut places = [0; PLACES];
+        for (place, target) in places.iter_mut().zip(rule.targets.iter()) {
+            *place = snapshot.cluster(target.cluster).map_or(0, |cluster| at(&self.clusters, cluster.cursor));
+        }
+        (at(&self.rules, rule.cursor), places)
     }
 
     /// Where a copy goes that asks for nothing, and of whose endpoint nothing is known.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use pmd::{BURST, Burst, Lane, Sleeper};
 use tables::access::AccessQueue;
+use tables::inspect::Turn;
 use tables::lifecycle::{Lifecycle, Stage};
 use tables::publish::Subscriber;
 use tables::quota::Quotas;
@@ -478,10 +479,22 @@ impl<L: Lane, X: Lane<Frame = L::Frame>> Core<L, X> {
                 (Some(asked), Some((ticket, next))) if asked == ticket => Some((ticket, next)),
                 (asked, _) => asked.map(|ticket| (ticket, 0)),
             };
+            if let Some((ticket, rule)) = self.lifecycle.turns.asked() {
+                self.tell_turn(ticket, rule);
+            }
         }
         if self.listing.is_some() {
             self.list_connections(now);
         }
+    }
+
+    /// Answers whose turn it is by the schedules of a rule. A rule that there is not gets no answer.
+    #[cold]
+    fn tell_turn(&self, ticket: u32, index: u32) {
+        let snapshot = self.snapshot.current();
+        let Some(rule) = snapshot.rules.get(index as usize) else { return };
+        let (rule, targets) = self.proxy.places(snapshot, rule);
+        self.lifecycle.turns.tell(Turn { ticket, epoch: snapshot.epoch, rule, targets });
     }
 
     /// Puts a few more connections into the listing that control asked for.

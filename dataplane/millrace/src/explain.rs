@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use control::Compiler;
-use control::explain::{Chosen, Explanation, Present, Question, explain as explained};
+use control::explain::{Chosen, Explanation, Pick, Present, Question, explain as explained};
 
 use crate::cli::Output;
 use crate::failure::Failure;
@@ -130,5 +130,26 @@ fn render_chosen(chosen: &Chosen, text: &mut String) {
         if backend.more_endpoints > 0 {
             let _ = writeln!(text, "             and {} more", backend.more_endpoints);
         }
+        if let Some(pick) = &backend.pick {
+            render_pick(pick, text);
+        }
+    }
+    if let Some(next) = &chosen.next {
+        let _ = writeln!(text, "  next     {next}");
+    }
+}
+
+/// Which endpoint it would be now.
+fn render_pick(pick: &Pick, text: &mut String) {
+    match &pick.endpoint {
+        Some(endpoint) => {
+            let _ = writeln!(text, "    pick     {endpoint}: {}", pick.why);
+        }
+        None => {
+            let _ = writeln!(text, "    pick     {}", pick.why);
+        }
+    }
+    for candidate in &pick.candidates {
+        let _ = writeln!(text, "             {}: {:.1} %", candidate.address, candidate.probability * 100.0);
     }
 }

@@ -158,6 +158,55 @@ fn what_was_set_outlives_a_restart_until_it_is_taken_back_or_gone() {
     assert_eq!(gateway.post("/config", &gateway.admin("/config").text()).status, 200);
 }
 
+/// What `explain` says is picked is who answers next, and saying so moves nothing.
+#[test]
+fn what_is_explained_is_what_happens_next() {
+    let sandbox = sandbox_or_skip!();
+    let backends = [(Ns::B1, "10.9.2.2:8080", "one"), (Ns::B2, "10.9.2.3:8080", "two")];
+    let _backends = backends.map(|(ns, address, name)| named(&sandbox, ns, address, name));
+    let config = Config::everything_to(&["10.9.2.2:8080*2", "10.9.2.3:8080"])
+        .backend("kept", &["10.9.2.2:8080", "10.9.2.3:8080"])
+        .route("kept", &[], ("PathPrefix", "/kept"), &["kept"])
+        .document(
+            "apiVersion: millrace.dev/v1alpha1\nkind: BackendPolicy\nmetadata: { name: kept }\nspec:\n  targetRefs: [{ group: \
+             millrace.dev, kind: Backend, name: kept }]\n  loadBalancer: { type: ConsistentHash, consistentHash: { type: Header, \
+             header: { name: x-user } } }\n  sessionPersistence: { sessionName: sid }\n",
+        );
+    let gateway = Gateway::start(&sandbox, &config);
+    let explained = |path: &str, field: &str| {
+        let url = format!("http://{VIP}{path}");
+        let words = ["explain", "GET", &url, "-o", "json"];
+        let words = if field.is_empty() { words.to_vec() } else { [&words[..], &["-H", field]].concat() };
+        let (went_well, said) = millrace(&sandbox, &words);
+        assert!(went_well, "{said}");
+        let said: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+        let pick = said["chosen"]["backends"][0]["pick"].clone();
+        let name = match pick["endpoint"].as_str() {
+            Some("10.9.2.2:8080") => "one",
+            Some("10.9.2.3:8080") => "two",
+            other => panic!("{other:?} in {said}"),
+        };
+        (name.to_owned(), pick["why"].as_str().expect("a reason").to_owned())
+    };
+    for _ in 0..9 {
+        let (pick, why) = explained("/", "");
+        assert_eq!((explained("/", "").0, why.as_str()), (pick.clone(), "it is its turn on core 0"));
+        assert_eq!(gateway.get("/").text(), pick);
+    }
+    let mut session = String::new();
+    for user in 0..8 {
+        let field = format!("X-User: {user}");
+        let answer = gateway.request(&format!("GET /kept HTTP/1.1\r\nHost: test\r\n{field}\r\nConnection: close"));
+        assert_eq!(explained("/kept", &field), (answer.text(), "by the hash of header x-user".to_owned()));
+        let cookie = answer.field("set-cookie").expect("a session").split(';').next().expect("a pair").to_owned();
+        assert_eq!(explained("/kept", &format!("Cookie: {cookie}")), (answer.text(), "cookie sid names it".to_owned()));
+        session = cookie;
+    }
+    let (_, text) =
+        millrace(&sandbox, &["explain", "GET", &format!("http://{VIP}/kept"), "-H", &format!("Cookie: {session}")]);
+    assert!(text.contains("    pick     10.9.2.") && text.contains(": cookie sid names it"), "{text}");
+}
+
 /// A Service and its slice: the one that is ready answers, and the one that terminates does not.
 #[test]
 fn a_kubernetes_service_is_a_backend() {

@@ -1,13 +1,15 @@
-//! A core's connections, listed when control asks for them.
+//! What a core tells when control asks: its connections, and whose turn it is.
 //!
 //! Control writes a ticket; the core notices it when it does its books, walks its slots a part a turn, and puts a row for each connection into
 //! a bounded queue. It waits while the queue is full, and starts over when the ticket changes, so that somebody who stops reading costs it nothing.
 
 use core::fmt;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::net::SocketAddr;
 
 use crossbeam_queue::ArrayQueue;
+
+use crate::snapshot::Epoch;
 
 /// Rows that wait to be read.
 const ROWS: usize = 1024;
@@ -102,9 +104,94 @@ impl Inspection {
     }
 }
 
+/// Targets of a rule whose places are told at most: the Gateway API allows for no more.
+pub const PLACES: usize = 16;
+
+/// Answers that wait to be read.
+const ANSWERS: usize = 4;
+
+/// One core's end, and control's, of the question whose turn it is.
+pub struct Turns {
+    tickets: AtomicU32,
+    /// A ticket in the upper half, and a rule; 0 where nothing is asked.
+    asked: AtomicU64,
+    answers: ArrayQueue<Turn>,
+}
+
+/// A core's places in the schedules of a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turn {
+    /// Of the question that it answers.
+    pub ticket: u32,
+    /// The tables that are meant.
+    pub epoch: Epoch,
+    /// In the rule's own schedule.
+    pub rule: u32,
+    /// In those of its first targets, by their positions.
+    pub targets: [u32; PLACES],
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self { tickets: AtomicU32::new(0), asked: AtomicU64::new(0), answers: ArrayQueue::new(ANSWERS) }
+    }
+}
+
+impl fmt::Debug for Turns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Turns").field("asked", &self.asked).finish_non_exhaustive()
+    }
+}
+
+impl Turns {
+    /// Asks about the rule at this position; the answer has the ticket that it returns.
+    pub fn ask(&self, rule: u32) -> u32 {
+        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1);
+        self.asked.store(u64::from(ticket) << 32 | u64::from(rule), Ordering::Release);
+        ticket
+    }
+
+    /// The answer; `None` where there is none yet.
+    pub fn answer(&self, ticket: u32) -> Option<Turn> {
+        (0..=ANSWERS).map_while(|_| self.answers.pop()).find(|turn| turn.ticket == ticket)
+    }
+
+    /// For the core: the ticket and the rule that somebody asks about. It is asked once.
+    #[must_use]
+    pub fn asked(&self) -> Option<(u32, u32)> {
+        if self.asked.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let asked = self.asked.swap(0, Ordering::Acquire);
+        // Each half fits.
+        Some(((asked >> 32) as u32, asked as u32))
+    }
+
+    /// For the core: the answer. Where nobody reads, the oldest is lost.
+    pub fn tell(&self, turn: Turn) {
+        let _ = self.answers.force_push(turn);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_question_about_turns_gets_its_own_answer() {
+        let turns = Turns::default();
+        assert_eq!(turns.asked(), None);
+        let turn = |ticket| Turn { ticket, epoch: 1, rule: 7, targets: [0; PLACES] };
+        let first = turns.ask(3);
+        assert_eq!((turns.asked(), turns.asked()), (Some((first, 3)), None));
+        turns.tell(turn(first));
+        let second = turns.ask(4);
+        assert_eq!(turns.answer(second), None);
+        for ticket in [first, first, first, first, second] {
+            turns.tell(turn(ticket));
+        }
+        assert_eq!(turns.answer(second), Some(turn(second)));
+    }
 
     fn row(ticket: u64, port: u16) -> ConnectionRow {
         let address = SocketAddr::from(([10, 0, 0, 1], port));

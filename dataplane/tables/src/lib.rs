@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod affinity;
 mod chain;
 pub mod cluster;
 pub mod consistent;

@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use crate::inspect::Inspection;
+use crate::inspect::{Inspection, Turns};
 use crate::swap::Swaps;
 
 /// What a core is asked to do, and how far it is.
@@ -30,6 +30,8 @@ pub struct Lifecycle {
     pub swaps: Swaps,
     /// Its connections, listed when asked for.
     pub connections: Inspection,
+    /// Whose turn it is by its schedules, told when asked.
+    pub turns: Turns,
 }
 
 impl Lifecycle {

@@ -317,6 +317,12 @@ impl Endpoints {
         any.then(|| self.table())
     }
 
+    /// Who takes requests now, by cluster.
+    pub(crate) fn selections(&self) -> Vec<Arc<Selection>> {
+        let now = self.selections.iter().zip(&self.defaults);
+        now.map(|(selection, default)| Arc::clone(selection.as_ref().unwrap_or(default))).collect()
+    }
+
     /// All endpoints of all clusters.
     pub(crate) fn list(&self, now: Instant) -> Vec<EndpointStatus> {
         let mut found = Vec::new();

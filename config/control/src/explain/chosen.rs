@@ -1,12 +1,16 @@
 //! What the chosen rule does with the request.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use schema::{HttpRouteRule, Located};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tables::cluster::HashOn;
-use tables::{Cluster, Rule};
+use tables::matching::Fields;
+use tables::{Cluster, Request, Rule, affinity};
 
 use super::Present;
+use super::pick::{Known, Pick, pick, turn};
 use crate::compile::Compiled;
 use crate::names::of_backend;
 use crate::status::{CheckedState, NameStatus};
@@ -34,6 +38,9 @@ pub struct Chosen {
     pub backend_timeout: Option<String>,
     /// Its backends.
     pub backends: Vec<BackendChoice>,
+    /// Where there are several, the one that takes this request now: a session's, or the one whose turn it is on core 0. `None` where nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
     /// Where a redirect answers instead of a backend.
     pub redirect: Option<u16>,
 }
@@ -57,6 +64,9 @@ pub struct BackendChoice {
     pub endpoints: Vec<EndpointShare>,
     /// Endpoints that are not shown.
     pub more_endpoints: usize,
+    /// The endpoint that is picked, if this backend takes the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pick: Option<Pick>,
 }
 
 /// One endpoint.
@@ -88,6 +98,7 @@ pub(super) fn describe(compiled: &Compiled, rule: &Rule, source: &HttpRouteRule)
             names: Vec::new(),
             endpoints: Vec::new(),
             more_endpoints: 0,
+            pick: None,
         },
     });
     let place = source.matches.first().map(|matched| matched.at.to_string());
@@ -100,6 +111,7 @@ pub(super) fn describe(compiled: &Compiled, rule: &Rule, source: &HttpRouteRule)
         request_timeout: rule.request_timeout.map(|t| format!("{t:?}")),
         backend_timeout: rule.backend_timeout.map(|t| format!("{t:?}")),
         backends: backends.collect(),
+        next: None,
         redirect: rule.filters.as_ref().and_then(|filters| filters.rule.redirect.as_ref()).map(|r| r.status),
     }
 }
@@ -120,6 +132,7 @@ fn backend(cluster: &Cluster, weight: u32, total: u64) -> BackendChoice {
         names: Vec::new(),
         endpoints: endpoints.collect(),
         more_endpoints: cluster.selection.members().len().saturating_sub(SHOWN),
+        pick: None,
     }
 }
 
@@ -164,6 +177,43 @@ impl Chosen {
                 let unhealthy = now.health == CheckedState::Unhealthy;
                 shown.state = Some(if unhealthy { "unhealthy".to_owned() } else { now.state.clone() });
             }
+        }
+    }
+
+    /// Puts in which backend's turn it is, and which endpoint each of them would pick.
+    pub(super) fn pick<'b, F: Fields<'b>>(
+        &mut self,
+        compiled: &Compiled,
+        present: &Present<'_>,
+        (position, rule): (u32, &Rule),
+        request: &Request<'b, F>,
+        client: Option<IpAddr>,
+    ) {
+        if self.redirect.is_some() {
+            return;
+        }
+        let snapshot = &compiled.snapshot;
+        // Of other tables it says nothing about these.
+        let told = present.turn.and_then(|ask| ask(position)).filter(|turn| turn.epoch == snapshot.epoch);
+        let mut kept = None;
+        for (at, (choice, target)) in self.backends.iter_mut().zip(rule.targets.iter()).enumerate() {
+            let Some(cluster) = snapshot.cluster(target.cluster) else { continue };
+            let selection = present.selections.get(target.cluster.0 as usize).unwrap_or(&cluster.selection);
+            let from = client.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+            let wish = cluster.affinity.as_deref();
+            let wish = wish.map(|affinity| affinity::wish(affinity, from, request.query, &request.fields));
+            let wish = wish.unwrap_or_default();
+            let session = wish.session != 0 && selection.sessions().is_some_and(|s| s.find(wish.session).is_some());
+            if session && kept.is_none() {
+                kept = Some(at);
+            }
+            let place = told.as_ref().and_then(|turn| turn.targets.get(at).copied());
+            choice.pick = Some(pick(cluster, selection, &Known { wish, no_client: client.is_none(), place }));
+        }
+        if self.backends.len() > 1 {
+            let by_turn = || Some(turn(rule.schedule.as_ref()?, told.as_ref()?.rule));
+            let next = kept.or_else(by_turn).and_then(|at| self.backends.get(at));
+            self.next = next.map(|backend| backend.name.clone());
         }
     }
 

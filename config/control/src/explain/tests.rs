@@ -106,6 +106,55 @@ fn the_chosen_rule_comes_first_and_the_others_say_why_not() {
 }
 
 #[test]
+fn the_pick_is_exact_where_turns_hashes_and_sessions_decide() {
+    use tables::inspect::{PLACES, Turn};
+    let policy = |spec: &str| {
+        let text = format!(
+            "{CONFIGURATION}---\napiVersion: millrace.dev/v1alpha1\nkind: BackendPolicy\nmetadata: {{ name: a }}\nspec:\n  \
+             targetRefs: [{{ group: millrace.dev, kind: Backend, name: a }}]\n{spec}"
+        );
+        Compiler::new(1)
+            .compile(&Arc::new(schema::load_str("x.yaml", &text).unwrap_or_else(|errors| panic!("{errors}"))))
+    };
+    let ask = |compiled: &Compiled, query: &str, place: Option<u32>| {
+        let turn =
+            |_: u32| Some(Turn { ticket: 1, epoch: compiled.snapshot.epoch, rule: place?, targets: [place?; PLACES] });
+        let present = Present { turn: Some(&turn), ..Present::default() };
+        let question = Question::from_query(&format!("url=http://shop.example/cart{query}")).unwrap();
+        explain(compiled, &present, &question).unwrap().chosen.unwrap()
+    };
+    let pick = |compiled: &Compiled, query: &str, place| ask(compiled, query, place).backends[0].pick.clone().unwrap();
+    let round_robin = policy("  loadBalancer: { type: RoundRobin }\n");
+    let turns: Vec<String> = (0..4).map(|place| pick(&round_robin, "", Some(place)).endpoint.unwrap()).collect();
+    assert_eq!(turns.iter().filter(|turn| *turn == "10.9.2.3:8080").count(), 3, "{turns:?}");
+    assert_eq!(pick(&round_robin, "", Some(1)).why, "it is its turn on core 0");
+    let unknown = pick(&round_robin, "", None);
+    assert_eq!((unknown.endpoint, unknown.candidates.len(), unknown.candidates[0].probability), (None, 2, 0.75));
+    // Three of four go to a, the fourth to b.
+    let next: Vec<_> = (0..4).map(|place| ask(&round_robin, "&header=x-user: 7", Some(place)).next.unwrap()).collect();
+    assert_eq!(next.iter().filter(|name| *name == "default/a:8080").count(), 3, "{next:?}");
+
+    let by_header =
+        "  loadBalancer: { type: ConsistentHash, consistentHash: { type: Header, header: { name: x-id } } }\n";
+    let hashed = policy(by_header);
+    let of = |id: &str| pick(&hashed, &format!("&header=X-Id: {id}"), Some(0));
+    assert_eq!((of("1").why.as_str(), of("1").endpoint), ("by the hash of header x-id", of("1").endpoint));
+    let cluster = hashed.snapshot.clusters.iter().find(|cluster| *cluster.name == *"default/a:8080").unwrap();
+    let tables::Chooser::Hashed(table) = cluster.selection.chooser() else { panic!() };
+    let expected = cluster.selection.member(table.find(tables::selection::request_hash(0, b"1"))).unwrap();
+    assert_eq!(of("1").endpoint, Some(expected.address.to_string()));
+    let without = pick(&hashed, "", Some(0));
+    assert_eq!((without.endpoint, without.why.as_str()), (None, "drawn by chance: the request has no header x-id"));
+
+    let least = pick(&policy("  loadBalancer: { type: LeastRequest }\n"), "", Some(0));
+    assert!(least.endpoint.is_none() && least.why.starts_with("of two that are drawn by chance"), "{least:?}");
+    let by_source = policy("  loadBalancer: { type: SourceIPHash }\n");
+    assert!(
+        pick(&by_source, "", None).endpoint.is_none() && pick(&by_source, "&client=192.0.3.1", None).endpoint.is_some()
+    );
+}
+
+#[test]
 fn what_is_answered_here_or_not_at_all_is_said() {
     assert_eq!(ask("url=http://shop.example/old").outcome, "answered here with 301, a redirect");
     assert_eq!(ask("url=http://x.example/").outcome, "503: default/b:8080 has no endpoint that takes requests");

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use schema::Configuration;
-use tables::EndpointTable;
+use tables::{EndpointTable, Selection};
 
 use super::{Supervisor, lock};
+use crate::compile::Compiled;
 use crate::endpoints::{Address, Endpoints, Setting};
 use crate::reload::replace;
 use crate::status;
@@ -92,6 +93,13 @@ impl Supervisor {
         if let Err(error) = self.keep_endpoints() {
             tracing::warn!("what was set of endpoints cannot be kept for a restart: {error}");
         }
+    }
+
+    /// What runs, and who takes requests of each of its clusters now.
+    pub(crate) fn selections(&self) -> (Arc<Compiled>, Vec<Arc<Selection>>) {
+        let compiled = lock(&self.compiled);
+        let selections = lock(&self.endpoints).known.selections();
+        (Arc::clone(&compiled), selections)
     }
 
     pub(crate) fn endpoints(&self) -> status::Endpoints {

@@ -1,6 +1,7 @@
 //! What a connection is and does, as `get connections` shows it.
 
-use tables::inspect::ConnectionRow;
+use tables::inspect::{ConnectionRow, PLACES};
+use tables::{Rule, Snapshot};
 
 use super::client::Phase;
 use super::{Proxy, Role};
@@ -8,6 +9,11 @@ use crate::clock::Instant;
 use crate::stack::{ConnectionId, Stack};
 
 impl Proxy {
+    /// Its places in the schedules of a rule, and of that rule's first targets.
+    pub(crate) fn places(&self, snapshot: &Snapshot, rule: &Rule) -> (u32, [u32; PLACES]) {
+        self.balance.places(snapshot, rule)
+    }
+
     /// The row of a connection; `None` where there is none in that slot.
     pub(crate) fn inspect(&self, stack: &Stack, id: ConnectionId, now: Instant, ticket: u64) -> Option<ConnectionRow> {
         let (_, local, remote) = stack.addresses(id)?;
