@@ -98,9 +98,10 @@ fn a_session_outlives_changes_of_the_endpoints_under_load() {
             sandbox.output(Ns::Client, "curl", &["-sS", "-b", jar, "-c", jar, "--max-time", "5", "http://10.9.1.1/"]);
         said.parse().expect("a port")
     };
-    let load = Load::start(&sandbox, 4, "GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+    // Before others take turns, too.
     let first: Vec<u16> = (0..6).map(curl).collect();
     assert!([9001, 9002, 9003].iter().all(|port| first.contains(port)), "{first:?}");
+    let load = Load::start(&sandbox, 4, "GET / HTTP/1.1\r\nHost: test\r\n\r\n");
     for ports in
         [&[9001, 9002, 9003][..], &[9004, 9003, 9002, 9001], &[9006, 9001, 9005, 9002, 9004, 9003], &[9003, 9002, 9001]]
     {
