@@ -21,7 +21,7 @@ const PATIENCE: core::time::Duration = core::time::Duration::from_secs(30);
 pub(crate) struct Request {
     /// The method: GET, POST …
     method: String,
-    /// Such as http://shop.example/cart?page=2
+    /// Such as `http://shop.example/cart?page=2`
     url: String,
     /// A header field, as curl takes it.
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]

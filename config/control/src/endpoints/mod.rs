@@ -1,6 +1,6 @@
 //! What control knows of endpoints, and the small table that it makes of it.
 //!
-//! [`Endpoints`] keeps what operators said of endpoints and what checks found out, over all configurations; of each configuration it
+//! `Endpoints` keeps what operators said of endpoints and what checks found out, over all configurations; of each configuration it
 //! keeps the plans. Whenever something changes it works out the selections of the clusters concerned, and of no others.
 
 mod kept;

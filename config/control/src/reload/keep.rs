@@ -66,7 +66,7 @@ impl Keeper {
     /// What was kept.
     ///
     /// # Errors
-    /// It is not there, cannot be read, or is not what [`Keeper::keep`] wrote.
+    /// It is not there, cannot be read, or is not what `Keeper::keep` wrote.
     pub fn last_good(&self) -> io::Result<Kept> {
         let stored: Stored = serde_json::from_slice(&fs::read(&self.path)?)?;
         let source = |stored: StoredSource| Source::new(&stored.name, stored.text.into_bytes());

@@ -237,7 +237,7 @@ impl Stack {
         }
     }
 
-    /// While the core drains: orphans in `slots` that still have something to send, and whose peers acknowledge nothing of it, get [`SILENCE`] and no more. Peers
+    /// While the core drains: orphans in `slots` that still have something to send, and whose peers acknowledge nothing of it, get `SILENCE` and no more. Peers
     /// that have shut their window are alive.
     pub fn hurry_orphans(&mut self, slots: core::ops::Range<u32>, now: Instant) {
         for id in slots.map(ConnectionId) {
