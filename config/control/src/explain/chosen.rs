@@ -12,11 +12,14 @@ use tables::{Cluster, Request, Rule, affinity};
 use super::Present;
 use super::pick::{Known, Pick, pick, turn};
 use crate::compile::Compiled;
-use crate::names::of_backend;
+use crate::names::{named, of_backend};
 use crate::status::{CheckedState, NameStatus};
 
 /// Endpoints that are shown of a backend, at most.
 const SHOWN: usize = 50;
+
+/// Of names, where no Millrace runs.
+const NOT_HERE: &str = "not resolved here; a running Millrace knows its addresses";
 
 /// The rule that takes a request, and what it does with it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -168,8 +171,13 @@ impl Chosen {
         let endpoints = present.endpoints;
         for backend in &mut self.backends {
             let plan = compiled.clusters.iter().find(|plan| *plan.name == *backend.name);
-            let names = plan.map(|plan| of_backend(&compiled.configuration, &plan.backend, present.names));
-            backend.names = names.into_iter().flatten().map(NameStatus::summary).collect();
+            let Some(plan) = plan else { continue };
+            let known = of_backend(&compiled.configuration, &plan.backend, present.names);
+            backend.names = known.into_iter().map(NameStatus::summary).collect();
+            if present.names.is_empty() {
+                let names = named(&compiled.configuration, &plan.backend).into_iter();
+                backend.names.extend(names.map(|name| format!("{}: {NOT_HERE}", name.hostname)));
+            }
             for shown in &mut backend.endpoints {
                 let now = endpoints.iter().find(|e| e.cluster == backend.name && e.address == shown.address);
                 let Some(now) = now else { continue };
@@ -226,7 +234,10 @@ impl Chosen {
         match taking.as_slice() {
             [] => "500: the rule has no backend that takes requests".to_owned(),
             [one] if one.endpoints.iter().all(|e| e.share == 0.0) => {
-                format!("503: {} has no endpoint that takes requests", one.name)
+                match one.names.first().filter(|name| name.ends_with(NOT_HERE)) {
+                    Some(_) => format!("goes to {}, whose endpoints DNS knows", one.name),
+                    None => format!("503: {} has no endpoint that takes requests", one.name),
+                }
             }
             [one] => format!("goes to {}", one.name),
             several => {

@@ -168,6 +168,17 @@ fn what_is_answered_here_or_not_at_all_is_said() {
 }
 
 #[test]
+fn names_are_not_resolved_where_nothing_runs() {
+    let text = CONFIGURATION.replace("{ address: 10.9.2.4, weight: 0 }", "{ fqdn: { hostname: shop.test } }");
+    let compiled = Compiler::new(1).compile(&Arc::new(schema::load_str("x.yaml", &text).unwrap()));
+    let question = Question::from_query("url=http://x.example/").unwrap();
+    let explanation = explain(&compiled, &Present::default(), &question).unwrap();
+    assert_eq!(explanation.outcome, "goes to default/b:8080, whose endpoints DNS knows");
+    let names = &explanation.chosen.unwrap().backends[0].names;
+    assert_eq!(names[..], ["shop.test: not resolved here; a running Millrace knows its addresses"]);
+}
+
+#[test]
 fn questions_survive_their_way_and_bad_ones_are_refused_in_words() {
     let question = Question {
         method: "POST".to_owned(),

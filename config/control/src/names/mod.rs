@@ -324,22 +324,27 @@ fn read(path: &std::path::Path) -> io::Result<Vec<(DnsName, Vec<Resolved>, Durat
     Ok(stored.into_iter().filter_map(one).collect())
 }
 
-/// What concerns the names of a backend, for those who look at it.
+/// The names that a backend's endpoints come from.
+pub(crate) fn named<'c>(configuration: &'c Configuration, backend: &str) -> Vec<&'c DnsName> {
+    let Some(backend) = configuration.backends.iter().find(|b| b.metadata.object.to_string() == backend) else {
+        return Vec::new();
+    };
+    let whole = backend.spec.subset.as_ref().and_then(|subset| configuration.backend(&subset.of)).unwrap_or(backend);
+    whole.spec.endpoints.iter().filter_map(|endpoint| endpoint.name()).collect()
+}
+
+/// How they stand.
 pub(crate) fn of_backend<'s>(
     configuration: &Configuration,
     backend: &str,
     all: &'s [NameStatus],
 ) -> Vec<&'s NameStatus> {
-    let Some(backend) = configuration.backends.iter().find(|b| b.metadata.object.to_string() == backend) else {
-        return Vec::new();
-    };
-    let whole = backend.spec.subset.as_ref().and_then(|subset| configuration.backend(&subset.of)).unwrap_or(backend);
-    let names = whole.spec.endpoints.iter().filter_map(|endpoint| endpoint.name());
     let is = |status: &&NameStatus, name: &DnsName| {
         *status.name == *name.hostname
             && (status.kind == "SRV") == (name.kind == DnsType::Srv)
             && status.lookup_family == entry::family(name.lookup_family)
     };
+    let names = named(configuration, backend).into_iter();
     names.filter_map(|name| all.iter().find(|status| is(status, name))).collect()
 }
 
