@@ -43,7 +43,7 @@ fn two_cores_never_have_more_connections_to_an_endpoint_than_allowed() {
         let (quotas, allowance) = (Quotas::new(), Allowance::new(3, 2));
         // The chunk is made before: whose first it is, `OnceLock` decides.
         assert!(quotas.of(EndpointId(0)).is_some());
-        let take = |quotas: &Quotas, borrowed: &mut Borrowed| {
+        let take = move |quotas: &Quotas, borrowed: &mut Borrowed| {
             let count = || quotas.of(EndpointId(0)).map(Lent::connections);
             let mut used = (0..2).take_while(|&used| borrowed.allows(used, &allowance, count)).count() as u64;
             if used == 2 {
