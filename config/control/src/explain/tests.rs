@@ -127,6 +127,12 @@ fn the_pick_is_exact_where_turns_hashes_and_sessions_decide() {
     let round_robin = policy("  loadBalancer: { type: RoundRobin }\n");
     let turns: Vec<String> = (0..4).map(|place| pick(&round_robin, "", Some(place)).endpoint.unwrap()).collect();
     assert_eq!(turns.iter().filter(|turn| *turn == "10.9.2.3:8080").count(), 3, "{turns:?}");
+    let cluster = round_robin.snapshot.clusters.iter().find(|cluster| *cluster.name == *"default/a:8080").unwrap();
+    let tables::Chooser::RoundRobin(schedule) = cluster.selection.chooser() else { panic!() };
+    let mut cursor = 0;
+    let expected =
+        turns.iter().map(|_| cluster.selection.member(schedule.next(&mut cursor)).unwrap().address.to_string());
+    assert_eq!(turns, expected.collect::<Vec<_>>());
     assert_eq!(pick(&round_robin, "", Some(1)).why, "it is its turn on core 0");
     let unknown = pick(&round_robin, "", None);
     assert_eq!((unknown.endpoint, unknown.candidates.len(), unknown.candidates[0].probability), (None, 2, 0.75));
