@@ -107,3 +107,23 @@ fn files_and_directories() {
     assert!(part.contains("inner.yaml: has no configuration in it"), "{part}");
     assert!(twice.unwrap_err().to_string().contains("2.yml: is given twice"));
 }
+
+#[test]
+fn a_reference_to_a_subset_names_the_port_that_its_endpoints_lack() {
+    let subset = |labels: &str| {
+        let endpoints =
+            "{ address: 10.9.2.2, labels: { v: \"1\" } }, { address: 10.9.2.3, port: 8080, labels: { v: \"2\" } }";
+        let (head, _) = HELLO.rsplit_once("metadata: { name: hello }").unwrap();
+        let part = format!("spec: {{ subset: {{ of: hello, matchLabels: {{ v: \"{labels}\" }} }} }}\n");
+        let text = format!(
+            "{head}metadata: {{ name: hello }}\nspec: {{ endpoints: [{endpoints}] }}\n---\n\
+             apiVersion: millrace.dev/v1alpha1\nkind: Backend\nmetadata: {{ name: part }}\n{part}"
+        );
+        text.replace("name: hello, port: 8080 }", "name: part }")
+    };
+    assert!(load_str("x.yaml", &subset("2")).is_ok());
+    let errors = load_str("x.yaml", &subset("1")).unwrap_err();
+    let problem = "is missing: endpoint 10.9.2.2 of default/part has no port of its own";
+    assert!(errors.iter().all(|e| e.field.ends_with("backendRefs[0].port") && *e.problem == *problem), "{errors}");
+    assert_eq!(errors.len(), 1);
+}

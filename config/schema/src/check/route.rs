@@ -9,7 +9,9 @@ use crate::decode::{Decoded, Kind, Resource, closest};
 use crate::error::Found;
 use crate::located::Location;
 use crate::name::{Name, ObjectName};
-use crate::resources::{BackendKind, BackendObject, HttpRoute, HttpRouteFilter, InvalidReferences, ReferenceGrant};
+use crate::resources::{
+    BackendKind, BackendObject, Endpoint, HttpRoute, HttpRouteFilter, InvalidReferences, ReferenceGrant,
+};
 
 /// Checks what a route refers to.
 pub(super) fn check<'a>(document: &Decoded, route: &'a HttpRoute, references: &References<'a>, found: &mut Found) {
@@ -159,14 +161,27 @@ impl<'a> References<'a> {
             };
             found.hinted(&document.place(at, "port"), problem, format!("its ports are {}", ports.join(", ")));
         }
-        if let Some(Resource::Backend(backend)) = &defined.resource
-            && target.port.is_none()
-            && defined.is_sound("spec.endpoints")
-            && let Some(without) = backend.spec.endpoints.iter().find(|e| e.needs_port())
+        if target.port.is_none()
+            && let Some(without) = self.without_port(defined)
         {
             let problem = format!("is missing: endpoint {} of {name} has no port of its own", without.place);
             let hint = "give a port here, or to every endpoint of the Backend";
             found.hinted(&document.place(at, "port"), problem, hint);
         }
+    }
+
+    /// An endpoint of a Backend that references have to name a port for. A subset's are those of its whole.
+    fn without_port(&self, defined: &'a Decoded) -> Option<&'a Endpoint> {
+        let Some(Resource::Backend(backend)) = &defined.resource else { return None };
+        let subset = backend.spec.subset.as_ref();
+        let whole = match subset {
+            None => defined,
+            Some(subset) => self.known.get(Kind::Backend, &subset.of)?,
+        };
+        let Some(Resource::Backend(backend)) = &whole.resource else { return None };
+        let mut endpoints = backend.spec.endpoints.iter().filter(|_| whole.is_sound("spec.endpoints"));
+        endpoints
+            .find(|e| e.needs_port() && subset.is_none_or(|subset| e.is_in(subset)))
+            .map(|endpoint| &endpoint.value)
     }
 }
