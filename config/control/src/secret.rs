@@ -1,10 +1,10 @@
 //! The secret by which session cookies name endpoints, kept where the last good configuration is: a cookie that a client has is still good after a
 //! restart, and on every appliance that was given the same file.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::{fs, io};
+
+use crate::reload::replace;
 
 /// Its file in the state directory.
 const FILE: &str = "session-key";
@@ -22,10 +22,13 @@ pub fn session_key(directory: &Path, fresh: [u64; 2]) -> ([u64; 2], Option<Strin
             Some(key) => (key, None),
             None => (fresh, complain("the session key cannot be read from", &"it is not 32 hexadecimal digits")),
         },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => match keep(directory, &path, fresh) {
-            Ok(()) => (fresh, None),
-            Err(error) => (fresh, complain("the session key cannot be kept at", &error)),
-        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let [high, low] = fresh;
+            match replace(&path, format!("{high:016x}{low:016x}\n").as_bytes()) {
+                Ok(()) => (fresh, None),
+                Err(error) => (fresh, complain("the session key cannot be kept at", &error)),
+            }
+        }
         Err(error) => (fresh, complain("the session key cannot be read from", &error)),
     }
 }
@@ -35,21 +38,6 @@ fn parse(text: &str) -> Option<[u64; 2]> {
     let is_hex = digits.len() == 32 && digits.bytes().all(|b| b.is_ascii_hexdigit());
     let half = |range| u64::from_str_radix(digits.get(range)?, 16).ok();
     if is_hex { Some([half(0..16)?, half(16..32)?]) } else { None }
-}
-
-/// Whole or not at all, and for nobody else's eyes.
-fn keep(directory: &Path, path: &Path, [high, low]: [u64; 2]) -> io::Result<()> {
-    fs::create_dir_all(directory)?;
-    let aside: PathBuf = path.with_extension(format!("new-{}", std::process::id()));
-    let written =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside).and_then(|mut file| {
-            writeln!(file, "{high:016x}{low:016x}")?;
-            file.sync_all()
-        });
-    written.and_then(|()| fs::rename(&aside, path)).inspect_err(|_| {
-        // It may not be there.
-        let _ = fs::remove_file(&aside);
-    })
 }
 
 #[cfg(test)]

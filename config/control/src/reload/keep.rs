@@ -98,18 +98,23 @@ impl Keeper {
     }
 }
 
-/// Puts `text` in the place of what is at `path`: whole or not at all.
+/// Puts `text` in the place of what is at `path`, for the owner's eyes alone: whole or not at all. The directory is made where there is none.
 pub(crate) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
     }
-    let partial = path.with_extension("partial");
-    // For the owner alone: configurations may hold secrets.
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
-    file.write_all(text)?;
-    // A rename may reach the disk before what it renames does.
-    file.sync_all()?;
-    fs::rename(&partial, path)?;
+    // Appliances that share a directory may write the same file at the same time.
+    let partial = path.with_extension(format!("partial-{}", std::process::id()));
+    let written =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial).and_then(|mut file| {
+            file.write_all(text)?;
+            // A rename may reach the disk before what it renames does.
+            file.sync_all()
+        });
+    written.and_then(|()| fs::rename(&partial, path)).inspect_err(|_| {
+        // A disk that is full needs the room. There may be no such file.
+        let _ = fs::remove_file(&partial);
+    })?;
     path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
 }
 
@@ -152,6 +157,13 @@ mod tests {
         assert!(Keeper::new(&directory, &["-".into()]).is_none());
         fs::write(keeper.path(), "{").unwrap();
         assert!(keeper.last_good().is_err());
+        // Nothing can take the place of a directory: what was written for that goes.
+        let taken = directory.join("taken");
+        fs::create_dir_all(taken.join("by")).unwrap();
+        assert!(replace(&taken, b"text").is_err());
+        let mut left: Vec<_> = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+        left.sort();
+        assert_eq!(left, [keeper.path(), &taken]);
         fs::remove_dir_all(directory).unwrap();
     }
 }
