@@ -10,6 +10,7 @@ mod watch;
 
 use core::panic::AssertUnwindSafe;
 use core::time::Duration;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -151,7 +152,17 @@ impl Configured {
             Ok(configuration) => return Ok(running(configuration, read.clone())),
             Err(errors) => errors,
         };
-        let Some(kept) = keeper.as_ref().and_then(|keeper| keeper.last_good().ok()) else { return Err(errors) };
+        let Some(keeper) = &keeper else { return Err(errors) };
+        let place = keeper.path().display();
+        let kept = match keeper.last_good() {
+            Ok(kept) => kept,
+            Err(error) => {
+                if error.kind() != io::ErrorKind::NotFound {
+                    tracing::warn!("the last good configuration cannot be read: {place}: {error}");
+                }
+                return Err(errors);
+            }
+        };
         match schema::load_read(&kept.sources) {
             Ok(configuration) => Ok(Self {
                 origin: Origin::LastGood,
@@ -159,8 +170,10 @@ impl Configured {
                 refused: Some(errors),
                 ..running(configuration, kept.sources)
             }),
-            // Another version of Millrace may have taken it.
-            Err(_) => Err(errors),
+            Err(refused) => {
+                tracing::warn!("the last good configuration, {place}, is not one for this version of Millrace\n{refused}");
+                Err(errors)
+            }
         }
     }
 
