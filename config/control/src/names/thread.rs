@@ -74,9 +74,16 @@ async fn ask_on(names: &Arc<Names>, commands: &Sender<Command>) {
         for (name, held) in round.questions {
             let (asker, names, chance) = (servers.asker.clone(), Arc::clone(names), chance.next());
             asking.spawn(async move {
-                let outcome = match &asker {
-                    Ok(asker) => asker.ask(&name, &held).await,
-                    Err(failure) => Outcome::Failed(failure.clone()),
+                let outcome = match asker {
+                    // On a task of its own, so that an answer on which the resolver panics is a failure like others: the name waits its turn.
+                    Ok(asker) => {
+                        let asked = name.clone();
+                        let asking = tokio::spawn(async move { asker.ask(&asked, &held).await });
+                        asking.await.unwrap_or_else(|_| {
+                            Outcome::Failed(Failure::Other("the resolver panicked: see the log".to_owned()))
+                        })
+                    }
+                    Err(failure) => Outcome::Failed(failure),
                 };
                 names.take(&name, outcome, Instant::now(), chance);
             });
