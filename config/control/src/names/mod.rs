@@ -190,6 +190,8 @@ impl Names {
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
         self.wake.notify_one();
+        // Who has looked already and does not wait yet holds it.
+        drop(self.lock());
         self.heard.notify_all();
     }
 
