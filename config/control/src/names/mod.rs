@@ -60,6 +60,8 @@ struct Book {
     compiled: u64,
     /// There are answers that are not kept on disk as they are.
     unsaved: bool,
+    /// The last time they could not be kept there, which was said.
+    unkept: bool,
     /// There was a configuration.
     configured: bool,
     /// Readiness waits for first answers no longer than until then; `None` once it has waited.
@@ -98,6 +100,7 @@ impl Names {
             generation: 0,
             compiled: 0,
             unsaved: false,
+            unkept: false,
             configured: false,
             patience: None,
             kept: kept.unwrap_or_default(),
@@ -273,8 +276,14 @@ impl Names {
         let stored: Vec<Stored> = good.collect();
         drop(book);
         let written = serde_json::to_vec(&stored).map_err(io::Error::from).and_then(|text| replace(path, &text));
-        if let Err(error) = written {
-            tracing::warn!("answers of DNS cannot be kept for a restart: {}: {error}", path.display());
+        // Every few seconds it is tried again: said once is enough.
+        let before = core::mem::replace(&mut self.lock().unkept, written.is_err());
+        match written {
+            Err(error) if !before => {
+                tracing::warn!("answers of DNS cannot be kept for a restart: {}: {error}", path.display());
+            }
+            Ok(()) if before => tracing::info!("answers of DNS are kept for a restart again"),
+            _ => {}
         }
     }
 
