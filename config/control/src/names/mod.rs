@@ -23,8 +23,8 @@ use tokio::sync::Notify;
 
 use crate::reload::replace;
 use crate::status::{self, NameStatus};
-use answer::Outcome;
 pub(crate) use answer::weights;
+use answer::{Outcome, take};
 pub use answer::{Resolved, Service};
 use entry::{Entry, Remark};
 
@@ -133,11 +133,13 @@ impl Names {
         let mut kept: HashMap<DnsName, (Vec<Resolved>, Duration)> = kept.collect();
         for name in wanted {
             if !book.entries.contains_key(name) {
-                let entry = match kept.remove(name) {
-                    Some((addresses, age)) => Entry::kept(addresses, age, now),
-                    None => Entry::new(now),
-                };
-                book.entries.insert(name.clone(), entry);
+                let entry = kept.remove(name).and_then(|(addresses, age)| {
+                    // The appliance may have other ports now than when they were kept.
+                    let limit = book.settings.max_addresses.into();
+                    let taken = take(addresses, &[], name.lookup_family, &book.reach, limit).addresses;
+                    (!taken.is_empty()).then(|| Entry::kept(taken, age, now))
+                });
+                book.entries.insert(name.clone(), entry.unwrap_or_else(|| Entry::new(now)));
             }
         }
         if !core::mem::replace(&mut book.configured, true) {
@@ -328,8 +330,9 @@ fn read(path: &std::path::Path) -> io::Result<Vec<(DnsName, Vec<Resolved>, Durat
         let lookup_family = *families.iter().find(|family| entry::family(**family) == stored.family)?;
         let kind = if stored.srv { DnsType::Srv } else { DnsType::Address };
         let name = DnsName { hostname: stored.hostname.into(), kind, lookup_family };
+        let confirmed = UNIX_EPOCH.checked_add(Duration::from_secs(stored.confirmed))?;
         // A clock that was set back makes it young.
-        let age = now.duration_since(UNIX_EPOCH + Duration::from_secs(stored.confirmed)).unwrap_or_default();
+        let age = now.duration_since(confirmed).unwrap_or_default();
         Some((name, stored.addresses, age))
     };
     Ok(stored.into_iter().filter_map(one).collect())

@@ -242,3 +242,38 @@ fn a_flood_of_addresses_is_cut_and_answers_outlive_a_restart() {
     drop(running);
     std::fs::remove_dir_all(directory).unwrap();
 }
+
+#[test]
+fn what_was_kept_is_held_to_what_an_answer_is_and_what_is_no_answer_does_no_harm() {
+    let directory = std::env::temp_dir().join(format!("millrace-names-kept-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let path = directory.join("names.json");
+    let kept = |confirmed: u64, addresses: &str| {
+        let of = |hostname: &str| {
+            let addresses: Vec<String> = addresses.split(' ').map(|a| format!("{{\"address\":\"{a}\"}}")).collect();
+            let addresses = addresses.join(",");
+            format!(
+                "{{\"hostname\":\"{hostname}\",\"srv\":false,\"family\":\"IPv4\",\"confirmed\":{confirmed},\"addresses\":[{addresses}]}}"
+            )
+        };
+        std::fs::write(&path, format!("[{},{}]", of("shop.test"), of("other.test"))).unwrap();
+        let names = Names::new(Some(path.clone()));
+        names.configure(&configuration("127.0.0.1:9", ", maxAddresses: 2", SHOP));
+        let all: Vec<String> = names.resolutions().values().flat_map(|a| a.iter().map(Resolved::text)).collect();
+        all
+    };
+    assert_eq!(kept(1_700_000_000, "10.9.1.4 10.9.1.3"), ["10.9.1.3", "10.9.1.4"]);
+    // 10.9.1.1 is the appliance's own, which it may not have been then; nothing leads to 10.8.0.2 any more.
+    assert_eq!(kept(1_700_000_000, "10.9.1.1 127.0.0.1 10.8.0.2 10.9.1.4"), ["10.9.1.4"]);
+    assert_eq!(kept(1_700_000_000, "10.9.1.4 10.9.1.3 10.9.1.2").len(), 2);
+    let none: [&str; 0] = [];
+    assert_eq!(kept(1_700_000_000, "10.9.1.1"), none);
+    assert_eq!(kept(u64::MAX, "10.9.1.4"), none, "no time that there is");
+    for cut in ["", "[", "[{\"hostname\":\"shop.test\"}]", "{}", "\0"] {
+        std::fs::write(&path, cut).unwrap();
+        let names = Names::new(Some(path.clone()));
+        names.configure(&configuration("127.0.0.1:9", "", SHOP));
+        assert!(names.resolutions().is_empty(), "{cut}");
+    }
+    std::fs::remove_dir_all(directory).unwrap();
+}

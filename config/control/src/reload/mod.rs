@@ -171,7 +171,9 @@ impl Configured {
                 ..running(configuration, kept.sources)
             }),
             Err(refused) => {
-                tracing::warn!("the last good configuration, {place}, is not one for this version of Millrace\n{refused}");
+                tracing::warn!(
+                    "the last good configuration, {place}, is not one for this version of Millrace\n{refused}"
+                );
                 Err(errors)
             }
         }
