@@ -85,26 +85,30 @@ fn without_secrets(text: &str) -> String {
     shown
 }
 
-/// Whether a document says that it is a Secret, or a list with one: in block style by a `kind` where no mapping or list encloses more than that, in flow
-/// style, where that is harder to see, anywhere. Comments are no exception: one may have been a Secret.
+/// Whether a document says that it is a Secret, or a list with one: in block style by a `kind` where no mapping or list encloses more than that; in flow
+/// style, where that is harder to see, by the word. Comments are no exception: one may have been a Secret. Each line is looked at once.
 fn is_secret(document: &str) -> bool {
-    // A tag or an anchor may stand in front, and the value in the next line.
+    let lead = |line: &str| line.trim_start_matches("---").trim_start().to_owned();
+    let first = document.lines().map(lead).find(|line| !line.is_empty() && !line.starts_with('#'));
+    if first.is_some_and(|line| line.starts_with(['{', '[', '!', '&', '?'])) {
+        return document.contains("Secret");
+    }
+    // A tag may stand in front, and the value in the next line.
     let value = |rest: &str| {
         let rest = rest.trim_start_matches(|c: char| c.is_whitespace() || "\"':".contains(c));
         let value = rest.split(['\n', ',', '}']).next().unwrap_or_default();
         value.split(|c: char| !c.is_alphanumeric()).any(|word| word == "Secret")
     };
-    let body = document.strip_prefix("---").unwrap_or(document).trim_start_matches(|c: char| c.is_whitespace());
-    let flow = body.lines().find(|line| !line.trim_start().starts_with('#') && !line.trim().is_empty());
-    let flow = flow.is_some_and(|line| line.trim_start().starts_with(['{', '[', '!', '&', '?']));
-    let mut lines = 0;
-    document.match_indices("kind").any(|(at, _)| {
-        lines += 1;
-        let before = document.get(..at).unwrap_or_default();
-        let line = before.rsplit('\n').next().unwrap_or_default();
-        let top = line.trim_start_matches("---").trim_matches(|c: char| "\"'# \t?".contains(c)).is_empty()
-            && !line.trim_start_matches("---").starts_with("  ");
-        (flow || top) && document.get(at + 4..).is_some_and(value)
+    let mut start = 0;
+    document.split_inclusive('\n').any(|line| {
+        let kind = line.split_once("kind").and_then(|(before, _)| {
+            let before_it = before.trim_start_matches("---");
+            let top =
+                before_it.trim_matches(|c: char| "\"'# \t?".contains(c)).is_empty() && !before_it.starts_with("  ");
+            top.then(|| start + before.len() + "kind".len())
+        });
+        start += line.len();
+        kind.and_then(|at| document.get(at..)).is_some_and(value)
     })
 }
 
@@ -131,6 +135,16 @@ mod tests {
             assert!(!without_secrets(secret).contains("aGlkZGVu"));
         }
         assert_eq!(without_secrets(gateway), gateway);
+    }
+
+    #[test]
+    fn a_long_line_is_looked_at_once() {
+        for text in ["# ", "a: ", "{ a: ", "a: {"].map(|start| format!("{start}{}", "kind: ".repeat(1 << 20))) {
+            let begun = std::time::Instant::now();
+            assert_eq!(without_secrets(&text), text);
+            // With a look at what stands before and behind each `kind` it is hours.
+            assert!(begun.elapsed() < std::time::Duration::from_secs(10));
+        }
     }
 
     #[test]
