@@ -109,27 +109,19 @@ fn file(path: &Path) -> Source {
     }
 }
 
-/// Where `field` stands in the document at `document`, which was read from one of `sources`; what holds it, where it is not given.
+/// Where each of `fields` stands in the document at `document`, which was read from one of `sources`; what holds it, where it is not given.
 #[must_use]
-pub fn locate(sources: &[Source], document: &Location, field: &str) -> Location {
-    let mut at = Location { field: field.into(), ..document.clone() };
-    let Some(text) = text_of(sources, &document.file) else { return at };
-    let roots = yaml::parse(text).into_iter().filter_map(|parsed| parsed.root);
-    let Some(root) = roots.into_iter().find(|root| (root.at.line, root.at.column) == (document.line, document.column))
-    else {
-        return at;
+pub fn locate(sources: &[Source], document: &Location, fields: &[&str]) -> Vec<Location> {
+    let parsed = text_of(sources, &document.file).map(yaml::parse).unwrap_or_default();
+    let mut roots = parsed.into_iter().filter_map(|parsed| parsed.root);
+    let root = roots.find(|root| (root.at.line, root.at.column) == (document.line, document.column));
+    let place = |field: &&str| {
+        let steps = std::iter::successors(Some(*field), |field| field.get(..field.rfind(['.', '['])?));
+        let mark = root.as_ref().and_then(|root| steps.into_iter().find_map(|step| root.find(step)));
+        let (line, column) = mark.map_or((document.line, document.column), |mark| (mark.line, mark.column));
+        Location { file: Arc::clone(&document.file), line, column, field: (*field).into() }
     };
-    let mut wanted = field;
-    loop {
-        if let Some(mark) = root.find(wanted) {
-            (at.line, at.column) = (mark.line, mark.column);
-            return at;
-        }
-        match wanted.rfind(['.', '[']) {
-            Some(end) => wanted = wanted.get(..end).unwrap_or_default(),
-            None => return at,
-        }
-    }
+    fields.iter().map(place).collect()
 }
 
 /// `errors` that were found in `sources` after these had been loaded, in order, with their source lines. `None` where there are none.
@@ -170,15 +162,10 @@ mod tests {
         let text = "a: 1\n---\nspec:\n  memory: { mebibytes: 7 }\n  cores: [1, 2]\n";
         let sources = [Source::new("f", text.into())];
         let document = Location { file: "f".into(), line: 3, column: 1, field: "".into() };
-        let place = |field: &str| {
-            let at = locate(&sources, &document, field);
-            assert_eq!(&*at.field, field);
-            (at.line, at.column)
-        };
-        assert_eq!(place("spec.memory.mebibytes"), (4, 24));
-        assert_eq!(place("spec.cores[1]"), (5, 14));
-        assert_eq!(place("spec.cores[2]"), (5, 10));
-        assert_eq!(place("spec.tcp.keepalive"), (4, 3));
-        assert_eq!(place("status"), (3, 1));
+        let fields = ["spec.memory.mebibytes", "spec.cores[1]", "spec.cores[2]", "spec.tcp.keepalive", "status"];
+        let places = locate(&sources, &document, &fields);
+        assert_eq!(places.iter().map(|at| &*at.field).collect::<Vec<_>>(), fields);
+        let places: Vec<_> = places.iter().map(|at| (at.line, at.column)).collect();
+        assert_eq!(places, [(4, 24), (5, 14), (5, 10), (4, 3), (3, 1)]);
     }
 }

@@ -433,8 +433,13 @@ impl Reloader {
 
     /// What of `configuration` cannot be had while the cores run.
     fn fixed(&self, configuration: &Configuration, sources: &[Source]) -> Option<Errors> {
-        let errors = diff::fixed(&self.configured.configuration, configuration).into_iter().map(|fixed| {
-            let at = schema::locate(sources, &configuration.appliance.at, &fixed.field);
+        let all = diff::fixed(&self.configured.configuration, configuration);
+        if all.is_empty() {
+            return None;
+        }
+        let fields: Vec<&str> = all.iter().map(|fixed| &*fixed.field).collect();
+        let places = schema::locate(sources, &configuration.appliance.at, &fields);
+        let errors = all.iter().zip(places).map(|(fixed, at)| {
             let problem =
                 format!("cannot change while Millrace runs: it is {}, and would be {}", fixed.now, fixed.wanted);
             ConfigError::new(&at, problem).with_hint("restart Millrace for that, or take it back")
