@@ -1,7 +1,7 @@
 //! Which addresses requests can be sent to: for those that are not known before the configuration runs.
 
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
@@ -14,6 +14,8 @@ use crate::resources::ApplianceSpec;
 pub struct Reach {
     own: HashSet<IpAddr>,
     nets: Vec<IpNet>,
+    /// TCP ports whose packets are the host's kernel's, at either end.
+    kernels: HashSet<u16>,
 }
 
 impl Reach {
@@ -27,7 +29,16 @@ impl Reach {
             nets.extend(interface.gateway.iter().map(|router| default_route(router.value)));
             nets.extend(interface.router_discovery.then(|| default_route(Ipv6Addr::UNSPECIFIED.into())));
         }
-        Self { own: spec.addresses().collect(), nets }
+        let exceptions = spec.ports.iter().filter_map(|port| port.exception.as_ref());
+        let kernels = exceptions.flat_map(|exception| &exception.tcp).map(|port| port.get()).collect();
+        Self { own: spec.addresses().collect(), nets, kernels }
+    }
+
+    /// The same of an address with a port.
+    #[must_use]
+    pub fn refusal_at(&self, at: SocketAddr) -> Option<&'static str> {
+        let port = || self.kernels.contains(&at.port()).then_some("at a port that an exception gives to the kernel");
+        self.refusal(at.ip()).or_else(port)
     }
 
     /// Why requests cannot be sent to an address, in words to follow it; `None` where they can. The same that a Backend's `address` is held to.

@@ -172,12 +172,16 @@ pub(super) fn take(
         if !seen.insert((resolved.address, resolved.service.as_ref().map(|service| service.port))) {
             continue;
         }
-        match reach.refusal(resolved.address) {
+        let refusal = match &resolved.service {
+            Some(service) => reach.refusal_at(SocketAddr::new(resolved.address, service.port)),
+            None => reach.refusal(resolved.address),
+        };
+        match refusal {
             None => taken.addresses.push(resolved),
             Some(why) => {
                 taken.refused_count += 1;
                 if taken.refused.len() < SHOWN {
-                    taken.refused.push(format!("{} is {why}", resolved.address));
+                    taken.refused.push(format!("{} is {why}", resolved.text()));
                 }
             }
         }
@@ -267,7 +271,8 @@ mod tests {
 
     fn reach() -> Reach {
         let text = "apiVersion: millrace.dev/v1alpha1\nkind: Appliance\nmetadata: { name: edge }\nspec:\n  cores: [0]\n  \
-                    ports: [{ name: north, device: net_null0, addresses: [10.9.1.1/24, \"fd00::1/64\"] }]\n";
+                    ports: [{ name: north, device: net_null0, addresses: [10.9.1.1/24, \"fd00::1/64\"],\n    \
+                    exception: { interface: mr-k, tcp: [22] } }]\n";
         Reach::new(&schema::load_str("test", text).unwrap().appliance.spec)
     }
 
@@ -300,6 +305,13 @@ mod tests {
         let of = |family| take(found.clone(), &[], family, &reach(), 64).addresses;
         assert_eq!(of(LookupFamily::Ipv4Preferred), ["10.9.1.2", "10.9.1.3"].map(plain));
         assert_eq!(of(LookupFamily::Ipv6Preferred), ["fd00::2"].map(plain));
+        let at = |port| Resolved {
+            service: Some(Service { port, ..service("10.9.1.2", 0, 1, "a").service.unwrap() }),
+            ..plain("10.9.1.2")
+        };
+        let taken = take(vec![at(22), at(81)], &[], LookupFamily::Ipv4, &reach(), 64);
+        assert_eq!((taken.addresses, taken.refused_count), (vec![at(81)], 1));
+        assert_eq!(taken.refused[0], "10.9.1.2:22 is at a port that an exception gives to the kernel");
         let v4 = take(vec![plain("10.9.1.2"), plain("fd01::9")], &[], LookupFamily::Ipv6Preferred, &reach(), 64);
         assert_eq!(v4.addresses, [plain("10.9.1.2")], "an address out of reach is no preference");
     }
