@@ -97,3 +97,31 @@ fn a_port_in_vlans_needs_no_address_of_its_own() {
     assert_eq!(south.vlans[1].interface.routes[0].via.len(), 2);
     assert_eq!(configuration.appliance.spec.addresses().count(), 4);
 }
+
+#[test]
+fn a_port_of_the_kernels_is_where_segments_go_and_not_what_a_service_calls_it() {
+    let exception = "addresses: [\"10.9.1.1/24\"]\n      exception: { interface: mr-kernel, tcp: [22] }";
+    let text = |slice_port: u16, mirror_port: u16| {
+        let filter = format!(
+            "      filters: [{{ type: RequestMirror, requestMirror: {{ backendRef: {{ group: millrace.dev, kind: Backend, name: hello, port: {mirror_port} }} }} }}]\n"
+        );
+        let documents = format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{ name: cart }}\nspec: {{ ports: [{{ port: 22 }}] }}\n---\n\
+             apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{ name: cart-1, labels: {{ kubernetes.io/service-name: cart }} }}\n\
+             addressType: IPv4\nendpoints: [{{ addresses: [10.9.2.4] }}]\nports: [{{ port: {slice_port} }}]\n"
+        );
+        HELLO.replace("addresses: [\"10.9.1.1/24\"]", exception).replace(
+            "name: hello, port: 8080 }]\n",
+            &format!("name: hello, port: 8080 }}, {{ name: cart, port: 22 }}]\n{filter}"),
+        ) + &documents
+    };
+    let errors = |slice_port, mirror_port| match load_str("x.yaml", &text(slice_port, mirror_port)) {
+        Ok(_) => Vec::new(),
+        Err(errors) => errors.iter().map(|e| format!("{}: {}", e.field, e.problem)).collect(),
+    };
+    let none: [&str; 0] = [];
+    assert_eq!(errors(8080, 8080), none);
+    let wrong = "port 22 is the kernel's by the exception at x.yaml:12:48";
+    let filter = "spec.rules[0].filters[0].requestMirror.backendRef.port";
+    assert_eq!(errors(22, 22), [format!("{filter}: {wrong}"), format!("ports[0].port: {wrong}")]);
+}

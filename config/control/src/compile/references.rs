@@ -1,7 +1,7 @@
 //! Which references of routes lead to something that requests can be sent to.
 
 use hashbrown::HashSet;
-use schema::{BackendKind, Configuration, HttpRoute, HttpRouteFilter, Name, ObjectName};
+use schema::{BackendKind, Configuration, HttpRoute, Name, ObjectName};
 
 /// Why a reference leads nowhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,12 +64,7 @@ impl<'c> References<'c> {
             for reference in &rule.backend_refs {
                 look(&reference.kind, &reference.backend);
             }
-            let of_backends = rule.backend_refs.iter().flat_map(|reference| &reference.filters);
-            for filter in rule.filters.iter().chain(of_backends) {
-                if let HttpRouteFilter::RequestMirror(mirror) = &filter.value {
-                    look(&mirror.backend_ref.kind, &mirror.backend_ref.object);
-                }
-            }
+            rule.mirrors().for_each(|mirror| look(&mirror.kind, &mirror.object));
         }
         invalid
     }

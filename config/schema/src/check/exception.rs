@@ -7,7 +7,7 @@ use super::Unique;
 use crate::decode::{Decoded, Resource, quote};
 use crate::error::Found;
 use crate::located::Location;
-use crate::resources::ApplianceSpec;
+use crate::resources::{ApplianceSpec, BackendKind};
 
 /// Checks the exceptions of all ports against each other and against everything that Millrace serves.
 pub(super) fn check(documents: &[Decoded], found: &mut Found) {
@@ -73,10 +73,24 @@ fn check_ports(documents: &[Decoded], spec: &ApplianceSpec, found: &mut Found) {
                     }
                 }
             }
+            Some(Resource::EndpointSlice(slice)) => {
+                for port in &slice.ports {
+                    complain(port.port, &document.place(&port.at, "port"));
+                }
+            }
             Some(Resource::Route(route)) => {
-                for reference in route.spec.rules.iter().flat_map(|rule| &rule.backend_refs) {
-                    if let Some(port) = reference.port {
-                        complain(port, &document.place(&reference.at, "port"));
+                // A Service's port is nobody's but its own: those of its slices count.
+                let mut of_reference = |kind: &BackendKind, port: Option<NonZeroU16>, at: &Location| {
+                    if let (BackendKind::Backend, Some(port)) = (kind, port) {
+                        complain(port, &document.place(at, "port"));
+                    }
+                };
+                for rule in &route.spec.rules {
+                    for reference in &rule.backend_refs {
+                        of_reference(&reference.kind, reference.port, &reference.at);
+                    }
+                    for mirror in rule.mirrors() {
+                        of_reference(&mirror.kind, mirror.port, &mirror.at);
                     }
                 }
             }

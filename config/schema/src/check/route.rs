@@ -9,9 +9,7 @@ use crate::decode::{Decoded, Kind, Resource, closest};
 use crate::error::Found;
 use crate::located::Location;
 use crate::name::{Name, ObjectName};
-use crate::resources::{
-    BackendKind, BackendObject, Endpoint, HttpRoute, HttpRouteFilter, InvalidReferences, ReferenceGrant,
-};
+use crate::resources::{BackendKind, BackendObject, Endpoint, HttpRoute, InvalidReferences, ReferenceGrant};
 
 /// Checks what a route refers to.
 pub(super) fn check<'a>(document: &Decoded, route: &'a HttpRoute, references: &References<'a>, found: &mut Found) {
@@ -72,13 +70,9 @@ pub(super) fn check<'a>(document: &Decoded, route: &'a HttpRoute, references: &R
             let target = Target { kind: &reference.kind, object: &reference.backend, port: reference.port };
             references.check(document, route, &target, &reference.at, found);
         }
-        let of_backends = rule.backend_refs.iter().flat_map(|reference| &reference.filters);
-        for filter in rule.filters.iter().chain(of_backends) {
-            if let HttpRouteFilter::RequestMirror(mirror) = &filter.value {
-                let BackendObject { kind, object, port } = &mirror.backend_ref.value;
-                let target = Target { kind, object, port: *port };
-                references.check(document, route, &target, &mirror.backend_ref.at, found);
-            }
+        for mirror in rule.mirrors() {
+            let BackendObject { kind, object, port } = &mirror.value;
+            references.check(document, route, &Target { kind, object, port: *port }, &mirror.at, found);
         }
     }
 }

@@ -42,7 +42,12 @@ pub(super) fn spec(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<Vec<Located<
         object.ignored(field);
     }
     object.close(decoder);
-    Some(ports.into_iter().filter_map(|port| Some(Located { value: port.value?, at: port.at })).collect())
+    Some(counting(ports))
+}
+
+/// Those of a list that are something to us.
+fn counting<T>(items: Vec<Located<Option<T>>>) -> Vec<Located<T>> {
+    items.into_iter().filter_map(|item| Some(Located { value: item.value?, at: item.at })).collect()
 }
 
 /// `None` inside for what is not TCP.
@@ -101,8 +106,8 @@ pub(super) fn slice(decoder: &mut Decoder<'_>, object: &mut Object<'_>, metadata
     Some(EndpointSlice {
         metadata: metadata.clone(),
         service: ObjectName { namespace: metadata.namespace().clone(), name: service? },
-        endpoints: endpoints.into_iter().filter_map(|e| Some(Located { value: e.value?, at: e.at })).collect(),
-        ports: ports.into_iter().filter_map(|port| port.value).collect(),
+        endpoints: counting(endpoints),
+        ports: counting(ports),
     })
 }
 

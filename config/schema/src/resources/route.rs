@@ -10,7 +10,7 @@ use crate::hostname::Hostname;
 use crate::located::Located;
 use crate::name::{Name, ObjectName};
 use crate::quantity::Timeout;
-use crate::resources::{BackendKind, HttpRouteFilter, Metadata, SessionPersistence};
+use crate::resources::{BackendKind, BackendObject, HttpRouteFilter, Metadata, SessionPersistence};
 
 /// Which requests go to which backends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -69,6 +69,17 @@ pub struct HttpRouteRule {
     /// When a request is sent once more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry: Option<HttpRouteRetry>,
+}
+
+impl HttpRouteRule {
+    /// What its mirrors lead to, those of its backend references last.
+    pub fn mirrors(&self) -> impl Iterator<Item = &Located<BackendObject>> {
+        let of_backends = self.backend_refs.iter().flat_map(|reference| &reference.filters);
+        self.filters.iter().chain(of_backends).filter_map(|filter| match &filter.value {
+            HttpRouteFilter::RequestMirror(mirror) => Some(&mirror.backend_ref),
+            _ => None,
+        })
+    }
 }
 
 /// `HTTPRoute.spec.rules[].retry`: after a connection that failed, no answer in time, or an answer with one of these codes. Only requests that

@@ -37,7 +37,7 @@ pub struct EndpointSlice {
     /// Its endpoints; none where they are names (`addressType: FQDN`).
     pub endpoints: Vec<Located<SliceEndpoint>>,
     /// Its ports, those for TCP that have a number.
-    pub ports: Vec<SlicePort>,
+    pub ports: Vec<Located<SlicePort>>,
 }
 
 /// `EndpointSlice.endpoints[]`.
