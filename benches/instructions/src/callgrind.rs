@@ -31,7 +31,7 @@ pub(crate) fn count(case: &str, n: u64, file: &Path) -> io::Result<u64> {
     sum.filter(|&sum| sum > 0).ok_or_else(|| io::Error::other("valgrind counted nothing"))
 }
 
-/// A file of its own for this process.
-pub(crate) fn scratch() -> PathBuf {
-    std::env::temp_dir().join(format!("millrace-instructions.{}", std::process::id()))
+/// A file of its own for a case of this process.
+pub(crate) fn scratch(case: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("millrace-instructions.{}.{case}", std::process::id()))
 }
