@@ -5,7 +5,6 @@
 
 mod support;
 
-use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -15,6 +14,7 @@ use support::gateway::{Config, Gateway};
 use support::load::{Load, Outcome, failures, served_by};
 use support::sandbox::{Ns, Sandbox, VIP};
 use support::wait_for;
+use support::wrk::Wrk;
 
 const INTERVAL: Duration = Duration::from_millis(200);
 const TIMEOUT: Duration = Duration::from_millis(150);
@@ -79,22 +79,8 @@ impl<'a> Third<'a> {
     }
 }
 
-fn wrk(sandbox: &Sandbox, seconds: u64) -> Child {
-    let mut wrk = sandbox.command(Ns::Client, "wrk");
-    wrk.args(["-t1", &format!("-c{WRK}"), &format!("-d{seconds}s"), "--timeout", "4s", &format!("http://{VIP}/1k")]);
-    let wrk = wrk.stdout(Stdio::piped()).spawn().expect("wrk is installed");
-    sandbox.adopt(wrk.id());
-    wrk
-}
-
-/// What wrk says in the end.
-fn said(wrk: Child) -> String {
-    String::from_utf8_lossy(&wrk.wait_with_output().expect("wrk ends").stdout).into_owned()
-}
-
-#[track_caller]
-fn assert_unharmed(said: &str) {
-    assert!(said.contains("requests in") && !said.contains("Non-2xx") && !said.contains("Socket errors"), "{said}");
+fn wrk(sandbox: &Sandbox) -> Wrk {
+    Wrk::start(sandbox, &[&format!("-c{WRK}"), &format!("http://{VIP}/1k")])
 }
 
 fn all_are_well(gateway: &Gateway<'_>) {
@@ -150,7 +136,7 @@ fn a_backend_that_is_killed_and_one_that_is_gone_cost_nothing() {
         let mut gateway = Gateway::start(&sandbox, &config(check, RETRY));
         all_are_well(&gateway);
         let load = Load::start(&sandbox, CLIENTS, GET);
-        let wrk = wrk(&sandbox, 8);
+        let wrk = wrk(&sandbox);
         std::thread::sleep(Duration::from_millis(500));
         let killed = load.now();
         third.signal("KILL");
@@ -165,7 +151,7 @@ fn a_backend_that_is_killed_and_one_that_is_gone_cost_nothing() {
         let outcomes = load.finish();
         eprintln!("{check}: {} requests", outcomes.len());
         assert!(outcomes.iter().all(Outcome::is_good), "{:?}", failures(&outcomes));
-        assert_unharmed(&said(wrk));
+        wrk.finish();
         gateway.assert_alive();
     }
 }
@@ -214,7 +200,7 @@ fn a_backend_that_stalls_is_passed_over() {
     let mut gateway = Gateway::start(&sandbox, &config(HTTP, RETRY));
     all_are_well(&gateway);
     let load = Load::start(&sandbox, CLIENTS, GET);
-    let wrk = wrk(&sandbox, 6);
+    let wrk = wrk(&sandbox);
     std::thread::sleep(Duration::from_millis(500));
     let stalled = load.now();
     third.signal("STOP");
@@ -227,7 +213,7 @@ fn a_backend_that_stalls_is_passed_over() {
     let slow = outcomes.iter().filter(|o| o.over - o.sent > Duration::from_millis(450)).count();
     eprintln!("{} requests, {slow} of them waited", outcomes.len());
     assert!(slow > 0, "the stall was met");
-    assert_unharmed(&said(wrk));
+    wrk.finish();
     gateway.assert_alive();
 }
 
@@ -325,7 +311,7 @@ fn a_backend_that_resets_fails_only_what_it_had_begun_to_answer() {
     let mut gateway = Gateway::start(&sandbox, &config(HTTP, RETRY));
     all_are_well(&gateway);
     let load = Load::start(&sandbox, CLIENTS, GET);
-    let quiet = wrk(&sandbox, 3);
+    let quiet = wrk(&sandbox);
     std::thread::sleep(Duration::from_millis(500));
     let resetting = load.now();
     moody.turns(Mood::Resets);
@@ -333,7 +319,7 @@ fn a_backend_that_resets_fails_only_what_it_had_begun_to_answer() {
     assert!(moody.done.swap(0, Ordering::SeqCst) > 0, "it was met");
     moody.turns(Mood::Well);
     assert_back(&load, load.now(), "moody");
-    assert_unharmed(&said(quiet));
+    quiet.finish();
     let outcomes = load.since(Duration::ZERO);
     assert!(outcomes.iter().all(Outcome::is_good), "{:?}", failures(&outcomes));
 

@@ -271,9 +271,9 @@ fn random_bytes_never_end_millrace() {
     let mut gateway = gateway(&sandbox);
     let noise = support::pattern(400_000);
     let request = b"POST /x HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
-    for (n, part) in noise.chunks(1000).enumerate() {
+    let send = |part: &[u8], as_it_is: bool| {
         let mut connection = gateway.connect();
-        if n % 2 == 0 {
+        if as_it_is {
             connection.try_send(part);
         } else {
             // A good request with one byte changed.
@@ -284,7 +284,13 @@ fn random_bytes_never_end_millrace() {
         }
         connection.finish();
         connection.rest();
-    }
+    };
+    // Several at a time, as some are waited for until their time is up.
+    std::thread::scope(|scope| {
+        for parts in noise.chunks(50_000) {
+            scope.spawn(move || parts.chunks(1000).enumerate().for_each(|(n, part)| send(part, n % 2 == 0)));
+        }
+    });
     gateway.assert_alive();
     assert_eq!(gateway.get("/").status, 200);
 }

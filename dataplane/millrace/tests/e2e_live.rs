@@ -3,7 +3,6 @@
 mod support;
 
 use std::fmt::Write;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -11,6 +10,7 @@ use support::backend::Backend;
 use support::gateway::{Config, Gateway, MILLRACE};
 use support::sandbox::{Ns, Sandbox, VIP};
 use support::wait_for;
+use support::wrk::Wrk;
 
 /// Everything to one of the two nginx.
 fn to(backend: &str) -> Config {
@@ -19,17 +19,10 @@ fn to(backend: &str) -> Config {
 }
 
 /// What `work` does while wrk runs, and what wrk says then; it has to have seen no failure.
-fn under_wrk(sandbox: &Sandbox, seconds: u32, work: impl FnOnce()) -> String {
-    let mut command = sandbox.command(Ns::Client, "wrk");
-    let url = format!("http://{VIP}/1k");
-    command.args(["-t1", "-c32", &format!("-d{seconds}s"), "--timeout", "5s", &url]);
-    let wrk = command.stdout(Stdio::piped()).spawn().expect("wrk runs");
+fn under_wrk(sandbox: &Sandbox, work: impl FnOnce()) -> String {
+    let wrk = Wrk::start(sandbox, &["-c32", &format!("http://{VIP}/1k")]);
     work();
-    let output = wrk.wait_with_output().expect("wrk can be waited for");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{text}");
-    assert!(!text.contains("Non-2xx") && !text.contains("Socket errors"), "{text}");
-    text
+    wrk.finish()
 }
 
 fn millrace(gateway: &Gateway<'_>, arguments: &[&str]) -> (i32, String) {
@@ -43,7 +36,7 @@ fn a_file_that_changes_is_taken_and_no_request_fails() {
     sandbox.start_nginx();
     let mut gateway = Gateway::start(&sandbox, &to("b1"));
     assert_eq!(gateway.get("/").field("X-Backend"), Some("b1"));
-    let text = under_wrk(&sandbox, 4, || {
+    let text = under_wrk(&sandbox, || {
         for backend in ["b2", "b1", "b2"] {
             let epoch = gateway.epoch();
             gateway.rewrite(&to(backend).text());
@@ -169,9 +162,8 @@ fn swaps_under_load(routes: usize, growth_kib: u64) {
     let mut gateway = Gateway::start_text(&sandbox, &many(routes, 1));
     let script = sandbox.dir().join("epochs.lua");
     std::fs::write(&script, EPOCHS_MIX).expect("the sandbox can be written");
-    let mut wrk = sandbox.command(Ns::Client, "wrk");
-    wrk.args(["-t1", "-c16", &format!("-d{}s", seconds + 2), "--timeout", "5s", "-s"]).arg(&script);
-    let wrk = wrk.arg(format!("http://{VIP}/60")).stdout(Stdio::piped()).spawn().expect("wrk runs");
+    let script = script.display().to_string();
+    let wrk = Wrk::start(&sandbox, &["-c16", "-s", &script, &format!("http://{VIP}/60")]);
     let started = Instant::now();
     let (mut epoch, mut slowest, mut settled) = (1, 0.0_f64, None);
     while started.elapsed() < Duration::from_secs(seconds) {
@@ -189,8 +181,7 @@ fn swaps_under_load(routes: usize, growth_kib: u64) {
     }
     let (from, before) = settled.expect("a third of the time has passed");
     let after = gateway.resident_kib();
-    let output = wrk.wait_with_output().expect("wrk can be waited for");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let text = wrk.finish();
     let rate = text.lines().find(|line| line.starts_with("Requests/sec")).unwrap_or_default();
     eprintln!(
         "{routes} routes: {} swaps, the slowest reached the core after {slowest:.0} us; {} KiB, {} swaps earlier {before} KiB; {rate}",
@@ -199,7 +190,6 @@ fn swaps_under_load(routes: usize, growth_kib: u64) {
         epoch - from,
     );
     assert!(text.contains("wrong=0 ") && !text.contains("right=0 "), "{text}");
-    assert!(!text.contains("Non-2xx") && !text.contains("Socket errors"), "{text}");
     assert!(epoch > 2, "{} swaps in {seconds} s", epoch - 1);
     assert!(after < before + growth_kib, "memory grew from {before} to {after} KiB in {} swaps", epoch - from);
     gateway.assert_alive();
@@ -310,7 +300,7 @@ fn control_remembers_what_it_knew_before_it_died() {
     let (code, text) = millrace(&gateway, &["set", "endpoint", "all", "10.9.2.3", "drain"]);
     assert_eq!(code, 0, "{text}");
     wait_for("checks say how they are", Duration::from_secs(10), || known(&endpoints()) == expected);
-    under_wrk(&sandbox, 5, || {
+    under_wrk(&sandbox, || {
         let passed = endpoints()[0].2;
         for round in 1..=3 {
             for thread in ["admin", "reload"] {
@@ -400,7 +390,7 @@ fn requests_that_outlast_many_epochs_fail_nothing() {
         connection.send(request);
         connection
     };
-    under_wrk(&sandbox, 8, || {
+    under_wrk(&sandbox, || {
         let began = Instant::now();
         let mut tunnel = ask("GET /slow HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\n");
         assert_eq!(tunnel.response().status, 101);
@@ -432,10 +422,10 @@ fn requests_that_outlast_many_epochs_fail_nothing() {
         let epochs: serde_json::Value = serde_json::from_str(&gateway.admin("/epochs").text()).expect("JSON");
         epochs["cores"][0]["held"] == 0
     });
-    let failed =
-        gateway.metric("millrace_requests_total", &[]) - gateway.metric("millrace_requests_total", &[("code", "200")]);
-    // The tunnel's 101.
-    assert!(failed <= 1, "{failed}");
+    let mut answers = gateway.answers();
+    // The tunnel, and what wrk did not wait for when it was ended.
+    assert!(answers.remove("101").unwrap_or(0) <= 1 && answers.remove("499").unwrap_or(0) <= 32);
+    assert!(answers.keys().eq(["200"]), "{answers:?}");
     gateway.assert_alive();
 }
 
@@ -445,7 +435,7 @@ fn control_dies_and_comes_back_and_the_cores_do_not_notice() {
     sandbox.start_nginx();
     std::fs::write(sandbox.dir().join("millrace.yaml"), to("b1").text()).expect("the sandbox can be written");
     let mut gateway = Gateway::start_as_is(&sandbox, &[("MILLRACE_TEST_PANICS", "1")]);
-    under_wrk(&sandbox, 4, || {
+    under_wrk(&sandbox, || {
         for (thread, count) in [("admin", 1), ("reload", 1), ("admin", 2), ("reload", 2)] {
             assert_eq!(gateway.post(&format!("/panic?thread={thread}"), "").status, 200);
             wait_for("it comes back", Duration::from_secs(5), || {

@@ -11,6 +11,7 @@ pub mod load;
 pub mod packets;
 pub mod sandbox;
 pub mod wire;
+pub mod wrk;
 
 use std::time::{Duration, Instant};
 
