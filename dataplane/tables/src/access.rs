@@ -86,7 +86,7 @@ pub enum Flag {
     Overloaded,
     /// The appliance stopped.
     Stopped,
-    /// A filter of the route answered: a redirect, or a preflight's answer; or it was about Millrace itself (`OPTIONS *`).
+    /// A filter of the route answered: a redirect, or a preflight's answer; or it was about Millrace itself (`OPTIONS *`, or one that may not be forwarded).
     Filter,
     /// A tunnel (Upgrade), which ended.
     Tunnel,

@@ -15,7 +15,8 @@ use crate::stack::{ConnectionId, Status};
 /// What is served at all (RFC 9110 §10.2.1).
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
-/// `OPTIONS *`: a question about the server and none of its resources, which the server that it reaches answers (RFC 9110 §9.3.7).
+/// `OPTIONS *`: a question about the server and none of its resources, which the server that it reaches answers (RFC 9110 §9.3.7); and
+/// OPTIONS that may not be forwarded (§7.6.2).
 pub(super) const ABOUT_US: &str = "server_options";
 
 /// Why a request is answered here.

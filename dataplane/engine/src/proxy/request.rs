@@ -139,7 +139,8 @@ impl Proxy {
             exchange.keep_alive = false;
             return Err(Refusal::new(404, Flag::NoRoute, "listener_removed"));
         };
-        if head.path == b"*" {
+        // About us by its target, or because it may go no further (RFC 9110 §7.6.2).
+        if head.path == b"*" || head.max_forwards() == Some(0) {
             exchange.series = snapshot.binds().get(bind.0 as usize).map_or(SeriesId(0), |bind| bind.unmatched);
             return Err(Refusal::new(200, Flag::Filter, ABOUT_US));
         }

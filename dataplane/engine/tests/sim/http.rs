@@ -243,6 +243,39 @@ fn a_request_in_single_bytes() {
     assert!(reply.starts_with("HTTP/1.1 200 OK\r\n"), "{reply}");
 }
 
+/// RFC 9110 §7.6.2: what may go no further is answered here, as `OPTIONS *` is; what may, goes on with one less. TRACE is 405 either way.
+#[test]
+fn options_that_may_go_no_further_are_answered_here() {
+    let mut stage = Stage::new(&GatewayOptions::default());
+    let mut client = stage.connect(4000);
+    stage.send(Client, &mut client, ACK, b"OPTIONS /x HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n");
+    let here = stage.head(Client, &mut client);
+    assert!(here.starts_with("HTTP/1.1 200 OK\r\nAllow: GET, "), "{here}");
+    stage.settle();
+    assert!(stage.world.south.inbox.is_empty(), "nothing goes to a backend");
+    assert_eq!(stage.world.mid.log[0].flag, Flag::Filter);
+    stage.send(Client, &mut client, ACK, b"OPTIONS /x HTTP/1.1\r\nHost: a\r\nMax-Forwards: 1\r\n\r\n");
+    let mut backend = stage.accept();
+    let forwarded = stage.head(Backend, &mut backend);
+    assert!(forwarded.contains("\r\nMax-Forwards: 0\r\n"), "{forwarded}");
+    stage.send(Backend, &mut backend, ACK, REPLY);
+    stage.read(Client, &mut client, |bytes| bytes.ends_with(b"ok"));
+    // Zero means nothing to other methods.
+    stage.send(Client, &mut client, ACK, b"GET /x HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n");
+    let forwarded = stage.head(Backend, &mut backend);
+    assert!(forwarded.contains("\r\nMax-Forwards: 0\r\n"), "{forwarded}");
+    stage.send(Backend, &mut backend, ACK, REPLY);
+    stage.read(Client, &mut client, |bytes| bytes.ends_with(b"ok"));
+    for left in [0, 1] {
+        let mut stage = Stage::new(&GatewayOptions::default());
+        let mut client = stage.connect(4000);
+        let request = format!("TRACE /x HTTP/1.1\r\nHost: a\r\nMax-Forwards: {left}\r\n\r\n");
+        stage.send(Client, &mut client, ACK, request.as_bytes());
+        let reply = stage.read(Client, &mut client, |bytes| bytes.ends_with(b"method_not_allowed"));
+        assert!(reply.starts_with("HTTP/1.1 405 "), "{reply}");
+    }
+}
+
 /// RFC 9112 §9.6: a client that has asked and closes its side still waits for the answer.
 #[test]
 fn a_half_closed_client_gets_its_answer() {

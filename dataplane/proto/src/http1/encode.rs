@@ -8,7 +8,7 @@ use std::io::Write;
 
 use super::fields::{Field, Fields, Known, known};
 use super::layout::field;
-use super::{Connection, Framing, RequestHead, ResponseHead, Version};
+use super::{Connection, Framing, Method, RequestHead, ResponseHead, Version};
 
 /// How a request is changed on its way.
 #[derive(Clone, Copy, Debug)]
@@ -95,8 +95,9 @@ pub const MAX_CHUNK_HEADER: usize = 18;
 
 /// The request as it goes to a backend: HTTP/1.1, origin-form, and only what is meant for the other end.
 pub fn encode_request(head: &RequestHead<'_>, options: &ForwardOptions<'_>, out: &mut Vec<u8>) {
-    if let Some(changes) = options.changes {
-        return encode_changed_request(head, options, changes, out);
+    // Max-Forwards makes a request of OPTIONS another one.
+    if options.changes.is_some() || head.method == Method::Options {
+        return encode_changed_request(head, options, options.changes.unwrap_or(&RequestChanges::default()), out);
     }
     let from = if head.as_is {
         0
@@ -107,6 +108,7 @@ pub fn encode_request(head: &RequestHead<'_>, options: &ForwardOptions<'_>, out:
     let mut forwarded_for = false;
     head.layout.copy(from, out, |known| match (known, options.forwarded_for) {
         (Known::Expect, _) => head.expect_continue,
+        (Known::MaxForwards, _) => true,
         (Known::ForwardedFor, ForwardedFor::Append) => {
             forwarded_for = true;
             false
@@ -145,9 +147,11 @@ fn encode_changed_request(
     out.extend_from_slice(b" HTTP/1.1\r\n");
     let default = if head.authority.is_empty() { options.default_authority.as_bytes() } else { head.authority };
     field(out, b"Host", changes.authority.unwrap_or(default));
+    let max_forwards = head.max_forwards();
     let mut forwarded_for = false;
     let passes = |known| match (known, options.forwarded_for) {
         (Known::Expect, _) => head.expect_continue,
+        (Known::MaxForwards, _) => max_forwards.is_none(),
         (Known::ForwardedFor, ForwardedFor::Append) => {
             forwarded_for = true;
             false
@@ -166,6 +170,12 @@ fn encode_changed_request(
         if !changes.fields.strips(b"x-forwarded-proto") {
             encode_forwarded_proto(options.scheme, out);
         }
+    }
+    if let Some(left) = max_forwards.filter(|_| !changes.fields.strips(b"max-forwards")) {
+        // Less by this hop. One of zero is for nobody else, and our caller has answered it.
+        out.extend_from_slice(b"Max-Forwards: ");
+        encode_number(left.saturating_sub(1), out);
+        out.extend_from_slice(b"\r\n");
     }
     encode_via(head.version, options.via, out);
     out.extend_from_slice(changes.fields.append);
@@ -481,10 +491,10 @@ const OCTETS: [([u8; 4], u8); 256] = {
     octets
 };
 
-/// Fields that must not come behind the content they govern (RFC 9110 §6.5.1): framing and the hop are known to
+/// Fields that must not come behind the content they govern (RFC 9110 §6.5.1): framing, the hop and Max-Forwards are known to
 /// [`known`]; these are routing, request modifiers, authentication, and how to take the content.
 fn is_forbidden_trailer(name: &[u8]) -> bool {
-    const FORBIDDEN: [&[u8]; 29] = [
+    const FORBIDDEN: [&[u8]; 28] = [
         b"age",
         b"authorization",
         b"cache-control",
@@ -500,7 +510,6 @@ fn is_forbidden_trailer(name: &[u8]) -> bool {
         b"if-range",
         b"if-unmodified-since",
         b"location",
-        b"max-forwards",
         b"origin",
         b"pragma",
         b"proxy-authentication-info",

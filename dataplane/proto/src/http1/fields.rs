@@ -204,12 +204,22 @@ pub(super) enum Known {
     ForwardedProto,
     /// What a client could say about the way it came, other than the two above.
     ForwardedOther,
+    /// Counts down, with OPTIONS.
+    MaxForwards,
 }
 
 impl Known {
     /// It means something in requests only; in a response it is an ordinary field.
     pub(super) fn is_of_requests(self) -> bool {
-        matches!(self, Self::Host | Self::Expect | Self::ForwardedFor | Self::ForwardedProto | Self::ForwardedOther)
+        matches!(
+            self,
+            Self::Host
+                | Self::Expect
+                | Self::ForwardedFor
+                | Self::ForwardedProto
+                | Self::ForwardedOther
+                | Self::MaxForwards
+        )
     }
 }
 
@@ -224,6 +234,7 @@ pub(super) fn known(name: &[u8]) -> Option<Known> {
         (9, b'f') if is(name, b"forwarded") => Known::ForwardedOther,
         (10, b'c') if is(name, b"connection") => Known::Connection,
         (10, b'k') if is(name, b"keep-alive") => Known::OneHop,
+        (12, b'm') if is(name, b"max-forwards") => Known::MaxForwards,
         (14, b'c') if is(name, b"content-length") => Known::ContentLength,
         (14, b'h') if is(name, b"http2-settings") => Known::OneHop,
         (15, b'x') if is(name, b"x-forwarded-for") => Known::ForwardedFor,
@@ -390,7 +401,11 @@ impl<'b> Scan<'b> {
                 self.expects_unknown |= !known;
             }
             Known::Te => self.te_trailers |= members(value).any(|coding| coding.eq_ignore_ascii_case(b"trailers")),
-            Known::OneHop | Known::ForwardedFor | Known::ForwardedProto | Known::ForwardedOther => {}
+            Known::OneHop
+            | Known::ForwardedFor
+            | Known::ForwardedProto
+            | Known::ForwardedOther
+            | Known::MaxForwards => {}
         }
     }
 
@@ -433,6 +448,7 @@ mod tests {
             "forwarded",
             "connection",
             "keep-alive",
+            "max-forwards",
             "content-length",
             "http2-settings",
             "x-forwarded-for",

@@ -3,7 +3,7 @@
 use core::mem::MaybeUninit;
 
 use super::error::Rejection;
-use super::fields::{Fields, Scan, Section, Seen, check_section, decimal, is_token, members};
+use super::fields::{Fields, Known, Scan, Section, Seen, check_section, decimal, is_token, members};
 use super::layout::Layout;
 use super::{Framing, Limits, MAX_FIELDS, Method, Version};
 
@@ -49,6 +49,22 @@ pub struct RequestHead<'b> {
     /// The request line and the Host field behind it are what would be made of them.
     pub(super) as_is: bool,
     pub(super) layout: Layout<'b>,
+}
+
+impl RequestHead<'_> {
+    /// How often an OPTIONS request may still be forwarded (RFC 9110 §7.6.2). `None` for other methods, and where the field does not stand once with a
+    /// number; what exceeds 64 bits counts as the largest number.
+    #[inline]
+    pub fn max_forwards(&self) -> Option<u64> {
+        if self.method == Method::Options { self.forwards_left() } else { None }
+    }
+
+    #[cold]
+    fn forwards_left(&self) -> Option<u64> {
+        let mut values = self.layout.values(Known::MaxForwards);
+        let value = values.next().filter(|value| !value.is_empty() && value.iter().all(u8::is_ascii_digit))?;
+        values.next().is_none().then(|| decimal(value).unwrap_or(u64::MAX))
+    }
 }
 
 /// Parses a request head at the front of `bytes`. `Ok(None)`: it is sound so far, and not complete.

@@ -204,6 +204,52 @@ fn via_names_the_version_received_behind_those_before() {
     );
 }
 
+/// RFC 9110 §7.6.2: of OPTIONS it is one less, and behind what came; whatever is no number, and any other method's, passes as it came.
+#[test]
+fn max_forwards_counts_down_with_options() {
+    let lines = |method: &str, sent: &str, options: &ForwardOptions<'_>| {
+        let out = forwarded(&format!("{method} /x HTTP/1.1\r\nHost: a\r\nA: b\r\n{sent}C: d\r\n\r\n"), options);
+        let start = format!("{method} /x HTTP/1.1\r\nHost: a\r\nA: b\r\n");
+        out.strip_prefix(&start).unwrap().strip_suffix("\r\n").unwrap().to_owned()
+    };
+    let plain = |method: &str, sent: &str| lines(method, sent, &options(ForwardedFor::None));
+    for (sent, out) in [
+        ("Max-Forwards: 1\r\n", "C: d\r\nMax-Forwards: 0\r\n"),
+        ("max-forwards:10\r\n", "C: d\r\nMax-Forwards: 9\r\n"),
+        ("Max-Forwards: 007 \r\n", "C: d\r\nMax-Forwards: 6\r\n"),
+        ("Max-Forwards: 18446744073709551616\r\n", "C: d\r\nMax-Forwards: 18446744073709551614\r\n"),
+        ("Max-Forwards: 3\r\nConnection: max-forwards\r\n", "C: d\r\nMax-Forwards: 2\r\n"),
+        ("", "C: d\r\n"),
+    ] {
+        assert_eq!(plain("OPTIONS", sent), out, "{sent}");
+    }
+    for sent in ["-1", "+1", "", "1, 2", "0x1", "ten", "1\r\nMax-Forwards: 1"] {
+        let sent = format!("Max-Forwards: {sent}\r\n");
+        assert_eq!(plain("OPTIONS", &sent), format!("{sent}C: d\r\n"), "{sent}");
+    }
+    for method in ["GET", "POST", "options", "BREW"] {
+        assert_eq!(plain(method, "Max-Forwards: 5\r\n"), "Max-Forwards: 5\r\nC: d\r\n", "{method}");
+    }
+    // What a route sets is what goes out.
+    let with = |strip, append| {
+        let fields = FieldChanges { strip, append };
+        let changes = RequestChanges { fields, ..RequestChanges::default() };
+        lines(
+            "OPTIONS",
+            "Max-Forwards: 5\r\n",
+            &ForwardOptions { changes: Some(&changes), ..options(ForwardedFor::None) },
+        )
+    };
+    assert_eq!(with(b"a-b\n", b"E: f\r\n"), "C: d\r\nMax-Forwards: 4\r\nE: f\r\n");
+    assert_eq!(with(b"", b"E: f\r\n"), "C: d\r\nMax-Forwards: 4\r\nE: f\r\n");
+    assert_eq!(with(b"max-forwards\n", b"Max-Forwards: 1\r\n"), "C: d\r\nMax-Forwards: 1\r\n");
+    // In a response it is a field like any other.
+    let reply = "HTTP/1.1 200 OK\r\nMax-Forwards: 5\r\nContent-Length: 0\r\n\r\n";
+    assert!(
+        returned(reply, Method::Options, Version::Http11, Connection::KeepAlive).contains("\r\nMax-Forwards: 5\r\n")
+    );
+}
+
 #[test]
 fn response_framing_suits_the_client() {
     use Connection::{Close, KeepAlive};
