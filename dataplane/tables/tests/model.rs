@@ -1,6 +1,6 @@
 //! Every interleaving of two threads on what they share: leases and publication slots.
 //!
-//! `RUSTFLAGS="--cfg loom" cargo test --release -p tables --test model`
+//! `RUSTFLAGS="--cfg loom" cargo test -p tables --test model`
 #![cfg(loom)]
 
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! Every interleaving of a producer and a consumer on a small ring: nothing is lost, doubled, overtaken or read before it was written.
 //!
-//! `RUSTFLAGS="--cfg loom" cargo test --release -p spsc --test model`
+//! `RUSTFLAGS="--cfg loom" cargo test -p spsc --test model`
 #![cfg(loom)]
 
 use loom::thread;
