@@ -122,11 +122,17 @@ fn serve(listener: &TcpListener, access: &Access, ended: &mut oneshot::Receiver<
             tokio::select! {
                 _ = &mut *ended => return Ok(()),
                 _ = tick.tick() => access.supervisor.tick(),
-                () = panics.notified() => std::panic::panic_any("as a test wants it"),
+                () = panics.notified() => panic_for_a_test(),
                 () = accept(&listener, &permits, &router) => {}
             }
         }
     })
+}
+
+/// What `POST /panic` asks for.
+#[expect(clippy::panic, reason = "only where the environment allows it")]
+pub(crate) fn panic_for_a_test() -> ! {
+    std::panic::panic_any("as a test wants it")
 }
 
 /// Takes one connection and lets a task serve it. May be cancelled at any await.

@@ -4,6 +4,18 @@
 //! cores and drains them; [`reload`] takes changes while they run; [`admin`] answers on the kernel's network; [`access_log`] writes what cores say about requests. The
 //! binary calls it. It never touches a packet, and no core ever waits for it.
 #![forbid(unsafe_code)]
+// What comes from outside never panics here: files, requests, answers of DNS, what was kept on disk.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 pub mod access_log;
 pub mod admin;

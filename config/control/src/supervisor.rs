@@ -317,7 +317,7 @@ impl Supervisor {
     fn lost(&self) -> u64 {
         let of_cores = self.cores.iter().map(|core| {
             let ports = core.counters.ports.iter().map(|port| port.tx_full.read() + port.pool_empty.read());
-            core.counters.drops[Verdict::RingFull as usize].read() + ports.sum::<u64>()
+            core.ring_full() + ports.sum::<u64>()
         });
         let devices = (self.facts.device_statistics)();
         let of_devices = devices.iter().filter(|(_, name, _)| DEVICE_LOSSES.contains(&name.as_str())).map(|(.., n)| n);
@@ -598,7 +598,7 @@ impl Supervisor {
                 when_idle: name_of(&RESTINGS, &counters.rests.way),
                 upstream: counters.upstream_open.read(),
                 upstream_idle: counters.upstream_idle.read(),
-                ring_full: counters.drops[Verdict::RingFull as usize].read(),
+                ring_full: watch.ring_full(),
                 ports: self.port_names.iter().zip(&counters.ports).map(|(name, port)| core_port(name, port)).collect(),
             }
         });
@@ -639,6 +639,11 @@ impl CoreWatch {
             lifecycle: Arc::clone(&self.lifecycle),
             access: Arc::clone(&self.access),
         }
+    }
+
+    /// Packets that other cores had no room for.
+    fn ring_full(&self) -> u64 {
+        self.counters.drops.get(Verdict::RingFull as usize).map_or(0, Counter::read)
     }
 
     fn observe(&self) -> MutexGuard<'_, Pulse> {

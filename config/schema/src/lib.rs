@@ -5,6 +5,18 @@
 //! that the cores read. This crate reads files and standard input and nothing else: it does not look
 //! at the host, resolve names or keep state.
 #![forbid(unsafe_code)]
+// What comes from outside never panics here: files, requests, answers of DNS, what was kept on disk.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 mod check;
 mod decode;

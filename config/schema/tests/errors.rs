@@ -449,7 +449,7 @@ fn gateways() {
         (
             r#"type: IPAddress, value: 10.9.1.1"#,
             r#"value: web.example.com"#,
-            r#"22:24 spec.addresses[0].value: "web.example.com" is not an IP address (such as 10.9.1.1; host names are not resolved)"#,
+            r#"22:24 spec.addresses[0].value: "web.example.com" is not an IP address (such as 10.9.1.1; names are not resolved here)"#,
         ),
         (
             r#"type: IPAddress, value: 10.9.1.1 }"#,

@@ -315,7 +315,7 @@ impl Reloader {
                     let result = self.apply(vec![Source::new("<body>", text)], Origin::Posted, dry_run);
                     let _ = answer.send(result);
                 }
-                Ok(Command::Panic) => std::panic::panic_any("as a test wants it"),
+                Ok(Command::Panic) => crate::admin::panic_for_a_test(),
                 Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) if touched.take().is_some() => {
                     self.reload(false);

@@ -131,7 +131,7 @@ pub(crate) fn address(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<IpAddr> {
         } else if given.parse::<SocketAddr>().is_ok() {
             "without a port"
         } else {
-            "such as 10.9.1.1; host names are not resolved"
+            "such as 10.9.1.1; names are not resolved here"
         };
         decoder.error(at, problem, hint);
         return None;
