@@ -83,11 +83,11 @@ pub(super) struct Round {
 impl Names {
     /// No names yet. Answers are kept at `path`, and those of before come from there.
     pub(crate) fn new(path: Option<PathBuf>) -> Arc<Self> {
-        let kept = path.as_deref().map(read).and_then(|kept| match kept {
+        let kept = path.as_deref().and_then(|path| match read(path) {
             Ok(kept) => Some(kept),
             Err(error) => {
                 if error.kind() != io::ErrorKind::NotFound {
-                    tracing::warn!("answers of DNS from before the start cannot be read: {error}");
+                    tracing::warn!("answers of DNS from before the start cannot be read: {}: {error}", path.display());
                 }
                 None
             }
