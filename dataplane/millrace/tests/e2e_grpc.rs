@@ -26,7 +26,7 @@ fn python() -> Option<String> {
     Some(found).filter(|found| !found.is_empty())
 }
 
-/// Starts servers in the first backend's namespace. Returns what ends them.
+/// Starts servers in the first backend's namespace, by a process whose id goes to `name`.pid in the sandbox.
 fn start(sandbox: &Sandbox, python: &str, name: &str, ports: &str) {
     let server = format!("{REPOSITORY}/dataplane/millrace/tests/support/grpc_server.py");
     sandbox.run_script(&format!(

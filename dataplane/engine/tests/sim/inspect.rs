@@ -9,9 +9,8 @@ use crate::support::ms;
 use crate::support::script::ACK;
 
 fn listed(stage: &mut Stage) -> Vec<ConnectionRow> {
-    let inspection = |stage: &Stage| std::sync::Arc::clone(&stage.world.mid.lifecycle);
-    let ticket = inspection(stage).connections.ask();
-    let lifecycle = inspection(stage);
+    let lifecycle = std::sync::Arc::clone(&stage.world.mid.lifecycle);
+    let ticket = lifecycle.connections.ask();
     let mut rows = Vec::new();
     for _ in 0..100 {
         stage.world.run(ms(10));
