@@ -115,9 +115,9 @@ fn addresses_change_under_load_and_no_request_fails() {
     let gateway = Gateway::start(&sandbox, &shop(""));
     assert_eq!(gateway.get("/").field("X-Backend"), Some("b1"));
     let load = Wrk::start(&sandbox, &["-c32", &format!("http://{VIP}/1k")]);
-    let start = Instant::now();
     let mut changes = 0;
-    while start.elapsed() < Duration::from_secs(9) {
+    // Each takes a second, which is the least TTL.
+    for _ in 0..3 {
         for (hosts, wanted) in [
             (two, &["10.9.2.3:8080"][..]),
             (&[one, two].concat(), &["10.9.2.2:8080", "10.9.2.3:8080"]),
