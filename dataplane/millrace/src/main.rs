@@ -16,6 +16,7 @@ mod live;
 mod polling;
 mod reflect;
 mod run;
+mod signals;
 mod status;
 mod validate;
 

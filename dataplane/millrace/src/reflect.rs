@@ -8,13 +8,12 @@ use engine::reflect::Reflector;
 use pmd::{DpdkLane, Eal, EalOptions, Hugepages, Lane, Port, PortOptions};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::Serialize;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 use tables::Counter;
 
 use crate::cli::{Mirror, Output};
 use crate::failure::Failure;
 use crate::polling;
+use crate::signals::Heard;
 use crate::validate::{Table, print_json};
 
 /// Turns between two looks at what the main thread wants: some tens of microseconds without frames, a few milliseconds with full bursts.
@@ -28,7 +27,7 @@ const SAY: Duration = Duration::from_secs(1);
 
 /// Reflects until a signal, or for as long as was asked for; then says what was reflected.
 pub(crate) fn reflect(mirror: &Mirror) -> Result<(), Failure> {
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|e| Failure::new(format!("signals: {e}")))?;
+    let mut signals = Heard::new(&[])?;
     let eal = Eal::start(&EalOptions {
         cores: mirror.cores.clone(),
         mebibytes: mirror.mebibytes,
@@ -39,6 +38,7 @@ pub(crate) fn reflect(mirror: &Mirror) -> Result<(), Failure> {
         ..EalOptions::default()
     })?;
     let (ports, lanes) = start_ports(mirror, &eal)?;
+    signals.started();
     polling::leave_cpus(&mirror.cores);
     let counted: Vec<Vec<Counted>> = lanes.iter().map(|_| ports.iter().map(|_| Counted::default()).collect()).collect();
     let ended = AtomicBool::new(false);
@@ -127,7 +127,7 @@ fn poll(cpu: u16, eal: &Eal, lanes: Vec<DpdkLane>, counted: &[Counted], ended: &
 /// Waits for the end, and says each second on standard error how fast frames go.
 fn watch(
     mirror: &Mirror,
-    signals: &mut Signals,
+    signals: &mut Heard,
     ports: &[Port],
     counted: &[Vec<Counted>],
     started: Instant,

@@ -14,14 +14,14 @@ use engine::idle::Idle;
 use engine::steer::{LONGEST_KEY, Place, PortPlan, Rss, Steered, places};
 use pmd::{DpdkLane, Eal, EalError, EalOptions, MemoryMode, Offloads, Port, PortOptions, Sleeper, Waker};
 use schema::{ApplianceSpec, Configuration};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use signal_hook::consts::SIGHUP;
 use tables::TcpSettings;
 
 use crate::cli::{Files, LogLevel};
 use crate::exceptions;
 use crate::failure::Failure;
 use crate::polling::{self, Ended, Polling};
+use crate::signals::Heard;
 
 /// How often the main thread looks at signals and cores.
 const LOOK: Duration = Duration::from_millis(50);
@@ -50,8 +50,11 @@ pub(crate) fn run(files: &Files, state: &Path, log: LogLevel) -> Result<(), Fail
     let cpus: Vec<u16> = spec.cores.iter().map(|core| core.value.0).collect();
     // Before all else: it is what fails where Millrace runs already.
     let admin = bind_admin(&configuration)?;
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|e| Failure::new(format!("signals: {e}")))?;
+    let mut signals = Heard::new(&[SIGHUP])?;
 
+    for port in spec.ports.iter().filter(|port| port.device.contains("virtio_user") && port.device.contains("server=1")) {
+        tracing::info!("port {}: {} listens, and the start goes on once its other side is there", port.name, port.device);
+    }
     let eal = start_dpdk(&configuration)?;
     let (ports, mut lanes) = start_ports(&configuration, &eal)?;
     let count = u16::try_from(cpus.len()).unwrap_or(u16::MAX);
@@ -80,6 +83,7 @@ pub(crate) fn run(files: &Files, state: &Path, log: LogLevel) -> Result<(), Fail
         let polling = Polling { cpu, eal, lanes, exceptions, place, clock, idle, settings, seat, usher };
         threads.push(polling::start(polling).map_err(|e| Failure::new(format!("no thread for a core: {e}")))?);
     }
+    signals.started();
     let ended = serve(&control, &mut signals, &mut threads, started);
     drop(control);
     ended
@@ -397,7 +401,7 @@ fn announce(configuration: &Configuration, compiled: &Compiled, eal: &Eal, ports
 /// The main thread's loop.
 fn serve(
     control: &Control,
-    signals: &mut Signals,
+    signals: &mut Heard,
     threads: &mut Vec<JoinHandle<Ended>>,
     started: Instant,
 ) -> Result<(), Failure> {
@@ -440,7 +444,7 @@ fn serve(
     }
 }
 
-fn shut_down(control: &Control, signals: &mut Signals, threads: &mut Vec<JoinHandle<Ended>>) -> Result<(), Failure> {
+fn shut_down(control: &Control, signals: &mut Heard, threads: &mut Vec<JoinHandle<Ended>>) -> Result<(), Failure> {
     let timeout = control.drain_timeout();
     tracing::info!(
         "draining: nothing new is accepted, what runs has {} s; a second signal stops at once",

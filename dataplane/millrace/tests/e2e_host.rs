@@ -3,9 +3,11 @@
 mod support;
 
 use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use support::backend::Backend;
 use support::gateway::{Config, Gateway, MILLRACE};
 use support::sandbox::{Ns, Sandbox};
@@ -148,6 +150,21 @@ fn what_does_not_finish_is_cut_off_when_the_drain_time_is_over() {
     let took = start.elapsed();
     assert!((Duration::from_millis(800)..Duration::from_secs(5)).contains(&took), "{took:?}");
     assert!(stuck.try_response(false).is_none_or(|reply| reply.status >= 500));
+}
+
+/// DPDK waits for the other side of such a device, for ever.
+#[test]
+fn sigterm_ends_a_start_that_waits_for_a_virtio_user_peer() {
+    let sandbox = sandbox_or_skip!();
+    let socket = sandbox.dir().join("north.sock");
+    let device = format!("net_virtio_user0,path={},server=1,queues=1", socket.display());
+    let text = Config::everything_to(&[RAW]).text().replace("net_af_packet0,iface=mr-north", &device);
+    let mut gateway = Gateway::launch_text(&sandbox, &text);
+    wait_for("its socket", Duration::from_secs(15), || socket.exists());
+    assert!(gateway.log().contains("port north: net_virtio_user0") && gateway.log().contains("other side"), "{}", gateway.log());
+    gateway.terminate();
+    let status = gateway.ended(Duration::from_secs(2));
+    assert_eq!(status.signal(), Some(Signal::TERM.as_raw()), "{}", gateway.log());
 }
 
 #[test]

@@ -194,15 +194,7 @@ impl<'a> Gateway<'a> {
 
     /// Starts it on the file that is there, in an environment that has these variables, too.
     pub fn start_as_is(sandbox: &'a Sandbox, variables: &[(&str, &str)]) -> Self {
-        let log = File::options().create(true).append(true).open(sandbox.dir().join("millrace.log"));
-        let log = log.expect("the sandbox can be written");
-        let mut command = sandbox.command(Ns::Millrace, MILLRACE);
-        // `ip netns exec` passes the environment on.
-        command.envs(variables.iter().copied());
-        command.args(["run", "-f"]).arg(file(sandbox)).arg("--state").arg(sandbox.dir().join("state"));
-        command.stdout(log.try_clone().expect("a file can be cloned")).stderr(log).stdin(Stdio::null());
-        let mut child = command.spawn().expect("millrace starts");
-        sandbox.adopt(child.id());
+        let mut gateway = Self::launch(sandbox, variables);
         let start = Instant::now();
         loop {
             let ready = sandbox.inside(Ns::Millrace, || {
@@ -211,15 +203,34 @@ impl<'a> Gateway<'a> {
             if ready {
                 break;
             }
-            if let Some(status) = child.try_wait().expect("a child can be waited for") {
+            if let Some(status) = gateway.child.try_wait().expect("a child can be waited for") {
                 panic!("millrace ended: {status}\n{}", read_log(sandbox));
             }
             if start.elapsed() > START {
-                let _ = child.kill();
+                let _ = gateway.child.kill();
                 panic!("millrace is not ready after {START:?}\n{}", read_log(sandbox));
             }
             std::thread::sleep(Duration::from_millis(20));
         }
+        gateway
+    }
+
+    /// Starts it with a whole configuration, and does not wait until it is ready.
+    pub fn launch_text(sandbox: &'a Sandbox, text: &str) -> Self {
+        std::fs::write(file(sandbox), text).expect("the sandbox can be written");
+        Self::launch(sandbox, &[])
+    }
+
+    fn launch(sandbox: &'a Sandbox, variables: &[(&str, &str)]) -> Self {
+        let log = File::options().create(true).append(true).open(sandbox.dir().join("millrace.log"));
+        let log = log.expect("the sandbox can be written");
+        let mut command = sandbox.command(Ns::Millrace, MILLRACE);
+        // `ip netns exec` passes the environment on.
+        command.envs(variables.iter().copied());
+        command.args(["run", "-f"]).arg(file(sandbox)).arg("--state").arg(sandbox.dir().join("state"));
+        command.stdout(log.try_clone().expect("a file can be cloned")).stderr(log).stdin(Stdio::null());
+        let child = command.spawn().expect("millrace starts");
+        sandbox.adopt(child.id());
         Self { sandbox, child }
     }
 
