@@ -30,7 +30,8 @@ HOW_TO_READ = (
     "hide what waits, and wrk's compare with each other but not with blast's. `machine` has nothing of Millrace in it: two threads that only "
     "read the clock, and how long what arrives at any moment would wait because their CPU is away (other tasks, the hypervisor); no latency "
     "over vhost can be below that. `ns for a cache line` is the distance between the two CPUs, and every packet on vhost goes that way several "
-    "times; the hypervisor may change it by moving them."
+    "times; the hypervisor may change it by moving them. `µs to wake` is what a thread on a CPU that has slept for 5 ms waits for it, when one on "
+    "the other CPU wakes it: `idle-wakes` cannot be below that."
 )
 
 NOT_MEASURED = [
@@ -157,6 +158,8 @@ def said(met):
 def verdict(each):
     if not each:
         return "no round has both"
+    if len(each) == 1:
+        return "one round: not known"
     return "better" if min(each) > 1 else "**WORSE**" if max(each) < 1 else "**no difference shown**: rounds disagree"
 
 

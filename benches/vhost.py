@@ -76,6 +76,8 @@ def machine(programs, seconds, number):
     for cpu in result["cpus"]:
         for name, key in (("p99", "p99_microseconds"), ("p99.9", "p999_microseconds")):
             yield {**common, "wire": f"CPU {cpu['cpu']}", "part": name, "unit": f"µs {name} away", "value": cpu[key], "machine": cpu}
+    for name, key in (("p50", "p50_microseconds"), ("p99", "p99_microseconds")):
+        yield {**common, "wire": "both CPUs", "part": f"wake-{name}", "unit": f"µs {name} to wake", "value": result["wake"][key]}
     yield {**common, "wire": "both CPUs", "part": "line", "unit": "ns for a cache line", "value": result["line_nanoseconds"]}
 
 

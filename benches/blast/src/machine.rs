@@ -1,7 +1,8 @@
-//! What the machine gives to two CPUs that poll, with no wire and no gateway: how long it takes a CPU away at a time, and how long a cache line
-//! takes from one CPU to the other. No figure over a wire between the two can be better.
+//! What the machine gives to two CPUs that poll, with no wire and no gateway: how long it takes a CPU away at a time, how long a cache line
+//! takes from one CPU to the other, and how long a CPU that sleeps takes to wake. No figure over a wire between the two can be better.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,10 @@ const LINE_TIME: Duration = Duration::from_millis(300);
 /// Turns between two looks at the clock while a line goes to and fro.
 const TURNS: u64 = 1000;
 
+/// How often the other CPU is woken, and how long it sleeps before each: as in the report's `idle-wakes`.
+const WAKES: usize = 200;
+const SLEEP: Duration = Duration::from_millis(5);
+
 /// What the machine gives.
 #[derive(Debug, Serialize)]
 pub(crate) struct Machine {
@@ -26,6 +31,14 @@ pub(crate) struct Machine {
     cpus: Vec<Stalls>,
     /// Nanoseconds until a value that one CPU wrote is seen by the other.
     line_nanoseconds: f64,
+    wake: Wakes,
+}
+
+/// How long until a thread runs on the other CPU, which sleeps, that one on the first CPU wakes.
+#[derive(Debug, Serialize)]
+struct Wakes {
+    p50_microseconds: f64,
+    p99_microseconds: f64,
 }
 
 /// How long a polling CPU was away. Quantiles are over moments: what arrives at a moment drawn at random waits so long.
@@ -47,7 +60,7 @@ pub(crate) fn measure(arguments: &Arguments) -> Result<bool, String> {
     let stalls = on_both(cpus, |cpu, _| stalls(cpu, duration))?;
     let line = Line::default();
     let [line_nanoseconds, _] = on_both(cpus, |_, first| line.bounce(first))?;
-    let machine = Machine { cpus: stalls.into(), line_nanoseconds };
+    let machine = Machine { cpus: stalls.into(), line_nanoseconds, wake: Wakes::of(wake(cpus)?) };
     let json = serde_json::to_string_pretty(&machine).map_err(|error| error.to_string())?;
     match arguments.json.as_deref() {
         None | Some("-") => println!("{json}"),
@@ -62,11 +75,45 @@ fn on_both<T: Send>(cpus: [u16; 2], work: impl Fn(u16, bool) -> T + Sync) -> Res
     thread::scope(|scope| {
         let other = scope.spawn(|| pinned(cpus[1], false));
         let first = scope.spawn(|| pinned(cpus[0], true));
-        let ended = |one: thread::ScopedJoinHandle<'_, Result<T, String>>| {
-            one.join().unwrap_or_else(|_| Err("a measuring thread panicked".to_owned()))
-        };
         Ok([ended(first)?, ended(other)?])
     })
+}
+
+fn ended<T>(thread: thread::ScopedJoinHandle<'_, Result<T, String>>) -> Result<T, String> {
+    thread.join().unwrap_or_else(|_| Err("a measuring thread panicked".to_owned()))
+}
+
+/// Wakes the second CPU now and then, and returns how long each wake took.
+fn wake(cpus: [u16; 2]) -> Result<Vec<Duration>, String> {
+    let (call, calls) = mpsc::channel::<Instant>();
+    thread::scope(|scope| {
+        let sleeper = scope.spawn(move || {
+            wires::pin(cpus[1])?;
+            Ok(calls.iter().map(|called| called.elapsed()).collect())
+        });
+        let caller = scope.spawn(move || {
+            wires::pin(cpus[0])?;
+            for _ in 0..WAKES {
+                let begun = Instant::now();
+                while begun.elapsed() < SLEEP {
+                    std::hint::spin_loop();
+                }
+                call.send(Instant::now()).map_err(|_| "the sleeping thread is gone".to_owned())?;
+            }
+            Ok(())
+        });
+        let called = ended(caller);
+        let woken = ended(sleeper)?;
+        called.map(|()| woken)
+    })
+}
+
+impl Wakes {
+    fn of(mut taken: Vec<Duration>) -> Self {
+        taken.sort_unstable();
+        let microseconds = |percent: usize| taken.get(taken.len() * percent / 100).map_or(0.0, |one| one.as_secs_f64() * 1e6);
+        Self { p50_microseconds: microseconds(50), p99_microseconds: microseconds(99) }
+    }
 }
 
 fn stalls(cpu: u16, duration: Duration) -> Stalls {
@@ -164,6 +211,14 @@ mod tests {
         let twenty = stalls(&[1000; 20]);
         assert!((twenty.p99_microseconds - 500.0).abs() < 1e-3, "{twenty:?}");
         assert!(stalls(&[]).p999_microseconds < 1e-9);
+    }
+
+    #[test]
+    fn a_cpu_is_woken_as_often_as_it_was_called() {
+        let taken = wake([0, 0]).unwrap();
+        assert_eq!(taken.len(), WAKES);
+        let wakes = Wakes::of((1..=200).rev().map(Duration::from_micros).collect());
+        assert!((wakes.p50_microseconds - 101.0).abs() < 1e-6 && (wakes.p99_microseconds - 199.0).abs() < 1e-6, "{wakes:?}");
     }
 
     #[test]
