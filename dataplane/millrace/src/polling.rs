@@ -16,8 +16,11 @@ use engine::exception::Exception;
 use engine::idle::Idle;
 use engine::steer::{Departure, Place, Steered};
 use pmd::{DpdkLane, Eal, Lane};
+use rustix::io::Errno;
+use rustix::mm::{MlockAllFlags, mlockall};
+use rustix::process::{Resource, getrlimit};
 use rustix::rand::{GetRandomFlags, getrandom};
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity, set_current_timer_slack};
+use rustix::thread::{CapabilitySet, CpuSet, capabilities, sched_getaffinity, sched_setaffinity, set_current_timer_slack};
 use tables::CoreSettings;
 use tables::lifecycle::{Lifecycle, Stage};
 
@@ -76,6 +79,22 @@ pub(crate) fn leave_cpus(cpus: &[u16]) -> bool {
         set.unset(usize::from(cpu));
     }
     set.count() > 0 && sched_setaffinity(None, &set).is_ok()
+}
+
+/// Keeps the program and its memory where they are: a page that the kernel took back costs a core that wants it a fault, and milliseconds where it has to
+/// be read from a disk. What is mapped later stays from when it is first used.
+pub(crate) fn stay_in_memory() {
+    // With a limit, what is mapped later would be refused beyond it.
+    let unbounded = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK))
+        || getrlimit(Resource::Memlock).current.is_none();
+    let now = MlockAllFlags::CURRENT;
+    let later = now | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
+    let locked = if unbounded { mlockall(now).and_then(|()| mlockall(later)) } else { Err(Errno::PERM) };
+    if let Err(error) = locked {
+        tracing::warn!(
+            "memory is not locked ({error}): cores wait where the kernel takes pages back; CAP_IPC_LOCK, or memlock without a limit, would mend that"
+        );
+    }
 }
 
 struct StoppedOnDrop(Arc<Lifecycle>, Departure);

@@ -28,6 +28,7 @@ const SAY: Duration = Duration::from_secs(1);
 /// Reflects until a signal, or for as long as was asked for; then says what was reflected.
 pub(crate) fn reflect(mirror: &Mirror) -> Result<(), Failure> {
     let mut signals = Heard::new(&[])?;
+    polling::stay_in_memory();
     let eal = Eal::start(&EalOptions {
         cores: mirror.cores.clone(),
         mebibytes: mirror.mebibytes,

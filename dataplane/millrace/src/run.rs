@@ -55,6 +55,7 @@ pub(crate) fn run(files: &Files, state: &Path, log: LogLevel) -> Result<(), Fail
     for port in spec.ports.iter().filter(|port| port.device.contains("virtio_user") && port.device.contains("server=1")) {
         tracing::info!("port {}: {} listens, and the start goes on once its other side is there", port.name, port.device);
     }
+    polling::stay_in_memory();
     let eal = start_dpdk(&configuration)?;
     let (ports, mut lanes) = start_ports(&configuration, &eal)?;
     let count = u16::try_from(cpus.len()).unwrap_or(u16::MAX);

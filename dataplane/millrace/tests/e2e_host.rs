@@ -265,6 +265,21 @@ fn a_lost_link_is_survived() {
 }
 
 #[test]
+fn its_memory_stays_where_it_is() {
+    let sandbox = sandbox_or_skip!();
+    let gateway = Gateway::start(&sandbox, &Config::everything_to(&[RAW]));
+    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.id())).unwrap();
+    let kib = |name: &str| -> u64 {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("proc(5) has it");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    };
+    // All that is mapped, but for what cannot be locked, such as a device's own rings.
+    let (locked, resident) = (kib("VmLck:"), kib("VmRSS:"));
+    assert!(locked >= resident, "{locked} KiB locked, {resident} KiB resident");
+    assert!(!gateway.log().contains("memory is not locked"), "{}", gateway.log());
+}
+
+#[test]
 fn the_core_stays_on_its_cpu() {
     let sandbox = sandbox_or_skip!();
     let gateway = Gateway::start(&sandbox, &Config::everything_to(&[RAW]));
