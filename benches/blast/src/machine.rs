@@ -111,7 +111,8 @@ fn wake(cpus: [u16; 2]) -> Result<Vec<Duration>, String> {
 impl Wakes {
     fn of(mut taken: Vec<Duration>) -> Self {
         taken.sort_unstable();
-        let microseconds = |percent: usize| taken.get(taken.len() * percent / 100).map_or(0.0, |one| one.as_secs_f64() * 1e6);
+        let microseconds =
+            |percent: usize| taken.get(taken.len() * percent / 100).map_or(0.0, |one| one.as_secs_f64() * 1e6);
         Self { p50_microseconds: microseconds(50), p99_microseconds: microseconds(99) }
     }
 }
@@ -218,7 +219,10 @@ mod tests {
         let taken = wake([0, 0]).unwrap();
         assert_eq!(taken.len(), WAKES);
         let wakes = Wakes::of((1..=200).rev().map(Duration::from_micros).collect());
-        assert!((wakes.p50_microseconds - 101.0).abs() < 1e-6 && (wakes.p99_microseconds - 199.0).abs() < 1e-6, "{wakes:?}");
+        assert!(
+            (wakes.p50_microseconds - 101.0).abs() < 1e-6 && (wakes.p99_microseconds - 199.0).abs() < 1e-6,
+            "{wakes:?}"
+        );
     }
 
     #[test]

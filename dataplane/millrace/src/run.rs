@@ -52,8 +52,13 @@ pub(crate) fn run(files: &Files, state: &Path, log: LogLevel) -> Result<(), Fail
     let admin = bind_admin(&configuration)?;
     let mut signals = Heard::new(&[SIGHUP])?;
 
-    for port in spec.ports.iter().filter(|port| port.device.contains("virtio_user") && port.device.contains("server=1")) {
-        tracing::info!("port {}: {} listens, and the start goes on once its other side is there", port.name, port.device);
+    for port in spec.ports.iter().filter(|port| port.device.contains("virtio_user") && port.device.contains("server=1"))
+    {
+        tracing::info!(
+            "port {}: {} listens, and the start goes on once its other side is there",
+            port.name,
+            port.device
+        );
     }
     polling::stay_in_memory();
     let eal = start_dpdk(&configuration)?;

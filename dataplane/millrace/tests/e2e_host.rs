@@ -161,7 +161,11 @@ fn sigterm_ends_a_start_that_waits_for_a_virtio_user_peer() {
     let text = Config::everything_to(&[RAW]).text().replace("net_af_packet0,iface=mr-north", &device);
     let mut gateway = Gateway::launch_text(&sandbox, &text);
     wait_for("its socket", Duration::from_secs(15), || socket.exists());
-    assert!(gateway.log().contains("port north: net_virtio_user0") && gateway.log().contains("other side"), "{}", gateway.log());
+    assert!(
+        gateway.log().contains("port north: net_virtio_user0") && gateway.log().contains("other side"),
+        "{}",
+        gateway.log()
+    );
     gateway.terminate();
     let status = gateway.ended(Duration::from_secs(2));
     assert_eq!(status.signal(), Some(Signal::TERM.as_raw()), "{}", gateway.log());
