@@ -62,9 +62,9 @@ pub(crate) enum Command {
         /// How to say it.
         #[arg(short, long, value_enum, default_value_t = Output::Table)]
         output: Output,
-        /// Connections listed at most.
-        #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
-        limit: usize,
+        /// Connections listed at most [default: 1000].
+        #[arg(long, value_name = "NUMBER")]
+        limit: Option<usize>,
     },
     /// Say which rule a request would meet, why, and where it would go.
     Explain {

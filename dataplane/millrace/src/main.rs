@@ -21,11 +21,17 @@ mod status;
 mod validate;
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 
-use cli::{Cli, Command, Listing, Settable};
+use cli::{Cli, Command, Listing, Output, Settable};
+use failure::Failure;
+
+/// Connections that `get connections` lists where nobody says how many.
+const CONNECTIONS: usize = 1000;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -34,24 +40,11 @@ fn main() -> ExitCode {
         Command::Validate { files, output } => validate::validate(files, *output),
         Command::Check { files } => check::check(files),
         Command::Status { admin, output } => status::status(*admin, *output),
-        Command::Get { what: Listing::Cores, admin, output, .. } => status::cores(*admin, *output),
-        Command::Get { what: Listing::Epochs, admin, output, .. } => live::epochs(*admin, *output),
-        Command::Get { what: Listing::Listeners, admin, output, .. } => listings::listeners(*admin, *output),
-        Command::Get { what: Listing::Routes, admin, output, .. } => listings::routes(*admin, *output),
-        Command::Get { what: Listing::Backends, admin, output, .. } => listings::backends(*admin, *output),
-        Command::Get { what: Listing::Connections, admin, output, limit } => {
-            listings::connections(*admin, *output, *limit)
-        }
-        Command::Get { what: Listing::Config, admin, output, .. } => {
-            status::show(*admin, "/config?format=json", *output, control::text::ConfigurationText::yaml)
-        }
-        Command::Get { what: Listing::Names, admin, output, .. } => listings::names(*admin, *output),
-        Command::Get { what: Listing::Limits, admin, output, .. } => listings::limits(*admin, *output),
+        Command::Get { what, admin, output, limit } => get(*what, *admin, *output, *limit),
         Command::Explain { request, ask } => explain::explain(request, ask.admin, ask.output),
         Command::Reload { ask } => live::reload(ask.admin, ask.output),
         Command::Drain { admin } => live::drain(*admin),
         Command::Reflect(mirror) => reflect::reflect(mirror),
-        Command::Get { what: Listing::Endpoints, admin, output, .. } => endpoints::list(*admin, *output),
         Command::Set { what: Settable::Endpoint { backend, address, admin, setting } } => {
             endpoints::set(*admin, backend, address, *setting)
         }
@@ -66,6 +59,26 @@ fn main() -> ExitCode {
             eprint!("{failure}");
             failure.exit_code()
         }
+    }
+}
+
+fn get(what: Listing, admin: SocketAddr, output: Output, limit: Option<usize>) -> Result<(), Failure> {
+    if limit.is_some() && !matches!(what, Listing::Connections) {
+        Cli::command()
+            .error(ErrorKind::ArgumentConflict, "--limit is about connections: `millrace get connections`")
+            .exit();
+    }
+    match what {
+        Listing::Cores => status::cores(admin, output),
+        Listing::Listeners => listings::listeners(admin, output),
+        Listing::Routes => listings::routes(admin, output),
+        Listing::Backends => listings::backends(admin, output),
+        Listing::Connections => listings::connections(admin, output, limit.unwrap_or(CONNECTIONS)),
+        Listing::Limits => listings::limits(admin, output),
+        Listing::Epochs => live::epochs(admin, output),
+        Listing::Endpoints => endpoints::list(admin, output),
+        Listing::Config => status::show(admin, "/config?format=json", output, control::text::ConfigurationText::yaml),
+        Listing::Names => listings::names(admin, output),
     }
 }
 

@@ -81,7 +81,9 @@ fn version_names_millrace_and_dpdk() {
 
 #[test]
 fn a_wrong_command_line_is_refused_with_2() {
-    for arguments in [&[][..], &["frobnicate"], &["run"], &["validate"], &["status", "--admin", "nowhere"]] {
+    let of_another = ["get", "routes", "--limit", "5"];
+    for arguments in [&[][..], &["frobnicate"], &["run"], &["validate"], &["status", "--admin", "nowhere"], &of_another]
+    {
         let (code, out, err) = outcome(arguments);
         assert_eq!((code, out.as_str()), (2, ""), "{arguments:?}");
         assert!(err.contains("Usage") || err.contains("--help"), "{err}");
