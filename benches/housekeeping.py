@@ -14,8 +14,13 @@ KERNEL_THREAD, STAYS = 0x0020_0000, 0x0400_0000
 def away_from(cpu):
     """For as long as the block lasts: kernel threads that may be anywhere are not on `cpu`, and neither is unbound work. Yields what was moved, in words.
     Processes, and what is bound to each CPU, stay where they are."""
-    before, mask = {}, UNBOUND.read_text() if UNBOUND.exists() else None
+    before, mask = {}, None
     try:
+        # Where sysfs may not be written, in a container, unbound work stays where it is, and the words say nothing of it.
+        with contextlib.suppress(OSError):
+            text = UNBOUND.read_text()
+            UNBOUND.write_text(words(number(text) & ~(1 << cpu)))
+            mask = text
         for pid in kernel_threads():
             # It may have ended, or be bound after all.
             with contextlib.suppress(OSError):
@@ -23,8 +28,6 @@ def away_from(cpu):
                 if cpu in cpus and len(cpus) > 1:
                     os.sched_setaffinity(pid, cpus - {cpu})
                     before[pid] = cpus
-        if mask:
-            UNBOUND.write_text(words(number(mask) & ~(1 << cpu)))
         yield f"{len(before)} kernel threads{' and unbound work' if mask else ''} kept off CPU {cpu} (benches/housekeeping.py)"
     finally:
         for pid, cpus in before.items():
