@@ -86,7 +86,7 @@ fn draining_an_endpoint_under_load_fails_nothing() {
     sandbox.start_nginx();
     let gateway = Gateway::start(&sandbox, &Config::everything_to(&["10.9.2.2:8080", "10.9.2.3:8080"]));
     let url = format!("http://{VIP}/");
-    let load = Wrk::start(&sandbox, &["-c16", &url]);
+    let load = Wrk::start(&sandbox, &["-c16", "--timeout", "2s", &url]);
     let set = |state: &[&str]| {
         let (went_well, said) = millrace(&sandbox, &[&["set", "endpoint", "all", "10.9.2.2"], state].concat());
         assert!(went_well && said.contains("1 endpoint(s) set"), "{said}");

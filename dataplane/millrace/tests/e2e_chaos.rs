@@ -80,7 +80,7 @@ impl<'a> Third<'a> {
 }
 
 fn wrk(sandbox: &Sandbox) -> Wrk {
-    Wrk::start(sandbox, &[&format!("-c{WRK}"), &format!("http://{VIP}/1k")])
+    Wrk::start(sandbox, &[&format!("-c{WRK}"), "--timeout", "4s", &format!("http://{VIP}/1k")])
 }
 
 fn all_are_well(gateway: &Gateway<'_>) {

@@ -18,7 +18,7 @@ impl Wrk {
     /// Starts it with these arguments, in the client's namespace.
     pub fn start(sandbox: &Sandbox, arguments: &[&str]) -> Self {
         let mut command = sandbox.command(Ns::Client, "wrk");
-        // It is ended by `finish`; after a test that panicked, by the sandbox.
+        // A limit of the test's own, behind this one, counts. It is ended by `finish`; after a test that panicked, by the sandbox.
         command.args(["-t1", "-d600s", "--timeout", "5s"]).args(arguments);
         let wrk = command.stdout(Stdio::piped()).spawn().expect("wrk is installed");
         sandbox.adopt(wrk.id());
