@@ -63,11 +63,18 @@ def of_loss(parts):
 
 
 def of_routes(parts):
-    ten, many = parts.get("10 routes"), parts.get("10000 routes")
-    figures = [many] if many else []
-    if ten and many and ten["value"]:
-        figures.append({**many, "unit": OF_TEN, "value": 100 * many["value"] / ten["value"],
-                        "errors": ten["errors"] + many["errors"]})
+    """The rates with many, and each over the rate with ten of its pair."""
+    figures, pairs = [], {}
+    for name, run in parts.items():
+        # One pair alone has no number.
+        count, _, *pair = name.split()
+        pairs.setdefault(tuple(pair), {})[count] = run
+    for pair in pairs.values():
+        ten, many = pair.get("10"), pair.get("10000")
+        figures += [many] if many else []
+        if ten and many and ten["value"]:
+            figures.append({**many, "unit": OF_TEN, "value": 100 * many["value"] / ten["value"],
+                            "errors": ten["errors"] + many["errors"]})
     return figures
 
 
@@ -166,9 +173,11 @@ def summarize(runs):
         groups.setdefault((figure["workload"], figure["system"], figure["wire"], figure["unit"]), []).append(figure)
     rows = []
     for (workload, system, wire, unit), group in groups.items():
-        values = [figure["value"] for figure in group]
+        values, by_round = [figure["value"] for figure in group], {}
+        for figure in group:
+            by_round.setdefault(figure["round"], []).append(figure["value"])
         row = {"workload": workload, "system": system, "wire": wire, "median": statistics.median(values), "min": min(values),
-               "max": max(values), "unit": unit, "rounds": {figure["round"]: figure["value"] for figure in group},
+               "max": max(values), "unit": unit, "rounds": {number: statistics.median(each) for number, each in by_round.items()},
                "errors": sum(figure["errors"] for figure in group), "generator": group[0]["generator"],
                "note": group[0].get("note", "")}
         for key in ("gateway_busy", "gateway_cpu_busy", "load_busy", "softirqs_on_gateway"):

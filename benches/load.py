@@ -55,13 +55,27 @@ def wrk_between(sandbox, proxy, seconds, load):
     return wrk_result(out), before, after
 
 
+def blast_words(sandbox, programs, words):
+    """blast at both far ends."""
+    return sandbox.words("client", [
+        "taskset", "-c", sandbox.cpus["others"], programs.blast, *words.split(), "--core", sandbox.cpus["others"], "--ordinary-pages",
+        "--in-flight", IN_FLIGHT, "--window-scale", WINDOW_SCALE, "--json", "-",
+        "--north", f"net_af_xdp0,iface={sandbox.NORTH}", "--south", f"net_af_xdp1,iface={sandbox.SOUTH}"])
+
+
+def blast_alone(sandbox, programs, words, parts):
+    """blast at both far ends, which runs so many parts. Wrong replies are in its result."""
+    run = subprocess.run(blast_words(sandbox, programs, words), stdin=subprocess.DEVNULL, text=True, capture_output=True, timeout=60 + 30 * parts)
+    if not run.stdout.strip().startswith("{"):
+        raise RuntimeError(f"blast ended with {run.returncode}: {(run.stdout + run.stderr)[-600:]}")
+    return json.loads(run.stdout)
+
+
 def blast_between(sandbox, proxy, programs, words, seconds, warm_up):
     """blast at both far ends, and what the CPUs did while it measured. Wrong replies are in its result."""
-    everything = ["taskset", "-c", sandbox.cpus["others"], programs.blast, *words.split(), "--duration", seconds, "--warm-up", warm_up,
-                  "--core", sandbox.cpus["others"], "--ordinary-pages", "--in-flight", IN_FLIGHT, "--window-scale", WINDOW_SCALE, "--json", "-",
-                  "--north", f"net_af_xdp0,iface={sandbox.NORTH}", "--south", f"net_af_xdp1,iface={sandbox.SOUTH}"]
+    everything = blast_words(sandbox, programs, f"{words} --duration {seconds} --warm-up {warm_up}")
     with open(f"{sandbox.dir}/blast.log", "w+") as log:
-        running = subprocess.Popen(sandbox.words("client", everything), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.PIPE,
+        running = subprocess.Popen(everything, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.PIPE,
                                    text=True)
         try:
             said = []

@@ -10,6 +10,7 @@ import unittest
 sys.dont_write_bytecode = True
 import figures  # noqa: E402
 import report  # noqa: E402
+import routes  # noqa: E402
 import swaps  # noqa: E402
 import targets  # noqa: E402
 import vhost  # noqa: E402
@@ -95,6 +96,24 @@ class Report(unittest.TestCase):
         ratio = rows["millrace", figures.OF_TEN]
         self.assertEqual((ratio["median"], ratio["min"], ratio["max"]), (95, 80, 120))
         self.assertEqual(rows["millrace", "requests/s"]["median"], 75)
+
+    def test_routes_are_compared_pair_by_pair(self):
+        runs = [run("routes-10k", "millrace", "vhost", number, value, part=f"{count} routes {pair}")
+                for number in (1, 2) for pair, both in enumerate(((100, 95), (200, 170), (50, 51))) for count, value in zip((10, 10_000), both)]
+        ratio = self.figures(*runs)["millrace", figures.OF_TEN]
+        self.assertEqual((ratio["median"], ratio["min"], ratio["max"]), (95, 85, 102))
+        self.assertEqual(ratio["rounds"], {1: 95, 2: 95})
+        self.assertEqual(self.figures(*runs)["millrace", "requests/s"]["median"], 95)
+
+    def test_parts_have_their_errors_and_the_gateways_share(self):
+        said = lambda before, after: json.dumps({"before": {"busy_": before, "": 2 * before}, "after": {"busy_": after, "": 2 * after},
+                                                 "answer": {"outcome": "accepted"}})
+        result = {"errors": 3, "parts": [{"routes": 10, "errors": 0, "said": said(0, 10)}, {"routes": 10_000, "errors": 2, "said": said(40, 50)}],
+                  "said_at_end": json.dumps({"before": {"busy_": 60, "": 140}})}
+        # One came between the parts, one from the backends.
+        parts = list(routes.parts(result, 4))
+        self.assertEqual([(part["routes"], part["errors"], part["gateway_busy"]) for part in parts], [(10, 2, 0.5), (10_000, 2, 0.25)])
+        self.assertEqual(routes.order(10, 10_000, 3), [10, 10_000, 10_000, 10, 10, 10_000])
 
     def test_policies_are_compared_with_the_plain_route_of_the_round(self):
         runs = []

@@ -23,9 +23,9 @@ import routes
 import swaps
 import vhost
 from idle import Idle, possible
-from load import Load, blast_between, shares, wrk, wrk_between
+from load import Load, blast_alone, blast_between, shares, wrk, wrk_between
 from proxies import envoy, haproxy, millrace, millrace_af_xdp, nginx
-from sandbox import ROOT, BothEnds, Sandbox
+from sandbox import ADMIN, ROOT, BothEnds, Sandbox
 
 # Connections of every keep-alive row, on every wire. Of 64 and 256, it is where the peers are faster.
 CONNECTIONS = 64
@@ -52,6 +52,8 @@ ON_VETH = [("millrace", "af_packet", millrace), ("millrace", "af_xdp", millrace_
 LINUX_STACK = [("millrace", "af_packet", millrace), ("nginx", "veth", nginx)]
 LOSS_PERCENT = 1
 FLOOD_RATE = 10_000
+# Routes that are compared.
+FEW_ROUTES, MANY_ROUTES = 10, 10_000
 # Routes whose tables are swapped, seconds from the end of a swap to the next configuration, and endpoints that are compiled.
 SWAPPED, SWAP_PAUSE, COMPILED = 10_000, 0.3, 100_000
 SWAP_VERSIONS = 8
@@ -72,6 +74,8 @@ class Plan:
         # Of what costs much time and varies little.
         self.few_rounds = 1 if quick else 3
         self.seconds, self.warm_up, self.warm_up_by_blast = (1, 1, 0.5) if quick else (4, 1, 1)
+        # Pairs of parts with few routes and with many.
+        self.route_pairs, self.route_seconds, self.route_warm_up = (2, 0.5, 0.2) if quick else (6, 1, 0.3)
         # Several swaps; and a p99 of something.
         self.swap_seconds, self.swap_pairs = (3, 1) if quick else (5, 2)
         # A loss costs 200 ms now and then.
@@ -123,8 +127,9 @@ def measure_all(folder, plan, sandbox, programs, stated):
                             lambda: many_routes(raw, plan, number, both_ends, programs, system, wire, start))
                     attempt(problems, f"round {number}, {system} on {wire}, idle connections",
                             lambda: many_idle(raw, plan, number, sandbox, programs, system, wire, start))
-                attempt(problems, f"round {number}, millrace on vhost, idle connections and routes",
+                attempt(problems, f"round {number}, millrace on vhost, idle connections and loss",
                         lambda: many_on_vhost(raw, plan, number, programs))
+                attempt(problems, f"round {number}, millrace on vhost, routes", lambda: routes_on_vhost(raw, plan, number, programs))
                 attempt(problems, f"round {number}, millrace on af_packet, policies",
                         lambda: filtered(raw, plan, number, both_ends, programs))
                 attempt(problems, f"round {number}, millrace on vhost, policies", lambda: filtered_on_vhost(raw, plan, number, programs))
@@ -229,9 +234,20 @@ def on_lossy_veth(raw, plan, number, sandbox, programs, system, wire, start):
 
 def many_routes(raw, plan, number, sandbox, programs, system, wire, start):
     """The rate with ten routes and with ten thousand, each of which is asked for in turn."""
-    for count in (10, 10_000):
-        text = routes.documents(count) if system == "millrace" else routes.locations(count)
-        proxy = start(sandbox, programs, routes=text)
+    if system == "millrace":
+        proxy = start(sandbox, programs)
+        try:
+            base, script = (pathlib.Path(sandbox.dir, name) for name in ("millrace.yaml", "between"))
+            script.write_text(routes.between(base, "hello", ADMIN.split(":"), sandbox.words("mr", [])))
+            script.chmod(0o700)
+            result = blast_alone(sandbox, programs, f"{in_parts(plan, number)} --between {script}", plan.route_pairs * 2)
+            for one in parts_of(result, number, wire=wire):
+                keep(raw, one)
+        finally:
+            proxy.stop()
+        return
+    for count in turned([FEW_ROUTES, MANY_ROUTES], number):
+        proxy = start(sandbox, programs, routes=routes.locations(count))
         try:
             by_blast(raw, plan, number, sandbox, programs, proxy, f"keepalive -c {CONNECTIONS} --routes {count}", "routes-10k", system,
                      wire, f"{count} routes")
@@ -289,14 +305,11 @@ def on_vhost(raw, plan, number, programs):
 
 
 def many_on_vhost(raw, plan, number, programs):
-    """Many idle connections, many routes, and loss, which blast makes itself."""
+    """Many idle connections, and loss, which blast makes itself."""
     each = f"-c {CONNECTIONS} --duration {plan.seconds} --warm-up {plan.warm_up_by_blast}"
     result, = vhost.blast(programs, [f"idle --idle {plan.idle_on_vhost} {each}"])
     for one in vhost.idle(result, number):
         keep(raw, one)
-    for count in (10, 10_000):
-        result, = vhost.blast(programs, [f"keepalive {each}"], "--routes", str(count))
-        keep(raw, vhost.run(result, "routes-10k", number, result["requests_per_second"], "requests/s", f"{count} routes"))
     lossy = f"--loss {LOSS_PERCENT / 100} --duration {plan.loss_seconds} --warm-up {plan.warm_up_by_blast}"
     bulk, small = vhost.blast(programs, [f"{WORKLOADS[like][0]} {lossy}" for like in ("bulk-1MiB-down", "keepalive-60B")],
                               "--small-frames")
@@ -304,6 +317,29 @@ def many_on_vhost(raw, plan, number, programs):
         keep(raw, vhost.run(bulk, "loss-1pct", number, bulk[BULK["bulk-1MiB-down"]], "Gbit/s", "bulk"))
     if small:
         keep(raw, vhost.run(small, "loss-1pct", number, small["requests_per_second"], "requests/s", "keepalive"))
+
+
+def routes_on_vhost(raw, plan, number, programs):
+    backend, base = vhost.configuration(routes=False)
+    result, = vhost.blast(programs, [in_parts(plan, number)], text=base,
+                          between=lambda configuration: routes.between(configuration, backend, vhost.ADMIN))
+    for one in parts_of(result, number):
+        keep(raw, one)
+
+
+def in_parts(plan, number):
+    """What blast is given for a few routes and many in turns, on the same connections to one gateway, which takes the other configuration between
+    two parts. A pair's halves lie a second apart, because the host moves the CPUs meanwhile."""
+    few, many = turned([FEW_ROUTES, MANY_ROUTES], number)
+    parts = ",".join(map(str, routes.order(few, many, plan.route_pairs)))
+    return f"keepalive -c {CONNECTIONS} --duration {plan.route_seconds} --warm-up {plan.route_warm_up} --parts {parts}"
+
+
+def parts_of(result, number, **more):
+    """A run of each part."""
+    for at, part in enumerate(routes.parts(result, vhost.errors(result))):
+        one = {**part, "backends": {}}
+        yield {**vhost.run(one, "routes-10k", number, part["requests_per_second"], "requests/s", f"{part['routes']} routes {at // 2}"), **more}
 
 
 def filtered(raw, plan, number, sandbox, programs):
@@ -328,9 +364,8 @@ def filtered_on_vhost(raw, plan, number, programs):
 def swapped(raw, plan, number, programs):
     """Latency at a quarter of the rate that the same routes reach, without swaps and with them, in turns against one gateway. With more, what piles
     up while control has the generator's CPU would never be worked off."""
-    backend, base = vhost.configuration()
     # In place of the route that takes everything.
-    base = "---\n".join(part for part in base.split("---\n") if "\nkind: HTTPRoute\n" not in part)
+    backend, base = vhost.configuration(routes=False)
     of_version = lambda version: swaps.documents(SWAPPED, version, backend=backend)
     each = f"keepalive -c {CONNECTIONS} --routes {SWAPPED} --warm-up {plan.warm_up_by_blast}"
     result, = vhost.blast(programs, [f"{each} --duration {plan.seconds}"], text=base + of_version(0))

@@ -19,21 +19,28 @@ BEGINS = "== "
 ADMIN = ("127.0.0.1", 9931)
 
 
-def configuration():
-    """The configuration that run-vhost gives to Millrace: its backend's name, and all of it."""
-    return "blast", (ROOT / "benches/blast/vhost.yaml").read_text()
+def configuration(routes=True):
+    """The configuration that run-vhost gives to Millrace: its backend's name, and all of it, or all but its route."""
+    text = (ROOT / "benches/blast/vhost.yaml").read_text()
+    kept = [part for part in text.split("---\n") if routes or "\nkind: HTTPRoute\n" not in part]
+    return "blast", "---\n".join(kept)
 
 
-def blast(programs, lines, *options, text=None, beside=None):
+def blast(programs, lines, *options, text=None, beside=None, between=None):
     """A result for each line of what blast is to do, one after the other against one gateway; `None` where there is none. Raises
     where there is none at all; a reply that was wrong is in its result. `text` stands in for vhost.yaml. `beside` has, by a line's
     number, from 0, what is called when that line begins, with the folder in which the gateway's configuration is; what it returns is
-    called when the line is over."""
+    called when the line is over. `between` makes, of that folder's configuration, the script that runs between a line's parts."""
     with tempfile.TemporaryDirectory(prefix="millrace-bench-") as out:
         if text is not None:
             file = pathlib.Path(out, "given.yaml")
             file.write_text(text)
             options = ("--config", str(file), *options)
+        if between:
+            script = pathlib.Path(out, "between")
+            script.write_text(between(pathlib.Path(out, "millrace.yaml")))
+            script.chmod(0o700)
+            lines = [f"{line} --between {script}" for line in lines]
         log = pathlib.Path(out, "stderr.log")
         words = [ROOT / "benches/blast/run-vhost", *options, programs.millrace, programs.blast, out]
         with open(log, "w") as errors:

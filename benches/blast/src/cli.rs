@@ -72,6 +72,14 @@ pub(crate) struct Arguments {
     /// Paths, used in turn: {path}r00000/ and so on.
     #[arg(long, default_value_t = 0)]
     pub(crate) routes: u32,
+    /// Parts of the run, each with so many of the paths that `--routes` would use, such as 10,10000,10000,10. Each has a warm-up and a
+    /// duration of its own, on the same connections.
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..), requires = "between", conflicts_with_all = ["routes", "idle", "rate"])]
+    pub(crate) parts: Vec<u32>,
+    /// A program that is run before each part, when all requests have their replies, with the part's number and its routes; and once more behind
+    /// the last one, with its number plus one and 0. What it says stands in the results.
+    #[arg(long)]
+    pub(crate) between: Option<String>,
 
     /// Connections that ask.
     #[arg(short, long, default_value_t = 256)]
@@ -169,6 +177,11 @@ impl Arguments {
 }
 
 impl Arguments {
+    /// How many paths are used, at most; 0 is one without a number.
+    pub(crate) fn paths(&self) -> u32 {
+        self.parts.iter().copied().max().unwrap_or(self.routes)
+    }
+
     /// Milliseconds until an unacknowledged segment is sent again.
     pub(crate) fn retransmission(&self) -> u32 {
         self.retransmission.unwrap_or(if self.loss > 0.0 { 10 } else { 200 })

@@ -146,6 +146,19 @@ impl Default for Measured {
     }
 }
 
+impl Measured {
+    /// Adds what was measured at another time.
+    pub fn add(&mut self, other: &Self) {
+        self.replies += other.replies;
+        self.reply_bytes += other.reply_bytes;
+        self.request_bytes += other.request_bytes;
+        // Of the same bounds.
+        let _ = self.latency.add(&other.latency);
+        let _ = self.undisturbed.add(&other.undisturbed);
+        self.seconds.extend(&other.seconds);
+    }
+}
+
 /// The clients' half of the load.
 #[derive(Debug)]
 pub struct Client {
@@ -166,6 +179,8 @@ pub struct Client {
     issued: u64,
     nonces: u64,
     outstanding: u64,
+    /// How many of the requests are used.
+    used: usize,
     stopping: bool,
     waiting: bool,
     to_open: VecDeque<u32>,
@@ -240,6 +255,7 @@ impl Client {
             stopping: false,
             waiting: false,
             to_open: (0..options.busy).collect(),
+            used: options.requests.len(),
             refused: VecDeque::new(),
             ready: VecDeque::new(),
             hold: false,
@@ -263,6 +279,11 @@ impl Client {
         self.recovering = self.options.rate.is_some();
     }
 
+    /// Uses the first `count` requests in turn, and no others.
+    pub fn requests(&mut self, count: usize) {
+        self.used = count.min(self.options.requests.len());
+    }
+
     /// Opens nothing until told that everybody is there.
     pub fn begin(&mut self, everybody: bool) {
         self.waiting = !everybody;
@@ -271,6 +292,11 @@ impl Client {
     /// Asks nothing more.
     pub fn stop(&mut self) {
         self.stopping = true;
+    }
+
+    /// Asks again, after [`Client::stop`].
+    pub fn resume(&mut self) {
+        self.stopping = false;
     }
 
     /// Requests without a reply so far.
@@ -340,7 +366,7 @@ impl Client {
         state.deadline = now + self.options.timeout;
         state.phase = Phase::Head;
         state.came = 0;
-        let count = self.options.requests.len() as u64;
+        let count = self.used as u64;
         // As many requests as are configured fit 32 bits.
         state.request = if count > 1 { (self.nonces % count) as u32 } else { 0 };
         self.counters.requests += 1;
@@ -506,7 +532,8 @@ impl App for Client {
             self.to_open.push_back(id);
         }
         if self.options.rate.is_none() {
-            return self.to_open.pop_front().map(Start::Open);
+            let resumed = |ready: &mut VecDeque<u32>| ready.pop_front().map(Start::Ask);
+            return self.to_open.pop_front().map(Start::Open).or_else(|| resumed(&mut self.ready));
         }
         if self.recovering {
             self.disturbed = now;
@@ -546,7 +573,8 @@ impl App for Client {
             state.asking = true;
             return self.ask(now, now, state);
         }
-        let due = self.due(now);
+        // A closed loop that goes on.
+        let due = if self.options.rate.is_some() { self.due(now) } else { now };
         self.issued += 1;
         self.ask(now, due, state)
     }

@@ -21,7 +21,7 @@ use clap::{Parser, ValueEnum};
 use pmd::{DpdkLane, Lane, MemoryMode, Port};
 
 use cli::{Arguments, Workload};
-use report::{Idle, Latency, Report, Settings, Side};
+use report::{Idle, Latency, Part, Report, Settings, Side};
 use run::{Outcome, Plan};
 
 fn main() -> ExitCode {
@@ -72,7 +72,9 @@ fn execute(arguments: &Arguments) -> Result<bool, String> {
         duration: nanoseconds(arguments.duration),
         timeout: nanoseconds(arguments.timeout),
         idle: arguments.idle > 0,
-        admin: arguments.gateway_admin.clone(),
+        parts: arguments.parts.clone(),
+        between: arguments.between.clone().unwrap_or_default(),
+        admin: arguments.gateway_admin.clone().filter(|_| arguments.parts.is_empty()),
         gateway: arguments.gateway_pid,
     };
     let slots = backend_host(arguments, connections).connections.max(connections);
@@ -101,7 +103,7 @@ fn client(arguments: &Arguments) -> ClientOptions {
     let close = arguments.workload == Workload::Close;
     let request =
         |path: &str| Message::request(&arguments.host, path, &arguments.fields, arguments.request() as usize, close);
-    let requests = match arguments.routes {
+    let requests = match arguments.paths() {
         0 => vec![request(&arguments.path)],
         routes => (0..routes).map(|route| request(&format!("{}r{route:05}/", arguments.path))).collect(),
     };
@@ -176,9 +178,11 @@ fn report(
     outcome: Outcome,
     (north, south): (Side, Option<Side>),
 ) -> Report {
-    let (counters, measured) = (outcome.clients, clients.app().measured());
-    let seconds = arguments.duration;
+    let counters = outcome.clients;
+    let measured = outcome.whole.as_ref().unwrap_or_else(|| clients.app().measured());
+    let seconds = arguments.duration * arguments.parts.len().max(1) as f64;
     let gigabits = |bytes: u64| bytes as f64 * 8.0 / seconds / 1e9;
+    let parts = outcome.parts.iter().map(|part| Part::new(part, arguments.duration)).collect();
     let idle = outcome.alone.as_ref().map(|alone| Idle::new(arguments.idle, &counters, alone, &outcome, seconds));
     let (gateway_busy, gateway_problem) = match outcome.gateway {
         Some(Ok(share)) => (Some(share), None),
@@ -199,7 +203,7 @@ fn report(
             reply_bytes: arguments.reply(),
             request_bytes: arguments.request(),
             direct: arguments.direct,
-            routes: arguments.routes,
+            routes: arguments.paths(),
             loss: arguments.loss,
             retransmission_milliseconds: arguments.retransmission(),
             large_frames: arguments.large(),
@@ -217,6 +221,8 @@ fn report(
         backlog: outcome.backlog,
         idle_connections: counters.idle,
         idle,
+        parts,
+        said_at_end: outcome.said,
         stalls: outcome.stalls,
         taken: outcome.taken,
         gateway_memory: outcome.memory[2],

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::host::{Memory, Taken};
-use crate::run::{Outcome, Stalls};
+use crate::run::{MeasuredPart, Outcome, Stalls};
 use blast::Wrong;
 use blast::client::{ClientCounters, Measured};
 use blast::endpoint::TcpCounters;
@@ -34,6 +34,13 @@ pub(crate) struct Report {
     pub(crate) idle_connections: u32,
     /// Of a run with idle connections: how they fared.
     pub(crate) idle: Option<Idle>,
+    /// Of a run in parts: each, in order. The figures beside them are of all parts together, stalls, what was taken, and the generator's share
+    /// of the last one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) parts: Vec<Part>,
+    /// What the program between the parts said behind the last one.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) said_at_end: String,
     /// Turns of the generator that took long, while measuring; something else on the machine took the time, as a rule.
     pub(crate) stalls: Stalls,
     /// While measuring.
@@ -148,6 +155,43 @@ impl Idle {
             self.among_requests_per_second,
             100.0 * self.among_requests_per_second / self.alone_requests_per_second.max(1e-9)
         )
+    }
+}
+
+/// A part of a run.
+#[derive(Debug, Serialize)]
+pub(crate) struct Part {
+    pub(crate) routes: u32,
+    /// What the program before it said.
+    pub(crate) said: String,
+    pub(crate) seconds: f64,
+    pub(crate) replies_measured: u64,
+    pub(crate) requests_per_second: f64,
+    pub(crate) latency_microseconds: Latency,
+    pub(crate) latency_undisturbed_microseconds: Latency,
+    /// From its beginning to its end, what was not measured included.
+    pub(crate) errors: u64,
+    pub(crate) stalls: Stalls,
+    pub(crate) taken: Taken,
+    pub(crate) generator_busy: f64,
+}
+
+impl Part {
+    /// A part of which so many seconds were measured.
+    pub(crate) fn new(part: &MeasuredPart, seconds: f64) -> Self {
+        Self {
+            routes: part.routes,
+            said: part.said.clone(),
+            seconds,
+            replies_measured: part.measured.replies,
+            requests_per_second: part.measured.replies as f64 / seconds,
+            latency_microseconds: Latency::new(&part.measured),
+            latency_undisturbed_microseconds: Latency::of(&part.measured.undisturbed),
+            errors: part.errors,
+            stalls: part.stalls,
+            taken: part.taken.clone(),
+            generator_busy: part.busy,
+        }
     }
 }
 
@@ -276,6 +320,10 @@ impl Report {
             lines.push(format!("the gateway's busy time could not be read: {problem}"));
         }
         lines.extend(self.idle.as_ref().map(Idle::lines));
+        lines.extend(self.parts.iter().map(|part| {
+            let (routes, busy) = (part.routes, percent(part.generator_busy));
+            format!("{routes} routes: {:.0} requests/s, generator {busy} busy", part.requests_per_second)
+        }));
         lines.push(self.taken_away());
         if self.backlog > 0 {
             lines.push(format!("{} requests were due and not begun: the rate is more than was done", self.backlog));

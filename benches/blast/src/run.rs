@@ -1,7 +1,8 @@
 //! One run: open, warm up, measure, let what is under way come home.
 
+use std::process::{Command, Stdio};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use blast::client::{ClientCounters, Measured};
 use blast::server::ServerCounters;
@@ -25,6 +26,11 @@ const RESETS_EVERY: u64 = 2_000_000;
 /// Nanoseconds of a turn above which something else than its work is likely to have taken them: two bursts in and out take less.
 const STALL: u64 = 50_000;
 
+const PANICKED: &str = "a thread of ours panicked";
+
+/// How long to sleep while the program between two parts runs.
+const SHORT_SLEEP: Duration = Duration::from_micros(200);
+
 const SECOND: u64 = 1_000_000_000;
 
 /// How long, in nanoseconds.
@@ -35,6 +41,9 @@ pub(crate) struct Plan {
     pub(crate) timeout: u64,
     /// Idle connections are held: busy ones are measured alone before, and the idle ones are asked again at the end.
     pub(crate) idle: bool,
+    /// How many requests are used in each part, and the program that is run before each; without parts, the run is one.
+    pub(crate) parts: Vec<u32>,
+    pub(crate) between: String,
     /// Whom to ask about the gateway's busy time.
     pub(crate) admin: Option<String>,
     /// The gateway's process.
@@ -66,6 +75,23 @@ pub(crate) struct Outcome {
     pub(crate) memory: [Option<Memory>; 3],
     /// Nanoseconds that it took to open the idle connections.
     pub(crate) opening: u64,
+    /// Of a run in parts: each, all together, and what the program said behind the last one.
+    pub(crate) parts: Vec<MeasuredPart>,
+    pub(crate) whole: Option<Measured>,
+    pub(crate) said: String,
+}
+
+/// One part of a run.
+#[derive(Debug)]
+pub(crate) struct MeasuredPart {
+    pub(crate) routes: u32,
+    /// What the program before it said.
+    pub(crate) said: String,
+    pub(crate) measured: Measured,
+    pub(crate) errors: u64,
+    pub(crate) stalls: Stalls,
+    pub(crate) taken: Taken,
+    pub(crate) busy: f64,
 }
 
 /// Turns of ours that took longer than [`STALL`].
@@ -111,6 +137,12 @@ enum Phase {
     },
     /// Load goes on until the last sample is there.
     Sampling,
+    /// Until what was asked in a part has its replies.
+    Pausing {
+        until: u64,
+    },
+    /// Until the program between two parts has ended. `None` is before it has begun.
+    Between(Option<JoinHandle<Result<String, String>>>),
     Finishing {
         until: u64,
     },
@@ -142,6 +174,8 @@ pub(crate) fn run<L: Lane>(
     let (mut before, mut after): (Option<Sampling>, Option<Sampling>) = (None, None);
     let mut taken = Taken::default();
     let mut outcome = Outcome::default();
+    // Of a run in parts: the one that runs, and the one that is over but for its last replies.
+    let (mut next, mut part): (Option<(u32, String)>, Option<MeasuredPart>) = (None, None);
     loop {
         let now = read();
         let mut any = north.turn(now);
@@ -160,6 +194,9 @@ pub(crate) fn run<L: Lane>(
                     let from = now + plan.warm_up;
                     north.app_mut().measure(from, from + plan.duration);
                     phase = Phase::Alone { until: from + plan.duration };
+                } else if ready && !plan.parts.is_empty() {
+                    north.app_mut().stop();
+                    phase = Phase::Between(None);
                 } else if ready {
                     phase = warm_up(north, now, plan);
                 } else if now > PATIENCE {
@@ -187,6 +224,42 @@ pub(crate) fn run<L: Lane>(
                     ));
                 }
             }
+            Phase::Pausing { until } => {
+                if north.app().outstanding() == 0 || now >= *until {
+                    let errors =
+                        north.app().counters().errors() - outcome.parts.iter().map(|part| part.errors).sum::<u64>();
+                    outcome.parts.extend(part.take().map(|part| MeasuredPart { errors, ..part }));
+                    phase = Phase::Between(None);
+                }
+            }
+            Phase::Between(running) => match running {
+                None => {
+                    let number = outcome.parts.len();
+                    let words = [number.to_string(), plan.parts.get(number).copied().unwrap_or(0).to_string()];
+                    let program = plan.between.clone();
+                    *running = Some(std::thread::spawn(move || said(&program, &words)));
+                }
+                // It needs this CPU.
+                Some(thread) if !thread.is_finished() => std::thread::sleep(SHORT_SLEEP),
+                Some(_) => {
+                    let ended = running.take().map(JoinHandle::join);
+                    let said = ended
+                        .map_or_else(|| Ok(String::new()), |said| said.unwrap_or_else(|_| Err(PANICKED.to_owned())))?;
+                    match plan.parts.get(outcome.parts.len()) {
+                        Some(&routes) => {
+                            (busy, total, outcome.stalls) = (0, 0, Stalls::default());
+                            next = Some((routes, said));
+                            north.app_mut().requests(routes as usize);
+                            north.app_mut().resume();
+                            phase = warm_up(north, now, plan);
+                        }
+                        None => {
+                            outcome.said = said;
+                            phase = Phase::Finishing { until: now };
+                        }
+                    }
+                }
+            },
             Phase::WarmingUp { sample_at, until } => {
                 if now >= *sample_at && before.is_none() {
                     before = plan.admin.as_deref().map(admin::sample);
@@ -213,6 +286,16 @@ pub(crate) fn run<L: Lane>(
                     outcome.measured = north.app().measured().replies;
                     outcome.backlog = north.app().backlog(now);
                     outcome.live = north.live();
+                    if let Some((routes, said)) = next.take() {
+                        let measured = north.app_mut().take_measured();
+                        outcome.whole.get_or_insert_default().add(&measured);
+                        let (stalls, taken) = (outcome.stalls, outcome.taken.clone());
+                        let busy = busy as f64 / total.max(1) as f64;
+                        part = Some(MeasuredPart { routes, said, measured, errors: 0, stalls, taken, busy });
+                        north.app_mut().stop();
+                        phase = Phase::Pausing { until: now + plan.timeout + SECOND };
+                        continue;
+                    }
                     after = plan.admin.as_deref().map(admin::sample);
                     phase = Phase::Sampling;
                 }
@@ -275,10 +358,18 @@ fn warm_up<L: Lane>(north: &mut Endpoint<L, Client>, now: u64, plan: &Plan) -> P
     Phase::WarmingUp { sample_at: now + plan.warm_up / 2, until }
 }
 
+/// What a program says on its standard output.
+fn said(program: &str, words: &[String]) -> Result<String, String> {
+    let command = Command::new(program).args(words).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+    let output = command.map_err(|error| format!("{program}: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if output.status.success() { Ok(said) } else { Err(format!("{program} ended with {}: {said}", output.status)) }
+}
+
 type Sampling = JoinHandle<Result<Sample, String>>;
 
 fn share(before: Sampling, after: Sampling) -> Result<f64, String> {
-    let wait = |sampling: Sampling| sampling.join().unwrap_or_else(|_| Err("the reading thread panicked".to_owned()));
+    let wait = |sampling: Sampling| sampling.join().unwrap_or_else(|_| Err(PANICKED.to_owned()));
     let (before, after) = (wait(before)?, wait(after)?);
     after.share_since(before).ok_or_else(|| "its cores did not turn".to_owned())
 }

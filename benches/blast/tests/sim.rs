@@ -4,6 +4,7 @@ mod support;
 
 use std::time::Duration;
 
+use blast::Message;
 use blast::client::Wrong;
 use pmd::Lane;
 use pmd::sim::PathOptions;
@@ -110,6 +111,26 @@ fn large_segments_travel_whole() {
         let bytes = (reply + upload as u64) * done.replies;
         assert!(north.tx_packets + south.tx_packets < bytes / 10_000, "{bytes} bytes in {north:?} {south:?}");
     }
+}
+
+#[test]
+fn a_run_goes_on_after_a_pause_on_the_same_connections() {
+    let paths = ["/n/r00000/", "/n/r00001/"].map(|path| Message::request("gateway", path, &[], 0, false));
+    let mut scene =
+        Scene::new(1, clean(), blast::ClientOptions { requests: paths.into(), ..options(5, 60, 0) }, Fault::None);
+    scene.north.app_mut().requests(1);
+    let first = scene.run(Duration::from_millis(20));
+    let measured = scene.north.app_mut().take_measured();
+    assert!(measured.replies > 100 && measured.latency.max() < 1_000_000, "{measured:?}");
+    scene.north.app_mut().requests(2);
+    scene.north.app_mut().resume();
+    let second = scene.run(Duration::from_millis(20));
+    // What it waited for, a request did not.
+    let again = scene.north.app().measured();
+    assert!(again.replies > 100 && again.latency.max() < 1_000_000, "{again:?}");
+    assert!(second.replies > first.replies + 100, "{first:?} {second:?}");
+    assert_eq!((second.errors(), second.requests), (0, second.replies), "{second:?}");
+    assert_eq!(scene.north.counters().opened, 5);
 }
 
 #[test]
