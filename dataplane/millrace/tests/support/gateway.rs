@@ -32,6 +32,8 @@ pub struct Config {
     pub documents: Vec<String>,
     /// `Appliance.spec.cores`.
     pub cores: String,
+    /// `Appliance.spec.memory`.
+    pub memory: &'static str,
     /// What follows `iface=…` in the ports' devices, in the place of `{device}`.
     pub device: String,
     /// DPDK's driver on the sandbox's interfaces.
@@ -68,6 +70,7 @@ impl Config {
             ports: PORTS.to_owned(),
             documents: vec![gateway],
             cores: format!("[{}]", polling_cpu()),
+            memory: "{ hugepages: off, mebibytes: 512 }",
             device: String::new(),
             driver: "net_af_packet",
         }
@@ -83,6 +86,12 @@ impl Config {
     pub fn cores(mut self, cores: &[usize], device: &str) -> Self {
         self.cores = format!("{cores:?}");
         self.device = device.to_owned();
+        self
+    }
+
+    /// Other memory.
+    pub fn memory(mut self, memory: &'static str) -> Self {
+        self.memory = memory;
         self
     }
 
@@ -153,13 +162,14 @@ kind: Appliance
 metadata: {{ name: edge }}
 spec:
   cores: {cores}
-  memory: {{ hugepages: off, mebibytes: 512 }}
+  memory: {memory}
   ports:
 {ports}  admin: {{ address: "127.0.0.1:9901" }}
 {}"#,
             self.appliance,
             ports = self.filled_ports(),
             cores = self.cores,
+            memory = self.memory,
         );
         std::iter::once(&appliance).chain(&self.documents).map(String::as_str).collect::<Vec<_>>().join("---\n")
     }
@@ -194,8 +204,17 @@ impl<'a> Gateway<'a> {
 
     /// Starts it on the file that is there, in an environment that has these variables, too.
     pub fn start_as_is(sandbox: &'a Sandbox, variables: &[(&str, &str)]) -> Self {
-        let mut gateway = Self::launch(sandbox, variables);
-        let start = Instant::now();
+        Self::launch(sandbox, variables).ready_within(START)
+    }
+
+    /// One that runs in this process, whose admin endpoint is Millrace's; waits until it is ready.
+    pub fn await_ready(sandbox: &'a Sandbox, child: Child, limit: Duration) -> Self {
+        Self { sandbox, child }.ready_within(limit)
+    }
+
+    fn ready_within(self, limit: Duration) -> Self {
+        let (mut gateway, start) = (self, Instant::now());
+        let sandbox = gateway.sandbox;
         loop {
             let ready = sandbox.inside(Ns::Millrace, || {
                 admin_request("GET", "/readyz", b"").is_some_and(|response| response.status == 200)
@@ -206,9 +225,9 @@ impl<'a> Gateway<'a> {
             if let Some(status) = gateway.child.try_wait().expect("a child can be waited for") {
                 panic!("millrace ended: {status}\n{}", read_log(sandbox));
             }
-            if start.elapsed() > START {
+            if start.elapsed() > limit {
                 let _ = gateway.child.kill();
-                panic!("millrace is not ready after {START:?}\n{}", read_log(sandbox));
+                panic!("millrace is not ready after {limit:?}\n{}", read_log(sandbox));
             }
             std::thread::sleep(Duration::from_millis(20));
         }

@@ -8,6 +8,7 @@ pub mod backend;
 pub mod client;
 pub mod gateway;
 pub mod load;
+pub mod machine;
 pub mod packets;
 pub mod sandbox;
 pub mod wire;

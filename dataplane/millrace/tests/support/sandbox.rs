@@ -99,6 +99,11 @@ impl Sandbox {
         assert!(output.status.success(), "{commands}: {output:?}");
     }
 
+    /// The same where it may fail: whether it did not.
+    pub fn try_script(&self, commands: &str) -> bool {
+        script(&format!("sandbox_load {}; {commands}", self.id)).status.success()
+    }
+
     /// A command in a namespace.
     pub fn command(&self, ns: Ns, program: &str) -> Command {
         let mut command = Command::new("ip");
