@@ -264,7 +264,7 @@ struct Sum {
 /// The series of the process by one of their labels.
 fn by(compiled: &Compiled, label: fn(&Series) -> &str) -> BTreeMap<&str, Sum> {
     let mut sums: BTreeMap<&str, Sum> = BTreeMap::new();
-    for series in &compiled.snapshot.series {
+    for series in compiled.snapshot.series.iter() {
         let sum = sums.entry(label(series)).or_default();
         series.cores.iter().for_each(|core| sum.add(core));
     }

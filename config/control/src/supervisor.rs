@@ -511,7 +511,7 @@ impl Supervisor {
     pub(crate) fn status(&self) -> Status {
         let compiled = self.compiled();
         let reasons = self.unready();
-        let mut gateways = compiled.gateways.clone();
+        let mut gateways = compiled.gateways.to_vec();
         let epoch = compiled.snapshot.epoch;
         if self.cores.iter().any(|core| lock(&core.publisher).acknowledged() != epoch) {
             let lists = gateways.iter_mut().flat_map(|g| {
@@ -531,7 +531,7 @@ impl Supervisor {
             cores: (0u16..).zip(&self.cores).zip(&self.facts.cpus).map(|((i, c), &cpu)| c.status(i, cpu)).collect(),
             ports: self.facts.ports.iter().enumerate().map(|(i, port)| self.port_status(i, port)).collect(),
             gateways,
-            routes: compiled.routes.clone(),
+            routes: compiled.routes.to_vec(),
             names: self.names().names,
         }
     }

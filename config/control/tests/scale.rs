@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use control::Compiler;
+use control::compile::Touched;
 use schema::Configuration;
 
 const BASE: &str = r#"apiVersion: millrace.dev/v1alpha1
@@ -72,6 +73,33 @@ fn ten_thousand_routes_and_a_hundred_thousand_endpoints_compile() {
     assert!(first < Duration::from_secs(if cfg!(debug_assertions) { 20 } else { 1 }), "{first:?}");
 }
 
+/// DNS says something else, or a slice is another one: nothing of ten thousand routes is worked out for that.
+#[test]
+fn other_endpoints_compile_no_routes() {
+    let text = text(10_000, 1, 0);
+    let before = load(&text);
+    let after = load(&text.replace("{ address: 10.0.1.7 }", "{ address: 10.0.1.7 }, { address: 10.200.0.1 }"));
+    let mut compiler = Compiler::new(4);
+    let running = compiler.compile(&before);
+    let started = Instant::now();
+    let all = compiler.compile(&before);
+    let whole = started.elapsed();
+    assert!(!Arc::ptr_eq(&running.snapshot.rules, &all.snapshot.rules));
+    let touched = Touched::between(&before, &after).unwrap();
+    let started = Instant::now();
+    let part = compiler.compile_endpoints(&all, &after, touched);
+    let one = started.elapsed();
+    eprintln!("ten thousand routes compiled in {whole:?}; one backend's endpoints in {one:?}");
+    assert!(Arc::ptr_eq(&all.snapshot.rules, &part.snapshot.rules));
+    let pairs = all.clusters.iter().zip(part.clusters.iter());
+    let compiled: Vec<_> = pairs.filter(|(old, new)| !Arc::ptr_eq(&old.endpoints, &new.endpoints)).collect();
+    assert_eq!(
+        compiled.iter().map(|(old, new)| (old.endpoints.len(), new.endpoints.len())).collect::<Vec<_>>(),
+        [(1, 2)]
+    );
+    assert!(one * 3 < whole, "{one:?} of {whole:?}");
+}
+
 #[test]
 fn what_is_gone_is_forgotten() {
     let mut compiler = Compiler::new(1);
@@ -87,7 +115,7 @@ fn what_is_gone_is_forgotten() {
     }
     // The newest names are what its numbers mean.
     let snapshot = last.unwrap().snapshot;
-    for rule in &snapshot.rules {
+    for rule in snapshot.rules.iter() {
         let series = snapshot.series_since(rule.unserved, snapshot.epoch).unwrap();
         assert_eq!(series.route, rule.route);
         let older = snapshot.series_since(rule.unserved, 1).unwrap();

@@ -32,12 +32,12 @@ pub struct Endpoint {
 }
 
 /// Endpoints that can serve the same request: a backend and a port.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Cluster {
     /// `namespace/name:port`.
     pub name: Arc<str>,
     /// All of its endpoints, whether or not they take requests.
-    pub endpoints: Box<[Endpoint]>,
+    pub endpoints: Arc<[Endpoint]>,
     /// Who takes requests, as long as no [`EndpointTable`](crate::EndpointTable) says otherwise.
     pub selection: Arc<Selection>,
     /// What of a request its endpoint follows from; `None` where nothing does.

@@ -24,27 +24,27 @@ pub type Epoch = u64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BindId(pub u32);
 
-/// Everything that decides about requests, compiled from one configuration. Immutable.
+/// Everything that decides about requests, compiled from one configuration. Immutable. What does not change from one to the next, they share.
 #[derive(Debug)]
 pub struct Snapshot {
     /// Its number.
     pub epoch: Epoch,
     /// Limits and timers.
     pub http: HttpSettings,
-    binds: Box<[Bind]>,
-    by_address: HashMap<SocketAddr, BindId>,
+    binds: Arc<[Bind]>,
+    by_address: Arc<HashMap<SocketAddr, BindId>>,
     /// Rules, in the order that route tables index.
-    pub rules: Box<[Rule]>,
+    pub rules: Arc<[Rule]>,
     /// Clusters, by [`ClusterId`].
     pub clusters: Box<[Cluster]>,
     /// Rate limits, by [`LimitId`].
-    pub limits: Box<[Limit]>,
+    pub limits: Arc<[Limit]>,
     /// Series by [`SeriesId`]: those that it counts to, and others of earlier snapshots. A number that nothing has leads to the first series.
-    pub series: Box<[Arc<Series>]>,
+    pub series: Arc<[Arc<Series>]>,
     /// Their numbers, without the way through the names: with thousands of routes it is a miss for each step.
-    blocks: Box<[Arc<[SeriesCore]>]>,
+    blocks: Arc<[Arc<[SeriesCore]>]>,
     /// The epoch since which each series has had its number; all of them for ever where it is empty.
-    series_epochs: Box<[Epoch]>,
+    series_epochs: Arc<[Epoch]>,
     /// Addresses by [`EndpointId`], of all clusters.
     endpoints: Box<[Option<SocketAddr>]>,
     /// Numbers above those that rules' and clusters' cursors have.
@@ -234,29 +234,38 @@ impl Snapshot {
             number((0u32..).zip(clusters.iter_mut().map(|cluster| &mut cluster.cursor))),
         );
         let by_address = (0u32..).zip(&binds).map(|(i, b)| (b.address, BindId(i))).collect();
-        let mut endpoints = Vec::new();
-        for endpoint in clusters.iter().flat_map(|cluster| &cluster.endpoints) {
-            let at = endpoint.id.0 as usize;
-            if at >= endpoints.len() {
-                endpoints.resize(at + 1, None);
-            }
-            if let Some(place) = endpoints.get_mut(at) {
-                *place = Some(endpoint.address);
-            }
-        }
         Self {
             epoch,
             http,
             binds: binds.into(),
-            by_address,
+            by_address: Arc::new(by_address),
             rules: rules.into(),
+            endpoints: addresses(&clusters),
             clusters: clusters.into(),
-            limits: Box::default(),
+            limits: Arc::default(),
             series: series.into(),
             blocks,
-            series_epochs: Box::default(),
-            endpoints: endpoints.into(),
+            series_epochs: Arc::default(),
             cursors,
+        }
+    }
+
+    /// The same under another epoch, with `clusters` in the places of its own, one for one: all the rest is shared and not copied.
+    #[must_use]
+    pub fn with_clusters(&self, epoch: Epoch, clusters: Vec<Cluster>) -> Self {
+        Self {
+            epoch,
+            http: self.http.clone(),
+            binds: Arc::clone(&self.binds),
+            by_address: Arc::clone(&self.by_address),
+            rules: Arc::clone(&self.rules),
+            endpoints: addresses(&clusters),
+            clusters: clusters.into(),
+            limits: Arc::clone(&self.limits),
+            series: Arc::clone(&self.series),
+            blocks: Arc::clone(&self.blocks),
+            series_epochs: Arc::clone(&self.series_epochs),
+            cursors: self.cursors,
         }
     }
 
@@ -349,6 +358,21 @@ impl Snapshot {
     pub fn cluster(&self, id: ClusterId) -> Option<&Cluster> {
         self.clusters.get(id.0 as usize)
     }
+}
+
+/// The addresses of all endpoints, by their numbers.
+fn addresses(clusters: &[Cluster]) -> Box<[Option<SocketAddr>]> {
+    let mut addresses = Vec::new();
+    for endpoint in clusters.iter().flat_map(|cluster| cluster.endpoints.iter()) {
+        let at = endpoint.id.0 as usize;
+        if at >= addresses.len() {
+            addresses.resize(at + 1, None);
+        }
+        if let Some(place) = addresses.get_mut(at) {
+            *place = Some(endpoint.address);
+        }
+    }
+    addresses.into()
 }
 
 /// Gives a cursor to whoever has none. Returns the number above all of them.

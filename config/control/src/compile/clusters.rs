@@ -5,17 +5,17 @@ use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 use schema::{
-    ActiveHealthCheck, BackendKind, BackendPolicySpec, BackendTarget, EndpointPlace, HashTable, HashedOn, HealthProbe,
-    LoadBalancerType, ObjectName, SessionPersistence,
+    ActiveHealthCheck, Backend, BackendKind, BackendPolicySpec, BackendTarget, Configuration, EndpointPlace,
+    EndpointSlice, HashTable, HashedOn, HealthProbe, LoadBalancerType, ObjectName, Service, SessionPersistence,
 };
 use tables::{Affinity, CheckWay, Cluster, ClusterId, Endpoint, HashOn, Method, Probe, SessionCookie};
 
-use super::Run;
+use super::{Compiler, Run};
 use crate::endpoints::plan::{ClusterPlan, HealthRule, PlannedEndpoint, Readiness, SlowStart};
 use crate::endpoints::select_ready;
-use crate::names::weights;
+use crate::names::{Resolutions, weights};
 
 /// The label of an Appliance that says in which zone it is (Kubernetes' well-known one).
 const ZONE: &str = "topology.kubernetes.io/zone";
@@ -47,8 +47,53 @@ impl Run<'_> {
         if let Some(&id) = self.cluster_ids.get(&key) {
             return id;
         }
-        let (target, ..) = &key;
-        let backend = match kind {
+        let id = ClusterId(self.clusters.len() as u32);
+        let cursor = self.compiler.cluster_cursors.id(&key, self.compiler.epoch).0;
+        let (cluster, plan) = self.places.cluster(self.compiler, &key, cursor);
+        self.clusters.push(cluster);
+        self.plans.push(plan);
+        self.keys.push(key.clone());
+        self.cluster_ids.insert(key, id);
+        id
+    }
+}
+
+/// Where a configuration says what backends are.
+pub(super) struct Places<'c> {
+    configuration: &'c Configuration,
+    backends: HashMap<&'c ObjectName, &'c Backend>,
+    services: HashMap<&'c ObjectName, &'c Service>,
+    /// Of each Service, in order of their names.
+    slices: HashMap<&'c ObjectName, Vec<&'c EndpointSlice>>,
+    policies: HashMap<&'c BackendTarget, &'c BackendPolicySpec>,
+}
+
+impl<'c> Places<'c> {
+    pub(super) fn of(configuration: &'c Configuration) -> Self {
+        let mut slices: HashMap<&ObjectName, Vec<&EndpointSlice>> = HashMap::new();
+        for slice in &configuration.slices {
+            slices.entry(&slice.service).or_default().push(slice);
+        }
+        for of_service in slices.values_mut() {
+            of_service.sort_by_key(|slice| &slice.metadata.object);
+        }
+        let policies = configuration.backend_policies.iter();
+        let of_policy = policies
+            .flat_map(|policy| policy.spec.target_refs.iter().map(move |target| (&target.value, &policy.value.spec)));
+        Self {
+            configuration,
+            backends: configuration.backends.iter().map(|b| (&b.metadata.object, &b.value)).collect(),
+            services: configuration.services.iter().map(|s| (&s.metadata.object, &s.value)).collect(),
+            slices,
+            policies: of_policy.collect(),
+        }
+    }
+
+    /// A cluster as it is by this configuration, with the addresses that the compiler's names have.
+    pub(super) fn cluster(&self, compiler: &mut Compiler, key: &ClusterKey, cursor: u32) -> (Cluster, ClusterPlan) {
+        let (target, port, session) = key;
+        let object = &target.object;
+        let backend = match target.kind {
             BackendKind::Service => format!("service/{object}"),
             _ => object.joined(),
         };
@@ -57,30 +102,26 @@ impl Run<'_> {
             None => backend.clone(),
         };
         let policy = self.policies.get(target).copied();
-        let session = session.or_else(|| policy.and_then(|policy| policy.session_persistence.as_ref()));
-        let servers = self.servers(target, port);
+        let session = session.as_ref().or_else(|| policy.and_then(|policy| policy.session_persistence.as_ref()));
+        let servers = self.servers(&compiler.resolutions, target, *port);
         let plan = ClusterPlan {
             backend: backend.into(),
             name: name.into(),
             sessions: session.is_some(),
-            ..self.plan(servers, object, policy)
+            ..self.plan(compiler, servers, object, policy)
         };
-        let id = ClusterId(self.clusters.len() as u32);
-        let cursor = self.compiler.cluster_cursors.id(&key, self.compiler.epoch).0;
-        self.clusters.push(Cluster {
+        let cluster = Cluster {
             name: Arc::clone(&plan.name),
             endpoints: plan.endpoints.iter().map(|planned| planned.endpoint).collect(),
             selection: Arc::new(select_ready(&plan)),
             affinity: affinity(policy, session).map(Box::new),
             cursor,
-        });
-        self.plans.push(plan);
-        self.cluster_ids.insert(key, id);
-        id
+        };
+        (cluster, plan)
     }
 
     /// `schema` lets no reference dangle, and no endpoint be without a port; a cluster without endpoints answers 503.
-    fn servers(&self, target: &BackendTarget, port: Option<NonZeroU16>) -> Vec<Server> {
+    fn servers(&self, resolutions: &Resolutions, target: &BackendTarget, port: Option<NonZeroU16>) -> Vec<Server> {
         if target.kind == BackendKind::Service {
             return self.service_servers(&target.object, port).unwrap_or_default();
         }
@@ -107,7 +148,7 @@ impl Run<'_> {
                     }));
                 }
                 EndpointPlace::Fqdn { fqdn } => {
-                    let resolved = self.compiler.resolutions.get(&fqdn.name).map(|all| &**all).unwrap_or_default();
+                    let resolved = resolutions.get(&fqdn.name).map(|all| &**all).unwrap_or_default();
                     for (resolved, (rank, weight)) in resolved.iter().zip(weights(resolved, endpoint.weight)) {
                         let of_record = resolved.service.as_ref().map(|service| service.port);
                         let Some(port) = of_record.or(fqdn.port.or(port).map(NonZeroU16::get)) else { continue };
@@ -152,7 +193,13 @@ impl Run<'_> {
     }
 
     /// All but the names.
-    fn plan(&mut self, servers: Vec<Server>, backend: &ObjectName, policy: Option<&BackendPolicySpec>) -> ClusterPlan {
+    fn plan(
+        &self,
+        compiler: &mut Compiler,
+        servers: Vec<Server>,
+        backend: &ObjectName,
+        policy: Option<&BackendPolicySpec>,
+    ) -> ClusterPlan {
         let prefer_local = policy.is_some_and(|policy| policy.load_balancer.prefer_local);
         let here = self.configuration.appliance.metadata.labels.get(ZONE).filter(|_| prefer_local);
         let endpoints = servers
@@ -160,7 +207,7 @@ impl Run<'_> {
             .map(|Server { address, weight, priority, zone, readiness, name }| {
                 let elsewhere = here.is_some_and(|here| !zone.is_empty() && *here != *zone);
                 PlannedEndpoint {
-                    endpoint: Endpoint { id: self.compiler.endpoint_id(address), address, weight },
+                    endpoint: Endpoint { id: compiler.endpoint_id(address), address, weight },
                     level: u32::from(priority) * 2 + u32::from(elsewhere),
                     readiness,
                     zone,

@@ -6,6 +6,7 @@
 
 mod clusters;
 mod conditions;
+mod endpoints;
 mod filters;
 mod ids;
 mod limits;
@@ -19,10 +20,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
-use schema::{
-    Backend, BackendPolicySpec, BackendTarget, Configuration, EndpointSlice, Gateway, Hostname, HttpRoute,
-    HttpRouteRule, Metadata, Name, ObjectName, Service,
-};
+use schema::{Configuration, DnsName, Gateway, Hostname, HttpRoute, HttpRouteRule, Metadata, Name, ObjectName};
 use tables::snapshot::Listener as ListenerTable;
 use tables::{
     Bind, Cluster, ClusterId, EndpointId, Epoch, HostPattern, RouteTable, Rule, Series, SeriesId, Snapshot, SourceTable,
@@ -32,8 +30,9 @@ use crate::endpoints::CheckIds;
 use crate::endpoints::plan::ClusterPlan;
 use crate::names::Resolutions;
 use crate::status::{GatewayStatus, RouteStatus};
-use clusters::ClusterKey;
+use clusters::{ClusterKey, Places};
 use conditions::Attachment;
+pub use endpoints::Touched;
 use ids::Ids;
 use limits::{LimitTables, Limits};
 use references::References;
@@ -57,6 +56,8 @@ pub struct Compiler {
     limit_tables: LimitTables,
     check_ids: CheckIds,
     resolutions: Resolutions,
+    /// Names that have had other addresses since the last compilation.
+    renamed: HashSet<DnsName>,
 }
 
 /// Series of what is gone that are kept, for who reads metrics now and then and for what comes back.
@@ -77,19 +78,21 @@ pub struct Compiled {
     /// The tables.
     pub snapshot: Arc<Snapshot>,
     /// Series that this snapshot can count to; the others are of earlier ones.
-    pub series_in_use: HashSet<SeriesId>,
+    pub series_in_use: Arc<HashSet<SeriesId>>,
     /// What it was compiled from.
     pub configuration: Arc<Configuration>,
     /// The listeners that each route is attached to, both by their names.
-    pub attached: HashMap<String, Vec<Arc<str>>>,
+    pub attached: Arc<HashMap<String, Vec<Arc<str>>>>,
     /// What the snapshot's clusters are worked out from, in their order.
     pub clusters: Arc<[ClusterPlan]>,
     /// What of it is to be checked.
     pub checks: Arc<[tables::Check]>,
     /// How each Gateway stands.
-    pub gateways: Vec<GatewayStatus>,
+    pub gateways: Arc<[GatewayStatus]>,
     /// How each route stands.
-    pub routes: Vec<RouteStatus>,
+    pub routes: Arc<[RouteStatus]>,
+    /// What the snapshot's clusters are, in their order.
+    keys: Arc<[ClusterKey]>,
 }
 
 impl Compiler {
@@ -109,12 +112,15 @@ impl Compiler {
             limit_tables: LimitTables::default(),
             check_ids: CheckIds::default(),
             resolutions: Resolutions::new(),
+            renamed: HashSet::new(),
         }
     }
 
     /// The addresses that names have, from the next compilation on.
     pub fn resolved(&mut self, resolutions: Resolutions) {
-        self.resolutions = resolutions;
+        let before = core::mem::replace(&mut self.resolutions, resolutions);
+        let names = before.keys().chain(self.resolutions.keys());
+        self.renamed.extend(names.filter(|name| before.get(*name) != self.resolutions.get(*name)).cloned());
     }
 
     /// All cores have closed their idle connections to endpoints that `epoch` did not have. Until this is known of a later epoch, the numbers of
@@ -126,6 +132,7 @@ impl Compiler {
     /// Compiles one configuration under the next epoch.
     pub fn compile(&mut self, configuration: &Arc<Configuration>) -> Compiled {
         self.epoch += 1;
+        self.renamed.clear();
         // Id 0 is what `Snapshot::route` answers for a bind that does not exist, and what counts for series that are gone.
         self.series_id(["".into(), "".into(), "".into()]);
         let listeners = listeners(configuration);
@@ -136,10 +143,8 @@ impl Compiler {
             compiler: self,
             references: &references,
             configuration,
-            backends: configuration.backends.iter().map(|b| (&b.metadata.object, &b.value)).collect(),
-            services: configuration.services.iter().map(|s| (&s.metadata.object, &s.value)).collect(),
-            slices: slices(configuration),
-            policies: policies(configuration),
+            places: Places::of(configuration),
+            keys: Vec::new(),
             clusters: Vec::new(),
             plans: Vec::new(),
             cluster_ids: HashMap::new(),
@@ -154,7 +159,7 @@ impl Compiler {
             .map(|(index, listener)| run.routes_of(index, listener, &attachments))
             .collect();
         let binds = run.binds(&listeners, &conflicted, &tables);
-        let Gathered { clusters, mut plans, rules, limits, in_use } = run.gathered();
+        let Gathered { clusters, keys, mut plans, rules, limits, in_use } = run.gathered();
         let checks = self.check_ids.assign(&mut plans);
         let http = settings::http_settings(&configuration.appliance);
         self.retire();
@@ -162,13 +167,14 @@ impl Compiler {
             .with_series_epochs(self.series_epochs.clone());
         Compiled {
             snapshot: Arc::new(snapshot.with_limits(limits.limits)),
-            series_in_use: in_use,
+            series_in_use: Arc::new(in_use),
             configuration: Arc::clone(configuration),
-            attached: attached(&attachments, &listeners),
+            attached: Arc::new(attached(&attachments, &listeners)),
             clusters: plans.into(),
             checks,
-            gateways: conditions::gateways(configuration, &listeners, &conflicted, &attachments),
-            routes: conditions::routes(&references, &attachments),
+            gateways: conditions::gateways(configuration, &listeners, &conflicted, &attachments).into(),
+            routes: conditions::routes(&references, &attachments).into(),
+            keys: keys.into(),
         }
     }
 
@@ -221,11 +227,9 @@ struct Run<'a> {
     compiler: &'a mut Compiler,
     references: &'a References<'a>,
     configuration: &'a Configuration,
-    backends: HashMap<&'a ObjectName, &'a Backend>,
-    services: HashMap<&'a ObjectName, &'a Service>,
-    slices: HashMap<&'a ObjectName, Vec<&'a EndpointSlice>>,
-    policies: HashMap<&'a BackendTarget, &'a BackendPolicySpec>,
+    places: Places<'a>,
     clusters: Vec<Cluster>,
+    keys: Vec<ClusterKey>,
     plans: Vec<ClusterPlan>,
     cluster_ids: HashMap<ClusterKey, ClusterId>,
     rules: Vec<Rule>,
@@ -236,6 +240,7 @@ struct Run<'a> {
 /// What outlives it.
 struct Gathered {
     clusters: Vec<Cluster>,
+    keys: Vec<ClusterKey>,
     plans: Vec<ClusterPlan>,
     rules: Vec<Rule>,
     limits: Limits,
@@ -244,8 +249,8 @@ struct Gathered {
 
 impl Run<'_> {
     fn gathered(self) -> Gathered {
-        let Self { clusters, plans, rules, limits, in_use, .. } = self;
-        Gathered { clusters, plans, rules, limits, in_use }
+        let Self { clusters, keys, plans, rules, limits, in_use, .. } = self;
+        Gathered { clusters, keys, plans, rules, limits, in_use }
     }
 
     fn binds(
@@ -303,24 +308,6 @@ impl Run<'_> {
         self.in_use.insert(id);
         id
     }
-}
-
-/// The slices of each Service, in order of their names.
-fn slices(configuration: &Configuration) -> HashMap<&ObjectName, Vec<&EndpointSlice>> {
-    let mut slices: HashMap<&ObjectName, Vec<&EndpointSlice>> = HashMap::new();
-    for slice in &configuration.slices {
-        slices.entry(&slice.service).or_default().push(slice);
-    }
-    for of_service in slices.values_mut() {
-        of_service.sort_by_key(|slice| &slice.metadata.object);
-    }
-    slices
-}
-
-/// The policy of each backend that has one.
-fn policies(configuration: &Configuration) -> HashMap<&BackendTarget, &BackendPolicySpec> {
-    let policies = configuration.backend_policies.iter();
-    policies.flat_map(|policy| policy.spec.target_refs.iter().map(|target| (&target.value, &policy.spec))).collect()
 }
 
 /// All listeners, those of the oldest Gateway first.

@@ -147,6 +147,8 @@ impl Endpoints {
     ) {
         self.snapshot = snapshot.epoch;
         let before = self.verdicts_before(plans, checks);
+        let kept = self.kept(plans);
+        let pending = core::mem::take(&mut self.changed);
         self.plans = Arc::clone(plans);
         if *self.checks != **checks {
             self.checks = Arc::clone(checks);
@@ -156,7 +158,7 @@ impl Endpoints {
         let mut since = HashMap::new();
         let tended = |plan: &ClusterPlan| plan.check.is_some() || plan.slow_start.is_some();
         for (cluster, plan) in (0u32..).zip(plans.iter()).filter(|(_, plan)| tended(plan)) {
-            for planned in &plan.endpoints {
+            for planned in plan.endpoints.iter() {
                 if let (Some(check), Some(rule)) = (planned.check, &plan.check) {
                     self.of_check.entry(check).or_default().push(cluster);
                     let known = self.health.get(&check).or_else(|| {
@@ -190,10 +192,19 @@ impl Endpoints {
         self.since = since;
         self.selections = vec![None; plans.len()];
         self.defaults = snapshot.clusters.iter().map(|cluster| Arc::clone(&cluster.selection)).collect();
-        let deviating: Vec<u32> =
-            (0u32..).zip(plans.iter()).filter(|(_, plan)| self.deviates(plan, now)).map(|(at, _)| at).collect();
-        for cluster in deviating {
-            self.refresh(cluster, now);
+        let mut kept = kept.into_iter();
+        for (cluster, plan) in (0u32..).zip(plans.iter()) {
+            match kept.next().flatten() {
+                Some(_) if pending.contains(&cluster) => drop(self.refresh(cluster, now)),
+                Some(selection) => {
+                    let as_default = self.defaults.get(cluster as usize).is_some_and(|d| Arc::ptr_eq(d, &selection));
+                    if let Some(place) = self.selections.get_mut(cluster as usize).filter(|_| !as_default) {
+                        *place = Some(selection);
+                    }
+                }
+                None if self.deviates(plan, now) => drop(self.refresh(cluster, now)),
+                None => {}
+            }
         }
         if let Some(snapshot) = Arc::get_mut(snapshot) {
             let places = self.selections.iter_mut().zip(&mut self.defaults);
@@ -204,7 +215,15 @@ impl Endpoints {
                 }
             }
         }
-        self.changed.clear();
+    }
+
+    /// Who takes requests now, for the clusters whose endpoints are the same in `plans`: those need not be worked out again.
+    fn kept(&self, plans: &[ClusterPlan]) -> Vec<Option<Arc<Selection>>> {
+        let same = |(old, new): (&ClusterPlan, &ClusterPlan)| Arc::ptr_eq(&old.endpoints, &new.endpoints);
+        let selections =
+            self.selections.iter().zip(&self.defaults).map(|(now, default)| now.as_ref().unwrap_or(default));
+        let each = self.plans.iter().zip(plans).zip(selections);
+        each.map(|(pair, selection)| same(pair).then(|| Arc::clone(selection))).collect()
     }
 
     /// What is known of endpoints whose checks are new ones: the same question asked in another rhythm, or with other thresholds, forgets nothing.
@@ -220,7 +239,7 @@ impl Endpoints {
         let mut found = HashMap::new();
         for plan in self.plans.iter() {
             let (Some(rule), Some(&name)) = (&plan.check, names.get(&*plan.name)) else { continue };
-            for planned in &plan.endpoints {
+            for planned in plan.endpoints.iter() {
                 if let Some(health) = planned.check.and_then(|check| self.health.get(&check)) {
                     let health = Health { streak: 0, ..health.clone() };
                     found.insert((name, planned.endpoint.id), (rule.way.probe.clone(), health));
@@ -332,7 +351,7 @@ impl Endpoints {
                 .map(|selection| selection.members().iter().map(|member| (member.id, member.weight)).collect())
                 .unwrap_or_default();
             let total: f64 = weights.values().map(|&weight| f64::from(weight)).sum();
-            for planned in &plan.endpoints {
+            for planned in plan.endpoints.iter() {
                 let weight = weights.get(&planned.endpoint.id).copied().unwrap_or(0);
                 let share = if total > 0.0 { f64::from(weight) / total } else { 0.0 };
                 found.push(self.status(plan, planned, share, now));
@@ -491,22 +510,27 @@ impl CheckIds {
         let mut used = HashSet::new();
         for plan in plans {
             let Some(rule) = &plan.check else { continue };
-            for planned in &mut plan.endpoints {
-                let address = planned.endpoint.address;
-                let next = &mut self.next;
-                let id = *self.ids.entry((address, rule.clone())).or_insert_with(|| {
-                    *next = next.wrapping_add(1);
-                    CheckId(*next)
-                });
-                planned.check = Some(id);
-                if used.insert(id) {
-                    checks.push(Check { id, address, way: Arc::clone(&rule.way) });
+            if plan.endpoints.iter().any(|planned| planned.check.is_none()) {
+                for planned in Arc::make_mut(&mut plan.endpoints) {
+                    planned.check = Some(self.id(planned.endpoint.address, rule));
                 }
+            }
+            for planned in plan.endpoints.iter() {
+                let Some(id) = planned.check.filter(|id| used.insert(*id)) else { continue };
+                checks.push(Check { id, address: planned.endpoint.address, way: Arc::clone(&rule.way) });
             }
         }
         self.ids.retain(|_, id| used.contains(id));
         checks.sort_by_key(|check| check.id);
         checks.into()
+    }
+
+    fn id(&mut self, address: SocketAddr, rule: &plan::HealthRule) -> CheckId {
+        let next = &mut self.next;
+        *self.ids.entry((address, rule.clone())).or_insert_with(|| {
+            *next = next.wrapping_add(1);
+            CheckId(*next)
+        })
     }
 }
 

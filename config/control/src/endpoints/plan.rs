@@ -14,8 +14,8 @@ pub struct ClusterPlan {
     pub name: Arc<str>,
     /// By what endpoints are chosen.
     pub method: Method,
-    /// Its endpoints.
-    pub endpoints: Vec<PlannedEndpoint>,
+    /// Its endpoints. As long as nothing about them changes, plans share them.
+    pub endpoints: Arc<[PlannedEndpoint]>,
     /// Cookies name endpoints.
     pub sessions: bool,
     /// How endpoints come to their full share.

@@ -26,7 +26,7 @@ const LOOKUPS: usize = 32;
 /// After an address changed, for others to change with it.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// From one compilation for changed addresses to the next, at least: ten thousand routes take tens of milliseconds.
+/// From one publication of changed addresses to the next, at least: after each one all cores look through what they have.
 const SPACING: Duration = Duration::from_millis(200);
 
 /// From one writing of answers to the next, at least.

@@ -20,7 +20,7 @@ use schema::{ConfigError, Configuration, Errors, Source};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use crate::compile::{Compiled, Compiler};
+use crate::compile::{Compiled, Compiler, Touched};
 use crate::epochs::SwapReceipt;
 use crate::names::Names;
 use crate::status::{Problem, Refused};
@@ -226,9 +226,17 @@ impl Configured {
 
     /// Compiles it under the next epoch, with the addresses that its names have now.
     pub fn compile(&mut self) -> Compiled {
+        self.compile_from(None)
+    }
+
+    /// The same; no more than endpoints where that is all that differs from what runs.
+    fn compile_from(&mut self, running: Option<(Arc<Compiled>, Touched)>) -> Compiled {
         self.names.configure(&self.configuration);
         self.compiler.resolved(self.names.resolutions());
-        self.compiler.compile(&self.configuration)
+        match running {
+            Some((running, touched)) => self.compiler.compile_endpoints(&running, &self.configuration, touched),
+            None => self.compiler.compile(&self.configuration),
+        }
     }
 }
 
@@ -367,6 +375,7 @@ impl Reloader {
         if dry_run {
             return self.answer(Outcome::Valid, changes);
         }
+        let touched = Touched::between(&self.configured.configuration, &configuration);
         let outcome = if changes.is_empty() { Outcome::Unchanged } else { Outcome::Accepted };
         self.configured.configuration = Arc::new(configuration);
         self.configured.sources = sources;
@@ -380,7 +389,7 @@ impl Reloader {
             // A route that gets a backend with a new name had another one until now, which need not end before the new one can serve.
             self.configured.names.configure(&self.configured.configuration);
             self.configured.names.await_first();
-            let (epoch, receipt) = self.publish(read);
+            let (epoch, receipt) = self.publish(read, touched);
             tracing::info!(
                 "configuration of epoch {epoch}: {} added, {} changed, {} removed; read in {} ms, compiled in {} ms, {}",
                 changes.added.len(),
@@ -407,11 +416,13 @@ impl Reloader {
         Answer { swap, ..self.answer(outcome, changes) }
     }
 
-    /// Has the cores run what is configured now, which took `read` to read: the epoch, and how it reached the cores.
-    fn publish(&mut self, read: Duration) -> (u64, Option<SwapReceipt>) {
+    /// Has the cores run what is configured now, which took `read` to read: the epoch, and how it reached the cores. Where nothing but endpoints is
+    /// other than in what runs, they come with what is `touched`.
+    fn publish(&mut self, read: Duration, touched: Option<Touched>) -> (u64, Option<SwapReceipt>) {
         let started = Instant::now();
         self.configured.compiler.swept(self.supervisor.swept());
-        let compiled = self.configured.compile();
+        let running = touched.map(|touched| (self.supervisor.compiled(), touched));
+        let compiled = self.configured.compile_from(running);
         let epoch = compiled.snapshot.epoch;
         self.supervisor.publish(compiled, read, started);
         self.supervisor.set_drain_timeout(self.configured.drain_timeout());
@@ -423,7 +434,7 @@ impl Reloader {
         if !self.configured.names.has_news() {
             return;
         }
-        let (epoch, receipt) = self.publish(Duration::ZERO);
+        let (epoch, receipt) = self.publish(Duration::ZERO, Some(Touched::default()));
         tracing::info!(
             "addresses of names, epoch {epoch}: compiled in {} ms, {}",
             receipt.as_ref().map_or(0, SwapReceipt::compile_milliseconds),
