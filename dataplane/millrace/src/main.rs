@@ -15,6 +15,7 @@ mod listings;
 mod live;
 mod polling;
 mod reflect;
+mod resume;
 mod run;
 mod signals;
 mod status;

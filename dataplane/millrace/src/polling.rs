@@ -26,6 +26,8 @@ use rustix::thread::{
 use tables::CoreSettings;
 use tables::lifecycle::{Lifecycle, Stage};
 
+use crate::resume::Wakefulness;
+
 /// A core that panics more often than this within [`RESTART_WINDOW`] is not started again: what makes it panic
 /// does not pass.
 const RESTARTS: usize = 10;
@@ -114,10 +116,15 @@ fn poll(polling: Polling) -> Ended {
     set.set(usize::from(cpu));
     sched_setaffinity(None, &set).map_err(|error| format!("cannot be pinned to CPU {cpu}: {error}"))?;
     let _registered = eal.register_thread().map_err(|error| error.to_string())?;
-    if !matches!(idle, Idle::Polling) {
-        // By default the kernel may end a nap 50 µs late, for the sake of fewer wake-ups.
-        set_current_timer_slack(NonZeroU64::new(1)).map_err(|error| format!("cannot set its timer slack: {error}"))?;
-    }
+    let _wakefulness = match idle {
+        Idle::Polling => None,
+        Idle::Naps | Idle::Interrupts(_) => {
+            // By default the kernel may end a nap 50 µs late, for the sake of fewer wake-ups.
+            set_current_timer_slack(NonZeroU64::new(1))
+                .map_err(|error| format!("cannot set its timer slack: {error}"))?;
+            Some(Wakefulness::of(cpu))
+        }
+    };
     turn(lanes, exceptions, &settings, Surroundings { seat, place, clock, idle }, &usher)
 }
 
