@@ -8,7 +8,7 @@ import statistics
 
 ORDER = ["keepalive-60B", "keepalive-1KiB", "keepalive-64KiB", "close-60B", "bulk-1MiB-down", "bulk-1MiB-up", "idle-100k",
          "latency-half-load", "loss-1pct", "routes-10k", "filters-60B", "swap-10k", "compile-100k", "flood-10k", "idle-naps", "idle-wakes",
-         "hand-over", "reflect-64B", "limit-64B", "limit-1514B", "machine"]
+         "hand-over", "cores-2", "reflect-64B", "limit-64B", "limit-1514B", "machine"]
 NAMES = {"millrace": "Millrace", "nginx": "NGINX", "haproxy": "HAProxy", "envoy": "Envoy", "testpmd": "testpmd", "machine": "this machine"}
 WIRES = ["vhost", "memory", "memif", "af_packet", "af_xdp", "veth", "veth-offload"]
 
@@ -20,6 +20,7 @@ OF_CALM, OF_NOBODY = "% of the rate without a flood", "% of the rate beside the 
 OF_PLAIN = "% of the plain route's rate"
 # Of the requests for which the generator did not have to wait for its CPU; and of all.
 OF_QUIET, OF_QUIET_WAITING = "x the quiet p99", "x the quiet p99, the generator's waits included"
+OF_ONE, OF_APART = "x the rate of one core", "x the rate of two that share nothing"
 REACHED, FAILED, COMPILING = "ms to the last core", "failed requests", "s to compile 100,000 endpoints"
 # Of these, less is better.
 LESS = ("µs", "ns", BYTES_EACH, OF_QUIET, REACHED, FAILED, COMPILING)
@@ -162,7 +163,7 @@ def of_wakes(parts):
              "note": f"{adaptive['value']:,.0f} requests/s", "errors": polling["errors"] + adaptive["errors"]} for name in ("p50", "p99")]
 
 
-PARTED = {"idle-naps": of_each, "machine": of_each, "idle-wakes": of_wakes, "flood-10k": of_flood, "loss-1pct": of_loss, "routes-10k": of_routes,
+PARTED = {"idle-naps": of_each, "cores-2": of_each, "machine": of_each, "idle-wakes": of_wakes, "flood-10k": of_flood, "loss-1pct": of_loss, "routes-10k": of_routes,
           "idle-100k": of_idle, "latency-half-load": of_latency, "filters-60B": of_policies, "swap-10k": of_swaps}
 
 

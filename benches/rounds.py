@@ -22,6 +22,7 @@ import reflect
 import routes
 import swaps
 import vhost
+from figures import OF_APART, OF_ONE
 from idle import Idle, possible
 from load import Load, blast_alone, blast_between, shares, wrk, wrk_between
 from proxies import envoy, haproxy, millrace, millrace_af_xdp, nginx
@@ -140,6 +141,7 @@ def measure_all(folder, plan, sandbox, programs, stated):
                 attempt(problems, f"round {number}, millrace woken on vhost", lambda: idle_wakes(raw, plan, number, programs))
                 if programs.instructions:
                     attempt(problems, f"round {number}, hand-over", lambda: hand_over(raw, number, programs))
+                    attempt(problems, f"round {number}, two cores", lambda: two_cores(raw, number, programs))
                 if programs.flood:
                     attempt(problems, f"round {number}, millrace beside a flood",
                             lambda: beside_a_flood(raw, plan, number, both_ends, programs))
@@ -454,6 +456,18 @@ def hand_over(raw, number, programs):
                "generator": "none", "own": own, "handed": handed})
 
 
+def two_cores(raw, number, programs):
+    """What a second core is worth where neither a wire nor a generator is the limit."""
+    said = subprocess.run([programs.instructions, "time", "cores"], capture_output=True, text=True).stdout
+    numbers = r"one core (\S+) requests/s, two cores (\S+), two that share nothing (\S+): (\S+) times the rate of one, (\S+) times"
+    one, two, apart, of_one, of_apart = map(float, re.search(numbers, said).groups())
+    for part, unit, value in (("one", OF_ONE, of_one), ("apart", OF_APART, of_apart)):
+        keep(raw, {"workload": "cores-2", "system": "millrace", "wire": "memory", "part": part, "round": number, "unit": unit, "value": value,
+                   "errors": 0, "latency_us": {}, "gateway_busy": None, "gateway_cpu_busy": None, "load_busy": None, "generator": "none",
+                   "one": one, "two": two, "two_apart": apart,
+                   "note": f"requests/s: one core {one:,.0f}, two {two:,.0f}, two that share nothing {apart:,.0f}"})
+
+
 def beside_a_flood(raw, plan, number, sandbox, programs):
     """Short connections without a flood of SYNs, beside one, and beside the same frames to an Ethernet address that nobody has."""
     # Longer than others, because rates scatter more.
@@ -506,7 +520,7 @@ def settings(plan, sandbox):
         "rounds": f"{plan.rounds}, interleaved; {plan.seconds} s a run"
                   + (" (--quick: a look, not a measurement)" if plan.quick else "")
                   + f"; {plan.few_rounds} of them with routes-10k, filters-60B, swap-10k, compile-100k, idle-100k, flood-10k, idle-naps, idle-wakes, "
-                    "hand-over, reflect-64B and the limits; everything at nice −20",
+                    "hand-over, cores-2, reflect-64B and the limits; everything at nice −20",
         "connections": f"closed loop, {CONNECTIONS}; in bulk, 8",
         "af_packet, af_xdp and veth":
             f"the proxy (Millrace's polling core, NGINX's and Envoy's worker, HAProxy's thread) on CPU {proxy}; blast on CPU {others}, by "

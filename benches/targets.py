@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from figures import (BYTES_EACH, COMPILING, FAILED, KEPT, NAMES, OF_CALM, OF_PLAIN, OF_QUIET, OF_TEN, REACHED, amount, less_is_better, ratios,
-                     spread)
+from figures import (BYTES_EACH, COMPILING, FAILED, KEPT, NAMES, OF_APART, OF_CALM, OF_ONE, OF_PLAIN, OF_QUIET, OF_TEN, REACHED, amount,
+                     less_is_better, ratios, spread)
 
 ANY_PEER = "the best peer"
 
@@ -55,6 +55,9 @@ TARGETS = [
     Target("idle-naps", ("af_packet",), 50, unit="µs p99"),
     Target("idle-wakes", BYPASS, 50, unit="µs p50 added by sleep"),
     Target("hand-over", ("memory",), 150, unit="ns a packet"),
+    Target("cores-2", ("memory",), 1.9, unit=OF_ONE),
+    # The same of what this machine's CPUs leave.
+    Target("cores-2", ("memory",), 0.95, unit=OF_APART),
     *(Target("reflect-64B", (wire,), 0.85, "testpmd", against_wires=(wire,)) for wire in ("memif", "vhost")),
 ]
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crossbeam_queue::ArrayQueue;
 use engine::clock::Instant;
 use engine::core::{Core, CoreInput};
-use engine::steer::Place;
+use engine::steer::{Place, PortPlan, places};
 use pmd::Frame;
 use tables::access::AccessQueue;
 use tables::filter::{FieldChanges, Filters, PathChange, RuleFilters};
@@ -21,7 +21,7 @@ use tables::{
 
 use crate::collect_here;
 use crate::frames::{ACK, FIN, PSH, Peer, SYN, arp_reply, tcp};
-use crate::lane::MemoryLane;
+use crate::lane::{MemoryFrame, MemoryLane};
 
 const NORTH_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const SOUTH_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
@@ -41,6 +41,22 @@ const PATIENCE: usize = 16;
 
 const NORTH: usize = 0;
 const SOUTH: usize = 1;
+
+/// A core's place among those that share its tables.
+pub(crate) struct Seat {
+    index: u16,
+    place: Place,
+    snapshot: Arc<Snapshot>,
+}
+
+/// Places of so many cores, whose devices have a queue for each.
+pub(crate) fn seats(count: u16) -> Vec<Seat> {
+    let snapshot = Arc::new(snapshot(Conditions::default(), None, false));
+    let plans = [NORTH, SOUTH].map(|_| PortPlan { queues: count, rss: None });
+    let places = places::<MemoryFrame>(count, &plans, &TcpSettings::default(), [1, 2]);
+    let seat = |(index, (place, _))| Seat { index, place, snapshot: Arc::clone(&snapshot) };
+    (0..).zip(places).map(seat).collect()
+}
 
 /// A core with a port to clients and one to backends.
 pub(crate) struct Gateway {
@@ -99,14 +115,25 @@ impl Gateway {
     }
 
     fn serving(snapshot: Snapshot, request: &'static [u8], response: &[u8], syn_cookies: SynCookies) -> Self {
-        let (publisher, snapshot) = publish::slot(Arc::new(snapshot));
+        let seat = Seat { index: 0, place: Place::alone(), snapshot: Arc::new(snapshot) };
+        Self::seated(seat, request, response, syn_cookies)
+    }
+
+    /// One of several that serve the same tables.
+    pub(crate) fn on(seat: Seat, request: &'static [u8], response: &[u8]) -> Self {
+        Self::seated(seat, request, response, SynCookies::Overload)
+    }
+
+    fn seated(seat: Seat, request: &'static [u8], response: &[u8], syn_cookies: SynCookies) -> Self {
+        let Seat { index, place, snapshot } = seat;
+        let (publisher, snapshot) = publish::slot(snapshot);
         let counters = Arc::new(CoreCounters::new(2));
         let access: AccessQueue = Arc::new(ArrayQueue::new(16));
         let port = |name: &str, address: &str| PortSettings::untagged(name, address.parse().into_iter().collect());
         // So short that a thousand connections bring it to its steady state.
         let tcp = TcpSettings { time_wait: Duration::from_millis(20), syn_cookies, ..TcpSettings::default() };
         let core = Core::new(CoreInput {
-            index: 0,
+            index,
             lanes: vec![MemoryLane::new(NORTH_MAC), MemoryLane::new(SOUTH_MAC)],
             settings: CoreSettings { ports: vec![port("north", "10.9.1.1/24"), port("south", "10.9.2.1/24")], tcp },
             snapshot,
@@ -114,7 +141,7 @@ impl Gateway {
             counters: Arc::clone(&counters),
             lifecycle: Arc::default(),
             access,
-            place: Place::alone(),
+            place,
             seed: 1,
         });
         Self {

@@ -11,6 +11,7 @@
 mod cache_line;
 mod callgrind;
 mod control;
+mod cores;
 mod decisions;
 mod frames;
 mod gateway;
@@ -114,6 +115,10 @@ fn main() -> ExitCode {
             cache_line::time();
             ExitCode::SUCCESS
         }
+        ["time", "cores"] => {
+            cores::time();
+            ExitCode::SUCCESS
+        }
         ["time", "hand-over"] => {
             if handover::time() {
                 ExitCode::SUCCESS
@@ -189,7 +194,7 @@ fn report(outcome: std::io::Result<()>) -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    eprintln!("usage: instructions [profile CASE FILE | time hand-over | time cache-line]; cases:");
+    eprintln!("usage: instructions [profile CASE FILE | time cores | time hand-over | time cache-line]; cases:");
     for case in CASES {
         eprintln!("  {}", case.name);
     }

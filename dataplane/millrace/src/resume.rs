@@ -56,7 +56,7 @@ impl Wakefulness {
                 tracing::info!(
                     "CPU {cpu} wakes {now:.0?} late with {what}, {unasked:.0?} without; a choice of your own in {file} stays as it is"
                 );
-                if now > LATE {
+                if now > PROMISED {
                     tracing::warn!(
                         "CPU {cpu} wakes late: its core may take more than 50 µs to answer when it slept; with `idle: polling` it never sleeps"
                     );
