@@ -127,11 +127,17 @@ def of_idle(parts):
 
 
 def of_flood(parts):
-    """The rate beside a flood, over that without, and over that beside frames which cost the sender and the wire as much."""
-    figures, flood = [], parts.get("flood")
-    for other, unit in (("no flood", OF_CALM), ("to nobody", OF_NOBODY)):
-        if flood and parts.get(other, {}).get("value"):
-            figures.append({**flood, "unit": unit, "value": 100 * flood["value"] / parts[other]["value"]})
+    """The rate beside a flood, over that without, and over that beside frames which cost the sender and the wire as much; of each of the round's turns."""
+    figures, turns = [], {}
+    for name, run in parts.items():
+        # One turn alone has no number.
+        kind, _, turn = name.partition(" #")
+        turns.setdefault(turn, {})[kind] = run
+    for turn in turns.values():
+        flood = turn.get("flood")
+        for other, unit in (("no flood", OF_CALM), ("to nobody", OF_NOBODY)):
+            if flood and turn.get(other, {}).get("value"):
+                figures.append({**flood, "unit": unit, "value": 100 * flood["value"] / turn[other]["value"]})
     return figures
 
 

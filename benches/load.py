@@ -71,8 +71,13 @@ def blast_alone(sandbox, programs, words, parts):
     return json.loads(run.stdout)
 
 
-def blast_between(sandbox, proxy, programs, words, seconds, warm_up):
-    """blast at both far ends, and what the CPUs did while it measured. Wrong replies are in its result."""
+def most_of(seconds):
+    time.sleep(seconds * 0.85)
+
+
+def blast_between(sandbox, proxy, programs, words, seconds, warm_up, meanwhile=most_of):
+    """blast at both far ends, and what the CPUs did while it measured. Wrong replies are in its result. `meanwhile` is called with the seconds when it begins
+    to measure, and takes nearly as long."""
     everything = blast_words(sandbox, programs, f"{words} --duration {seconds} --warm-up {warm_up}")
     with open(f"{sandbox.dir}/blast.log", "w+") as log:
         running = subprocess.Popen(everything, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.PIPE,
@@ -87,7 +92,7 @@ def blast_between(sandbox, proxy, programs, words, seconds, warm_up):
             else:
                 raise RuntimeError(f"blast ended with {running.wait()}: {''.join(said)[-600:]}")
             before = sample(sandbox, proxy)
-            time.sleep(seconds * 0.85)
+            meanwhile(seconds)
             after = sample(sandbox, proxy)
             _, error = running.communicate(timeout=60)
         finally:

@@ -41,6 +41,12 @@ class Report(unittest.TestCase):
                                  "unit": "requests/s", "gateway_busy": 0.5, "limited_by": "neither"}])
         self.assertEqual(plots, ["close-60B.svg"])
 
+    def test_a_flood_is_compared_with_its_own_turn(self):
+        rates = {"no flood #0": 100, "to nobody #0": 90, "flood #0": 90, "no flood #1": 50, "to nobody #1": 50, "flood #1": 55}
+        rows, text, _ = self.make([run("flood-10k", "millrace", "af_packet", 1, rate, part=part, unit="connections/s") for part, rate in rates.items()])
+        self.assertEqual([(row["unit"], row["min"], row["max"]) for row in rows], [(figures.OF_CALM, 90, 110), (figures.OF_NOBODY, 100, 110)])
+        self.assertIn("| flood-10k | af_packet | ≥ 90 % of the rate without a flood | 100 % of the rate without a flood | met |", text)
+
     def test_the_machine_is_told_apart(self):
         runs = [run("machine", "machine", wire, 1, value, part=part, unit=unit, generator="none") for wire, part, unit, value in (
             ("CPU 0", "p99", "µs p99 away", 40), ("CPU 1", "p99", "µs p99 away", 50), ("both CPUs", "line", "ns for a cache line", 60))]

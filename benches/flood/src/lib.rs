@@ -29,6 +29,9 @@ const BROADCAST: [u8; 6] = [0xff; 6];
 /// MSS 1460, SACK permitted, timestamps, window scale 7: what Linux asks for.
 const OPTIONS: [u8; 20] = [2, 4, 5, 180, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7];
 
+/// A longer pause is not made up for.
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// What to send.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -85,11 +88,13 @@ pub fn flood(plan: &Plan, stop: &AtomicBool) -> Result<Sent, String> {
     let mut random = Random(0x5eed_f100d);
     let rate = plan.rate.min(FASTEST);
     let count = plan.count.min(MOST);
-    let start = Instant::now();
-    let mut sent = 0;
+    let (start, mut step) = (Instant::now(), Instant::now());
+    let (mut sent, mut due) = (0, 0.0);
     while sent < count && !stop.load(Ordering::Relaxed) {
-        let due = (start.elapsed().as_secs_f64() * f64::from(rate)) as u64;
-        while sent < due.min(count) {
+        // Whoever stopped this process for a while (SIGSTOP) wanted no flood then, and no larger one now.
+        due += step.elapsed().min(PAUSE).as_secs_f64() * f64::from(rate);
+        step = Instant::now();
+        while sent < (due as u64).min(count) {
             // An empty pool or a full ring is a SYN less, which the lane counts.
             if let Some(frame) = lane.allocate() {
                 let own = lane.mac();
