@@ -7,8 +7,8 @@ A testpmd on the other CPU, which touches no frame, sends some hundreds round, s
 it. Needs root and two CPUs; vhost needs hugepages. Called by rounds.py, too.
 
 Where the host runs the two CPUs makes a factor of three: a cache line takes 40 ns there and back on one core, 100 on one socket, 500 between
-two, and hosts move CPUs about. testpmd is as slow as Millrace then. So with `--instructions`, which times it, a run beside which CPUs
-were far from each other is made anew, a few times.
+two, and hosts move CPUs about. testpmd is as slow as Millrace then. So runs are short and many, the two in turns; with `--instructions`, which times it, the distance before and
+after each is with its result.
 """
 
 import argparse
@@ -63,11 +63,6 @@ class Reflect:
         return out
 
 
-# Nanoseconds of a cache line's round trip above which the CPUs are not on one socket, and runs that are made anew for it at most.
-NEAR = 250
-TRIES = 6
-
-
 def apart(instructions):
     """How far apart the two CPUs are now, in nanoseconds; `None` where nothing times it."""
     if not instructions:
@@ -75,15 +70,10 @@ def apart(instructions):
     return float(subprocess.run([instructions, "time", "cache-line"], capture_output=True, text=True, check=True).stdout.split()[0])
 
 
-def measure_near(mirror, wire, millrace, cpus, seconds, instructions):
-    """A run with the CPUs on one socket, as far as that can be had; what they were before and after it is in the result."""
-    for attempt in range(1, TRIES + 1):
-        before = apart(instructions)
-        result = measure(mirror, wire, millrace, cpus, seconds)
-        result.update(attempt=attempt, cache_line_ns=[before, apart(instructions)])
-        if not instructions or max(result["cache_line_ns"]) <= NEAR:
-            break
-    return result
+def measure_timed(mirror, wire, millrace, cpus, seconds, instructions):
+    """A run, and how far apart the CPUs were before and after it."""
+    before = apart(instructions)
+    return {**measure(mirror, wire, millrace, cpus, seconds), "cache_line_ns": [before, apart(instructions)]}
 
 
 def measure(mirror, wire, millrace, cpus, seconds):
@@ -144,8 +134,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--millrace", required=True)
     parser.add_argument("--instructions")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=1.5)
     parser.add_argument("--wires", default=",".join(WIRES))
     arguments = parser.parse_args()
     available = sorted(os.sched_getaffinity(0))
@@ -159,11 +149,11 @@ def main():
         for number in range(arguments.rounds):
             # Another one goes first each time.
             order = MIRRORS if number % 2 == 0 else MIRRORS[::-1]
-            results = {mirror: measure_near(mirror, wire, millrace, cpus, arguments.seconds, instructions) for mirror in order}
+            results = {mirror: measure_timed(mirror, wire, millrace, cpus, arguments.seconds, instructions) for mirror in order}
             rounds.append(results["millrace"]["frames_per_second"] / results["testpmd"]["frames_per_second"])
             print(f"{wire}: " + ", ".join(f"{mirror} {results[mirror]['frames_per_second']:,.0f} frames/s (load "
                                          f"{results[mirror]['load_busy']:.0%} busy, {results[mirror]['errors']} lost, a cache line "
-                                         f"{results[mirror]['cache_line_ns']} ns, attempt {results[mirror]['attempt']})" for mirror in MIRRORS),
+                                         f"{results[mirror]['cache_line_ns']} ns)" for mirror in MIRRORS),
                   flush=True)
         print(f"{wire}: {statistics.median(rounds):.2f} of testpmd's rate ({min(rounds):.2f} … {max(rounds):.2f})", flush=True)
 

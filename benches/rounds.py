@@ -78,9 +78,10 @@ class Plan:
         # Pairs of parts with few routes and with many.
         self.route_pairs, self.route_seconds, self.route_warm_up = (2, 0.5, 0.2) if quick else (6, 1, 0.3)
         # Several swaps; and a p99 of something.
-        self.swap_seconds, self.swap_pairs = (3, 1) if quick else (5, 2)
+        self.swap_seconds, self.swap_pairs = (3, 1) if quick else (3, 4)
         # Rates on a shared machine drift: many short turns.
         self.flood_seconds, self.flood_turns = (2, 1) if quick else (2, 3)
+        self.reflect_seconds, self.reflect_turns = (1, 1) if quick else (1.5, 3)
         # A loss costs 200 ms now and then.
         self.loss_seconds = 2 if quick else 6
         self.idle, self.idle_on_vhost = 4_000 if quick else 20_000, 100_000
@@ -147,9 +148,11 @@ def measure_all(folder, plan, sandbox, programs, stated):
                 if programs.flood:
                     attempt(problems, f"round {number}, millrace beside a flood",
                             lambda: beside_a_flood(raw, plan, number, both_ends, programs))
-                for mirror, wire in ((mirror, wire) for wire in reflect.WIRES for mirror in turned(reflect.MIRRORS, number)):
-                    attempt(problems, f"round {number}, {mirror} on {wire}, reflecting",
-                            lambda: reflected(raw, plan, number, sandbox, programs, mirror, wire))
+                # Many short ones, in turns: each start has a rate of its own, and the machine moves between them.
+                for turn in range((number - 1) * plan.reflect_turns + 1, number * plan.reflect_turns + 1):
+                    for mirror, wire in ((mirror, wire) for wire in reflect.WIRES for mirror in turned(reflect.MIRRORS, turn)):
+                        attempt(problems, f"round {number}, {mirror} on {wire}, reflecting",
+                                lambda: reflected(raw, plan, turn, sandbox, programs, mirror, wire))
                 for wire in LIMITS:
                     attempt(problems, f"round {number}, testpmd on {wire}", lambda: limit(raw, plan, number, sandbox, wire))
             # What is there when somebody stops it here is a report, too.
@@ -485,8 +488,8 @@ def beside_a_flood(raw, plan, number, sandbox, programs):
 
 def reflected(raw, plan, number, sandbox, programs, mirror, wire):
     """Frames sent back, by `millrace reflect` or by testpmd's macswap."""
-    keep(raw, reflect.run(mirror, wire, number, reflect.measure_near(mirror, wire, programs.millrace, sandbox.cpus, plan.seconds,
-                                                                     programs.instructions)))
+    keep(raw, reflect.run(mirror, wire, number, reflect.measure_timed(mirror, wire, programs.millrace, sandbox.cpus, plan.reflect_seconds,
+                                                                      programs.instructions)))
 
 
 def limit(raw, plan, number, sandbox, wire):
