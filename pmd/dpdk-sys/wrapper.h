@@ -6,6 +6,7 @@
  * The shim_* functions exist for what is a macro or changes its shape between releases.
  */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -15,6 +16,7 @@
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
+#include <rte_flow.h>
 #include <rte_lcore.h>
 #include <rte_log.h>
 #include <rte_mbuf.h>
@@ -110,6 +112,58 @@ shim_set_mac(uint16_t port, const uint8_t mac[6])
 
 	memcpy(&address, mac, 6);
 	return rte_eth_dev_default_mac_addr_set(port, &address);
+}
+
+/* A rule that puts packets to an address, four or sixteen bytes of it by the IP version `family`, into a receive queue. */
+static inline int
+shim_flow_to_queue(uint16_t port, uint32_t priority, uint8_t family, const uint8_t address[16], uint16_t queue)
+{
+	struct rte_flow_attr attr = { .priority = priority, .ingress = 1 };
+	struct rte_flow_item_ipv4 v4, v4_mask;
+	struct rte_flow_item_ipv6 v6, v6_mask;
+	struct rte_flow_item pattern[3];
+	struct rte_flow_action_queue to = { .index = queue };
+	struct rte_flow_action actions[2];
+	struct rte_flow_error error;
+
+	memset(&v4, 0, sizeof(v4));
+	memset(&v4_mask, 0, sizeof(v4_mask));
+	memset(&v6, 0, sizeof(v6));
+	memset(&v6_mask, 0, sizeof(v6_mask));
+	memset(pattern, 0, sizeof(pattern));
+	memset(actions, 0, sizeof(actions));
+	memset(&error, 0, sizeof(error));
+	pattern[0].type = RTE_FLOW_ITEM_TYPE_ETH;
+	if (family == 4) {
+		memcpy(&v4.hdr.dst_addr, address, 4);
+		memset(&v4_mask.hdr.dst_addr, 0xff, 4);
+		pattern[1].type = RTE_FLOW_ITEM_TYPE_IPV4;
+		pattern[1].spec = &v4;
+		pattern[1].mask = &v4_mask;
+	} else {
+		memcpy(&v6.hdr.dst_addr, address, 16);
+		memset(&v6_mask.hdr.dst_addr, 0xff, 16);
+		pattern[1].type = RTE_FLOW_ITEM_TYPE_IPV6;
+		pattern[1].spec = &v6;
+		pattern[1].mask = &v6_mask;
+	}
+	pattern[2].type = RTE_FLOW_ITEM_TYPE_END;
+	actions[0].type = RTE_FLOW_ACTION_TYPE_QUEUE;
+	actions[0].conf = &to;
+	actions[1].type = RTE_FLOW_ACTION_TYPE_END;
+	if (rte_flow_create(port, &attr, pattern, actions, &error) != NULL)
+		return 0;
+	return rte_errno != 0 ? -rte_errno : -EINVAL;
+}
+
+/* Takes all rules away. */
+static inline int
+shim_flow_flush(uint16_t port)
+{
+	struct rte_flow_error error;
+
+	memset(&error, 0, sizeof(error));
+	return rte_flow_flush(port, &error);
 }
 
 /* Sends DPDK's log lines to `write` instead of the console; returns 0, or -1 where there is no memory. */

@@ -119,7 +119,7 @@ pub(crate) fn time() -> bool {
 
 /// Nanoseconds a packet, for packets of the first core's flows or of the second one's.
 fn run(second: bool) -> f64 {
-    let plans = [PortPlan { queues: 1, rss: None }];
+    let plans = [PortPlan { queues: 1, ..PortPlan::default() }];
     // A reply of a backend: its port's remainder names the core.
     let mut frame = vec![0; 60];
     frame[12..24].copy_from_slice(&[8, 0, 0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6]);

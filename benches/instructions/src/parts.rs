@@ -100,7 +100,7 @@ pub(crate) fn ingress(n: u64, payload: usize) {
 /// A packet that arrives at the core with the queue and is received by the one that its flow belongs to.
 pub(crate) fn hand_over(n: u64) {
     const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
-    let plans = [PortPlan { queues: 1, rss: None }];
+    let plans = [PortPlan { queues: 1, ..PortPlan::default() }];
     let mut cores = places(2, &plans, &TcpSettings::default(), [1, 2]).into_iter();
     let mut core = || {
         let (_, links) = cores.next().expect("two");

@@ -11,7 +11,7 @@ use control::{Compiled, Configured, Control, Launch, PortInfo, admin, core_setti
 use engine::clock::Clock;
 use engine::exception::Exception;
 use engine::idle::Idle;
-use engine::steer::{LONGEST_KEY, Place, PortPlan, Rss, Steered, places};
+use engine::steer::{LONGEST_KEY, Place, PortPlan, Rss, Rules, Steered, places};
 use pmd::{DpdkLane, Eal, EalError, EalOptions, MemoryMode, Offloads, Port, PortOptions, Sleeper, Waker};
 use schema::{ApplianceSpec, Configuration};
 use signal_hook::consts::SIGHUP;
@@ -71,7 +71,8 @@ pub(crate) fn run(files: &Files, state: &Path, log: LogLevel) -> Result<(), Fail
     }
     announce(&configuration, &compiled, &eal, &ports);
     let (idles, wakers) = rests(spec, &mut lanes, &mut paths)?;
-    let cores = steer(lanes, &ports, &settings.tcp, &wakers)?;
+    let plans = plans(&configuration, &compiled, &ports);
+    let cores = steer(lanes, &plans, &settings.tcp, &wakers)?;
     // One for all cores: what they share, they date alike.
     let clock = Clock::start();
     let session_key = session_key(state)?;
@@ -222,26 +223,41 @@ fn rests(
     Ok((idles, wakers))
 }
 
+/// What is known of each port's device: how it spreads flows, or else the rules that it took.
+fn plans(configuration: &Configuration, compiled: &Compiled, ports: &[Port]) -> Vec<PortPlan> {
+    let spec = &configuration.appliance.spec;
+    let cores = u16::try_from(spec.cores.len()).unwrap_or(u16::MAX);
+    let listened = |address| compiled.snapshot.binds().iter().any(|bind| bind.address.ip() == address);
+    let plan = |(configured, port): (&schema::Port, &Port)| {
+        let queues = port.queues();
+        let rss = port.spreading().and_then(|spreading| Rss::new(&spreading.key, &spreading.table));
+        let wanted = || {
+            // Rules are for untagged frames.
+            let own: Vec<_> = configured.interface.addresses.iter().map(|net| net.value).collect();
+            Rules::plan(cores, &own, listened)
+        };
+        let several = cores > 1 && queues == cores;
+        let rules = if rss.is_none() && several { wanted() } else { None };
+        PortPlan { queues, rss, rules: rules.filter(|rules| port.bring(rules.queues())) }
+    };
+    spec.ports.iter().zip(ports).map(plan).collect()
+}
+
 /// A core's place among the others, and its lanes with links to theirs.
 type Seated = (Place, Vec<Steered<DpdkLane>>);
 
 /// Seats the cores on the ports.
 fn steer(
     lanes: Vec<Vec<DpdkLane>>,
-    ports: &[Port],
+    plans: &[PortPlan],
     tcp: &TcpSettings,
     wakers: &[Option<Waker>],
 ) -> Result<Vec<Seated>, Failure> {
-    let plan = |port: &Port| PortPlan {
-        queues: port.queues(),
-        rss: port.spreading().and_then(|spreading| Rss::new(&spreading.key, &spreading.table)),
-    };
-    let plans: Vec<PortPlan> = ports.iter().map(plan).collect();
     let mut secret = [0; 16];
     polling::fill_random(&mut secret).map_err(Failure::new)?;
     let secret = u128::from_ne_bytes(secret);
     let cores = u16::try_from(lanes.len()).unwrap_or(u16::MAX);
-    let places = places(cores, &plans, tcp, [secret as u64, (secret >> 64) as u64]);
+    let places = places(cores, plans, tcp, [secret as u64, (secret >> 64) as u64]);
     let steered = |lanes: Vec<DpdkLane>, links: Vec<_>| {
         let mut steered: Vec<_> = lanes.into_iter().zip(links).map(|(lane, link)| Steered::new(lane, link)).collect();
         steered.iter_mut().for_each(|lane| lane.wake(wakers));

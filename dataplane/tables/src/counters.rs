@@ -260,7 +260,7 @@ core_counters! {
 }
 
 /// The ways in which received frames find their core, as people and metrics see them.
-pub const WAYS: [&str; 4] = ["alone", "rss", "queues", "hash"];
+pub const WAYS: [&str; 5] = ["alone", "rss", "queues", "hash", "rte_flow"];
 
 /// What one core counts on one port.
 #[derive(Debug, Default)]

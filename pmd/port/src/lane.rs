@@ -115,6 +115,8 @@ pub enum Way {
     Queues,
     /// The device has fewer queues than there are cores: who receives a frame hands it to the core that its flow's hash names.
     Hash,
+    /// As `Queues`, but for replies of backends: rules of the device bring them to the core that has the address they go to.
+    Rules,
 }
 
 /// What a lane did to bring frames to their cores. All counters only grow.

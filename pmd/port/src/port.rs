@@ -3,6 +3,7 @@
 //! The binary calls it at start-up; the control side reads statistics and the link from it. It never receives or sends.
 
 mod interface;
+mod rules;
 
 use std::ffi::{CStr, CString, c_char};
 use std::path::PathBuf;

@@ -182,6 +182,9 @@ impl Stack {
         let (_, index) = ways.max_by_key(|(preference, _)| *preference).ok_or(ConnectError::NoRoute)?;
         let port = net.ports.get(index).ok_or(ConnectError::NoRoute)?;
         let local = port.source_for(remote.ip()).ok_or(ConnectError::NoRoute)?;
+        // It may not be ours yet: in IPv6 that is found out.
+        let chosen = self.source_ports.address(index, local).filter(|own| port.owns(*own));
+        let local = chosen.unwrap_or(local);
         let path = Path { mtu: port.mtu(local), largest: port.largest() };
         let (key, hash) = self.free_key(index, local, remote).ok_or(ConnectError::NoPort)?;
 

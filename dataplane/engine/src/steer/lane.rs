@@ -7,7 +7,7 @@ use spsc::{Consumer, Producer};
 
 use super::classify::{About, about};
 use super::sources::{self, contains, core_of};
-use super::{FIRST_PORT, PortPlan, Rss, way};
+use super::{FIRST_PORT, PortPlan, Rss, Rules, way};
 use crate::flow::FlowKey;
 
 /// Frames taken from one ring in one turn at most. More than a burst, since a core that has no queue to look after turns faster than the one
@@ -17,7 +17,7 @@ const RING_SHARE: usize = 4 * BURST;
 /// Received frames from rings in one turn at most where the core has a queue of its own: neither starves the other.
 const RINGS_SHARE: usize = BURST / 2;
 
-/// Segments compared with what the hash says before a queue is believed.
+/// Segments compared with what the hash or the rules say before a queue is believed.
 const CHECKS: u32 = 256;
 
 /// A mark: no other core needs to be asked about this frame's connection.
@@ -49,6 +49,7 @@ pub struct Link<F> {
     sender: Option<u16>,
     secret: [u64; 2],
     rss: Option<Rss>,
+    rules: Option<Rules>,
     checks: u32,
     /// To each core; none to ourselves.
     out: Vec<Option<Producer<Handed<F>>>>,
@@ -121,6 +122,7 @@ impl<F> Link<F> {
             sender: (core >= plan.queues).then(|| core % plan.queues.max(1)),
             secret,
             rss: plan.rss.clone(),
+            rules: plan.rules.clone(),
             checks: CHECKS,
             out: (0..cores).map(|_| None).collect(),
             from: Vec::new(),
@@ -234,7 +236,7 @@ impl<F: Frame> Link<F> {
             About::Neighbor => return Target::All,
             About::Other => return Target::Here,
         };
-        if self.steering.way == Way::Rss && self.checks > 0 && !error {
+        if matches!(self.steering.way, Way::Rss | Way::Rules) && self.checks > 0 && !error {
             self.check(&key);
         }
         let port = key.local_port();
@@ -247,17 +249,24 @@ impl<F: Frame> Link<F> {
                 let queue = self.rss.as_ref().and_then(|rss| rss.queue(key.remote(), key.local()));
                 queue.map_or(Target::Here, Target::Core)
             }
-            Way::Queues if error => Target::All,
-            Way::Queues if !opens => Target::Stray,
-            Way::Alone | Way::Rss | Way::Queues => Target::Here,
+            Way::Queues | Way::Rules if error => Target::All,
+            Way::Queues | Way::Rules if !opens => Target::Stray,
+            Way::Alone | Way::Rss | Way::Queues | Way::Rules => Target::Here,
         }
     }
 
-    /// The self-test: whether the device put this segment where its hash says.
+    /// The self-test: whether the device put this segment where its hash or its rules say.
     #[cold]
     fn check(&mut self, key: &FlowKey) {
+        let expected = match (&self.rss, &self.rules) {
+            (Some(rss), _) => rss.queue(key.remote(), key.local()),
+            (None, Some(rules)) => match rules.core(key.local().ip()) {
+                None => return,
+                core => core,
+            },
+            (None, None) => None,
+        };
         self.checks -= 1;
-        let expected = self.rss.as_ref().and_then(|rss| rss.queue(key.remote(), key.local()));
         if expected != Some(self.core) {
             self.steering.way = Way::Queues;
         }
@@ -370,7 +379,7 @@ impl<L: Lane> Lane for Steered<L> {
 
     #[inline]
     fn passes_on(&self) -> bool {
-        self.link.as_ref().is_some_and(|link| link.steering.way == Way::Queues)
+        self.link.as_ref().is_some_and(|link| matches!(link.steering.way, Way::Queues | Way::Rules))
     }
 
     fn pass_on(&mut self, frame: L::Frame, position: usize) -> Option<L::Frame> {

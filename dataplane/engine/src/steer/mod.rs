@@ -12,11 +12,13 @@
 //! - `Queues`: each core has a queue, and the other side decides what goes into which (virtio, vhost, a fan-out of packet sockets).
 //!   Clients' flows stay where they arrive; replies of backends are handed to the core that their port names. A segment whose connection
 //!   is not known where it arrives is passed from core to core until one knows it.
+//! - `Rules`: as `Queues`, but the device has taken a rule for an address of each core ([`Rules`]), from which that core asks backends: their replies
+//!   arrive at it.
 //! - `Hash`: there are fewer queues than cores (one, for most virtual devices). Who receives a frame hands it to the core that
 //!   a keyed hash of its flow names, and sends for cores without a queue.
 //!
 //! A port begins with the way that its device promises ([`PortPlan`]). The self-test is there because devices promise more than they do:
-//! the first segments of each queue are compared with what the hash says, and one in the wrong place makes it `Queues`.
+//! the first segments of each queue are compared with what the hash or the rules say, and one in the wrong place makes it `Queues`.
 //!
 //! Order within a flow is kept: a flow's frames take one ring or none, and rings are first in, first out.
 //!
@@ -25,6 +27,7 @@
 
 mod classify;
 mod lane;
+mod rules;
 mod sources;
 mod toeplitz;
 
@@ -38,6 +41,7 @@ use crate::stack::Limits;
 
 use lane::Handed;
 pub use lane::{Link, Steered};
+pub use rules::Rules;
 pub use sources::{FIRST_PORT, SourcePorts, port_set};
 pub use toeplitz::{LONGEST_KEY, Rss, hash};
 
@@ -54,6 +58,8 @@ pub struct PortPlan {
     pub queues: u16,
     /// How the device spreads TCP flows over its queues, where it told.
     pub rss: Option<Rss>,
+    /// The rules that the device took.
+    pub rules: Option<Rules>,
 }
 
 /// A core's place among the others.
@@ -82,7 +88,10 @@ pub fn places<F>(cores: u16, ports: &[PortPlan], tcp: &TcpSettings, secret: [u64
     // Another use of the same secret: what one hash tells must not help with the other.
     let limits = Limits::new(tcp, cores, secret.map(|half| !half));
     let departures = Departure::new(cores);
-    let rss: Vec<Option<Rss>> = ports.iter().map(|plan| plan.rss.clone().filter(|_| plan.queues == cores)).collect();
+    let told: Vec<PortPlan> = ports
+        .iter()
+        .map(|plan| if plan.queues == cores { plan.clone() } else { PortPlan::default() })
+        .collect();
     let mut links: Vec<Vec<Link<F>>> =
         (0..cores).map(|core| ports.iter().map(|plan| Link::new(core, cores, plan, secret)).collect()).collect();
     let pairs = (0..cores).flat_map(|from| (0..cores).map(move |to| (from, to))).filter(|(from, to)| from != to);
@@ -98,7 +107,7 @@ pub fn places<F>(cores: u16, ports: &[PortPlan], tcp: &TcpSettings, secret: [u64
         }
     }
     let place = |((core, departure), links)| {
-        let sources = SourcePorts::new(core, cores, rss.clone());
+        let sources = SourcePorts::new(core, cores, told.clone());
         (Place { sources, departure, limits: Some(limits.clone()) }, links)
     };
     (0..cores).zip(departures).zip(links).map(place).collect()
@@ -132,6 +141,7 @@ fn way(cores: u16, plan: &PortPlan) -> Way {
         (..=1, _, _) => Way::Alone,
         (cores, queues, _) if queues < cores => Way::Hash,
         (_, _, Some(_)) => Way::Rss,
+        (_, _, None) if plan.rules.is_some() => Way::Rules,
         (_, _, None) => Way::Queues,
     }
 }

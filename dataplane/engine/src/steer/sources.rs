@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use pmd::PortSet;
 
-use super::Rss;
+use super::PortPlan;
 use crate::random::Random;
 
 /// Source ports are drawn from here up: below lie the ports that listeners usually have.
@@ -37,7 +37,7 @@ pub struct SourcePorts {
     core: u16,
     cores: u16,
     /// Per port of the appliance.
-    rss: Vec<Option<Rss>>,
+    plans: Vec<PortPlan>,
     listening: Box<PortSet>,
 }
 
@@ -48,13 +48,18 @@ impl SourcePorts {
         Self::new(0, 1, Vec::new())
     }
 
-    pub(super) fn new(core: u16, cores: u16, rss: Vec<Option<Rss>>) -> Self {
-        Self { core, cores: cores.max(1), rss, listening: port_set([]) }
+    pub(super) fn new(core: u16, cores: u16, plans: Vec<PortPlan>) -> Self {
+        Self { core, cores: cores.max(1), plans, listening: port_set([]) }
     }
 
     /// Ports that clients connect to are no source ports from now on.
     pub fn listen(&mut self, ports: &PortSet) {
         self.listening.copy_from_slice(ports);
+    }
+
+    /// The address to ask from by the appliance's port `index`, where one of `local`'s network was chosen for this core.
+    pub fn address(&self, index: usize, local: IpAddr) -> Option<IpAddr> {
+        self.plans.get(index)?.rules.as_ref()?.address(self.core, local)
     }
 
     /// A source port towards `remote` by the appliance's port `index`, where the one that was drawn will do. Unless `insist` is given up,
@@ -76,7 +81,7 @@ impl SourcePorts {
         if contains(&self.listening, port) {
             return None;
         }
-        let arrives = match self.rss.get(index) {
+        let arrives = match self.plans.get(index).map(|plan| &plan.rss) {
             Some(Some(rss)) if insist => rss.queue(remote, SocketAddr::new(local, port)) == Some(self.core),
             _ => true,
         };
@@ -86,6 +91,7 @@ impl SourcePorts {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Rss;
     use super::*;
 
     #[test]
@@ -112,7 +118,7 @@ mod tests {
         let key: Vec<u8> = (0..40u8).map(|i| i.wrapping_mul(37) ^ 11).collect();
         let table: Vec<u16> = (0..128).map(|i| i % 4).collect();
         let rss = Rss::new(&key, &table).unwrap();
-        let sources = SourcePorts::new(2, 4, vec![None, Some(rss.clone())]);
+        let sources = SourcePorts::new(2, 4, vec![PortPlan::default(), PortPlan { rss: Some(rss.clone()), ..PortPlan::default() }]);
         let (local, remote) = ("10.0.0.1".parse().unwrap(), "10.0.0.2:80".parse().unwrap());
         let mut random = Random::new(1);
         let mut found = 0;

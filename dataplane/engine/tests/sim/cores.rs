@@ -77,7 +77,8 @@ fn traffic(cores: u16, device: Device, seed: u64) -> Sim {
     sim
 }
 
-const DEVICES: [Device; 4] = [Device::Rss, Device::FalseRss, Device::Queues, Device::Single];
+const DEVICES: [Device; 6] =
+    [Device::Rss, Device::FalseRss, Device::Rules, Device::FalseRules, Device::Queues, Device::Single];
 
 #[test]
 fn every_flow_is_at_one_core_and_in_order() {
@@ -111,6 +112,25 @@ fn with_a_known_hash_nothing_is_handed_over() {
 }
 
 #[test]
+fn rules_bring_replies_to_the_core_that_asked() {
+    for cores in [2, 4] {
+        let mut sim = traffic(cores, Device::Rules, 3);
+        assert_eq!(sim.mid.ways(1), vec![Way::Rules; usize::from(cores)]);
+        for core in &mut sim.mid.cores {
+            let steering = pmd::Lane::steering(core.ports_mut()[1].lane());
+            assert_eq!((steering.handed_out, steering.strays), (0, 0), "{steering:?}");
+        }
+    }
+}
+
+#[test]
+fn rules_that_the_device_does_not_keep_to_are_found_out() {
+    let mut sim = traffic(4, Device::FalseRules, 3);
+    assert!(sim.mid.ways(1).contains(&Way::Queues), "{:?}", sim.mid.ways(1));
+    assert!(sim.mid.steering().handed_out > 0);
+}
+
+#[test]
 fn a_hash_that_the_device_does_not_keep_to_is_found_out() {
     let mut sim = traffic(4, Device::FalseRss, 3);
     assert_eq!(sim.mid.ways(0), [Way::Queues; 4]);
@@ -132,7 +152,7 @@ fn moving(cores: u16, shift: &Rc<Cell<usize>>) -> impl FnMut() -> (PortPlan, Spr
     move || {
         let shift = Rc::clone(shift);
         let spread: Spread = Box::new(move |frame| usize::from(*frame.get(35).unwrap_or(&0)) + shift.get());
-        (PortPlan { queues: cores, rss: None }, spread)
+        (PortPlan { queues: cores, ..PortPlan::default() }, spread)
     }
 }
 
@@ -229,7 +249,7 @@ fn skewed(cores: u16, at_once: usize, http: HttpSettings) -> (Sim, u64) {
         ..options(cores.into())
     };
     let clock = Clock::new();
-    let device = || (PortPlan { queues: cores, rss: None }, Box::new(|_: &[u8]| 0usize) as Spread);
+    let device = || (PortPlan { queues: cores, ..PortPlan::default() }, Box::new(|_: &[u8]| 0usize) as Spread);
     let made = Appliance::with_spread(&clock, cores, &options, &Shared::<Ledger>::default(), device);
     let plans = (0..300).map(|i| Plan::new((0..2).map(|j| Request::get("get", 20_000, i * 2 + j))));
     let mut sim = surround(clock, made, &options, Clients::new(plans, at_once));

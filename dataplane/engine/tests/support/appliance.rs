@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,8 @@ use std::time::Duration;
 use crossbeam_queue::ArrayQueue;
 use engine::clock::Instant;
 use engine::core::{Core, CoreInput};
-use engine::steer::{Place, PortPlan, Rss, Steered, places};
+use engine::steer::{Place, PortPlan, Rss, Rules, Steered, places};
+use ipnet::IpNet;
 use pmd::sim::{Clock, EndOptions, SimFrame, SimLane, SimQueue, Spread, WireOptions, nic, wire};
 use pmd::{Burst, Frame, Lane, LaneCounters, PortSet, Steering, TxChecksum, Way};
 use tables::access::AccessRecord;
@@ -28,6 +30,10 @@ pub enum Device {
     Rss,
     /// They tell a hash, and spread by another.
     FalseRss,
+    /// By a hash that they do not tell, but for addresses that they have rules for.
+    Rules,
+    /// They take rules, and do not keep to them.
+    FalseRules,
     /// By a hash that they do not tell.
     Queues,
     /// One queue for all.
@@ -65,6 +71,8 @@ pub struct Appliance {
     pub reports: Vec<Reports>,
     places: Vec<Place>,
     options: GatewayOptions,
+    /// Further addresses of the south port.
+    ruled: u16,
     series: Vec<Arc<Series>>,
     /// The core that turns first.
     first: usize,
@@ -75,9 +83,11 @@ fn flow(frame: &[u8]) -> Option<(Vec<u8>, u64)> {
     (frame.get(12..14)? == [8, 0] && *frame.get(23)? == 6).then(|| (frame[26..38].to_vec(), fnv(0, frame)))
 }
 
-fn settings(options: &GatewayOptions) -> CoreSettings {
+fn settings(options: &GatewayOptions, ruled: u16) -> CoreSettings {
     let port = |name: &str, address: &str| PortSettings::untagged(name, vec![address.parse().unwrap()]);
-    CoreSettings { ports: vec![port("north", "10.9.1.1/24"), port("south", "10.9.2.1/24")], tcp: options.tcp.clone() }
+    let mut south = port("south", "10.9.2.1/24");
+    south.interfaces[0].addresses.extend(own(ruled));
+    CoreSettings { ports: vec![port("north", "10.9.1.1/24"), south], tcp: options.tcp.clone() }
 }
 
 fn key() -> Vec<u8> {
@@ -104,7 +114,13 @@ fn spread(device: Device, cores: u16, ledger: &Shared<Ledger>) -> (PortPlan, Spr
             let ip = |at: usize| <[u8; 4]>::try_from(&frame[at..at + 4]).unwrap();
             rss.queue((ip(26), port(34)).into(), (ip(30), port(36)).into()).unwrap().into()
         }),
-        Device::FalseRss | Device::Queues => Box::new(move |frame| match note(frame) {
+        Device::Rules => Box::new(move |frame| {
+            let Some((flow, _)) = note(frame) else { return 0 };
+            let to = IpAddr::from(<[u8; 4]>::try_from(&frame[30..34]).unwrap());
+            let rule = rules(cores).queues().find(|(address, _)| *address == to);
+            rule.map_or(fnv(77, &flow) as usize >> 7, |(_, queue)| queue.into())
+        }),
+        Device::FalseRss | Device::FalseRules | Device::Queues => Box::new(move |frame| match note(frame) {
             Some((flow, _)) => fnv(77, &flow) as usize >> 7,
             None => 0,
         }),
@@ -113,7 +129,17 @@ fn spread(device: Device, cores: u16, ledger: &Shared<Ledger>) -> (PortPlan, Spr
             0
         }),
     };
-    (PortPlan { queues, rss: told }, spread)
+    let rules = matches!(device, Device::Rules | Device::FalseRules).then(|| rules(cores));
+    (PortPlan { queues, rss: told, rules }, spread)
+}
+
+/// Further addresses of the south port, for rules.
+fn own(cores: u16) -> Vec<IpNet> {
+    (0..cores).map(|core| format!("10.9.2.{}/24", 101 + core).parse().unwrap()).collect()
+}
+
+fn rules(cores: u16) -> Rules {
+    Rules::plan(cores, &own(cores), |_| false).unwrap()
 }
 
 impl Appliance {
@@ -151,6 +177,7 @@ impl Appliance {
             (0..4).map(|_| Arc::new(Series::new("l".into(), "r".into(), "b".into(), cores.into()))).collect();
         let access = Arc::new(ArrayQueue::new(1 << 20));
         let (mut all, mut counters, mut lifecycles, mut publishers) = (vec![], vec![], vec![], vec![]);
+        let ruled = if plans.iter().any(|plan| plan.rules.is_some()) { cores } else { 0 };
         let places = places::<SimFrame>(cores, &plans, &options.tcp, [options.seed, 5]);
         let (mut kept, mut endpoints, mut reports) = (Vec::new(), Vec::new(), Vec::new());
         for (index, (lanes, (place, links))) in (0..).zip(lanes.into_iter().zip(places)) {
@@ -169,7 +196,7 @@ impl Appliance {
             all.push(Core::new(CoreInput {
                 index,
                 lanes: watched.collect(),
-                settings: settings(options),
+                settings: settings(options, ruled),
                 snapshot,
                 endpoints: seat,
                 counters: Arc::clone(&count),
@@ -194,6 +221,7 @@ impl Appliance {
             reports,
             places: kept,
             options: options.clone(),
+            ruled,
             series,
             first: 0,
         };
@@ -207,7 +235,7 @@ impl Appliance {
         let core = Core::new(CoreInput {
             index: index as u16,
             lanes: old.into_lanes(),
-            settings: settings(&self.options),
+            settings: settings(&self.options, self.ruled),
             snapshot,
             endpoints: EndpointSeat::default(),
             counters: Arc::clone(&self.counters[index]),
