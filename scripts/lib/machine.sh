@@ -9,14 +9,16 @@
 #   machine_kernel                 sets KERNEL and MODULES, or says what is missing and fails
 #   machine_root MILLRACE [FILE…]  makes $SANDBOX_DIR/root: what the machine's file system begins with; FILEs go into its /etc
 #   machine_taps QUEUES            makes the taps
-#   machine_words QUEUES           prints QEMU's arguments, one a line
+#   machine_words QUEUES           prints QEMU's arguments, one a line; MACHINE_BOOT is what the kernel is told beside the usual:
+#                                  machine.devices=kernel leaves the devices to the kernel, and bridges them with net_tap's north and south
 
 # Where scripts/setup unpacks a kernel: it is not installed, so that nothing changes about how this host boots.
 MACHINE_KERNELS=/var/lib/millrace-tests/kernel
 # Virtio, VFIO; flower, multiq and skbedit for net_tap's rules.
-MACHINE_MODULES='virtio_pci virtio_net vfio-pci vfio_iommu_type1 tun veth sch_multiq sch_ingress act_skbedit act_gact act_mirred cls_flower pktgen'
+MACHINE_MODULES='virtio_pci virtio_net vfio-pci vfio_iommu_type1 tun veth bridge sch_multiq sch_ingress act_skbedit act_gact act_mirred cls_flower pktgen'
 MACHINE_PLUGINS='bus_pci bus_vdev mempool_ring net_virtio net_tap net_af_packet'
-MACHINE_TOOLS='ip tc nginx curl wrk ethtool'
+# In /tools, because busybox prefers what it has itself.
+MACHINE_TOOLS='ip tc'
 
 machine_kernel() {
     KERNEL=$(compgen -G "$MACHINE_KERNELS/boot/vmlinuz-*" | sort -V | tail -1)
@@ -29,7 +31,7 @@ machine_kernel() {
 
 machine_root() {
     local root=$SANDBOX_DIR/root file name release=${MODULES##*/}
-    local folders=("$root"/{bin,dev,etc,proc,sys,run,tmp,modules,var/log,var/lib})
+    local folders=("$root"/{bin,tools,dev,etc,proc,sys,run,tmp,modules,var/log,var/lib})
     mkdir -p "${folders[@]}" || return
     cp "$(command -v busybox)" "$root/bin/busybox" || return
     ln -s busybox "$root/bin/sh" || return
@@ -52,7 +54,7 @@ machine_root() {
     done
     for name in $MACHINE_TOOLS; do
         file=$(command -v "$name") || continue
-        cp -L "$file" "$root/bin/" && programs+=("$file") || return
+        cp -L "$file" "$root/tools/" && programs+=("$file") || return
     done
     # The libraries of all of them, at the places where the loader looks for them here. Of a static program ldd complains.
     for file in "${programs[@]}"; do ldd "$file" 2>/dev/null; done | grep -oE '/[^ ]+\.so[^ ]*' | sort -u >"$SANDBOX_DIR/libraries"
@@ -96,7 +98,6 @@ machine_words() {
         -serial stdio \
         -device intel-iommu,intremap=on \
         -netdev "user,id=own,hostfwd=tcp:127.0.0.1:9901-10.0.2.15:9901" -device virtio-net-pci,netdev=own,mac=02:09:00:01:00:01
-    ((queues > 0)) || return 0
     for side in north south; do
         printf '%s\n' -netdev "tap,id=$side,ifname=tap-$side,script=no,downscript=no,vhost=off,queues=$queues" \
             -device "pcie-root-port,id=port-$side,chassis=$slot,slot=$slot" \

@@ -52,7 +52,7 @@ pub(crate) struct Seat {
 /// Places of so many cores, whose devices have a queue for each.
 pub(crate) fn seats(count: u16) -> Vec<Seat> {
     let snapshot = Arc::new(snapshot(Conditions::default(), None, false));
-    let plans = [NORTH, SOUTH].map(|_| PortPlan { queues: count, rss: None });
+    let plans = [NORTH, SOUTH].map(|_| PortPlan { queues: count, ..PortPlan::default() });
     let places = places::<MemoryFrame>(count, &plans, &TcpSettings::default(), [1, 2]);
     let seat = |(index, (place, _))| Seat { index, place, snapshot: Arc::clone(&snapshot) };
     (0..).zip(places).map(seat).collect()

@@ -13,7 +13,7 @@ use engine::exception::Exception;
 use engine::idle::Idle;
 use engine::steer::{LONGEST_KEY, Place, PortPlan, Rss, Rules, Steered, places};
 use pmd::{DpdkLane, Eal, EalError, EalOptions, MemoryMode, Offloads, Port, PortOptions, Sleeper, Waker};
-use schema::{ApplianceSpec, Configuration};
+use schema::{ApplianceSpec, Configuration, Located};
 use signal_hook::consts::SIGHUP;
 use tables::TcpSettings;
 
@@ -228,7 +228,7 @@ fn plans(configuration: &Configuration, compiled: &Compiled, ports: &[Port]) -> 
     let spec = &configuration.appliance.spec;
     let cores = u16::try_from(spec.cores.len()).unwrap_or(u16::MAX);
     let listened = |address| compiled.snapshot.binds().iter().any(|bind| bind.address.ip() == address);
-    let plan = |(configured, port): (&schema::Port, &Port)| {
+    let plan = |(configured, port): (&Located<schema::Port>, &Port)| {
         let queues = port.queues();
         let rss = port.spreading().and_then(|spreading| Rss::new(&spreading.key, &spreading.table));
         let wanted = || {

@@ -88,10 +88,8 @@ pub fn places<F>(cores: u16, ports: &[PortPlan], tcp: &TcpSettings, secret: [u64
     // Another use of the same secret: what one hash tells must not help with the other.
     let limits = Limits::new(tcp, cores, secret.map(|half| !half));
     let departures = Departure::new(cores);
-    let told: Vec<PortPlan> = ports
-        .iter()
-        .map(|plan| if plan.queues == cores { plan.clone() } else { PortPlan::default() })
-        .collect();
+    let told: Vec<PortPlan> =
+        ports.iter().map(|plan| if plan.queues == cores { plan.clone() } else { PortPlan::default() }).collect();
     let mut links: Vec<Vec<Link<F>>> =
         (0..cores).map(|core| ports.iter().map(|plan| Link::new(core, cores, plan, secret)).collect()).collect();
     let pairs = (0..cores).flat_map(|from| (0..cores).map(move |to| (from, to))).filter(|(from, to)| from != to);

@@ -118,7 +118,11 @@ mod tests {
         let key: Vec<u8> = (0..40u8).map(|i| i.wrapping_mul(37) ^ 11).collect();
         let table: Vec<u16> = (0..128).map(|i| i % 4).collect();
         let rss = Rss::new(&key, &table).unwrap();
-        let sources = SourcePorts::new(2, 4, vec![PortPlan::default(), PortPlan { rss: Some(rss.clone()), ..PortPlan::default() }]);
+        let sources = SourcePorts::new(
+            2,
+            4,
+            vec![PortPlan::default(), PortPlan { rss: Some(rss.clone()), ..PortPlan::default() }],
+        );
         let (local, remote) = ("10.0.0.1".parse().unwrap(), "10.0.0.2:80".parse().unwrap());
         let mut random = Random::new(1);
         let mut found = 0;

@@ -41,6 +41,9 @@ pub(super) fn findings(host: &Host, port: &str, device: &str) -> Vec<Finding> {
     if is_pci(device) {
         return vec![pci(host, &subject, device)];
     }
+    if driver(device) == "net_tap" {
+        return vec![tap(host, &subject, device)];
+    }
     match device.split(',').find_map(|argument| argument.strip_prefix("iface=")) {
         Some(interface) if !host.has_interface(interface) => {
             let what = format!("there is no network interface {interface}");
@@ -48,6 +51,15 @@ pub(super) fn findings(host: &Host, port: &str, device: &str) -> Vec<Finding> {
         }
         Some(interface) => kernel_interface(host, &subject, interface),
         None => vec![Finding::new(Level::Pass, &subject, format!("{device} needs nothing of the kernel"))],
+    }
+}
+
+/// The interface that the device names is made by it.
+fn tap(host: &Host, subject: &str, device: &str) -> Finding {
+    if host.exists("/dev/net/tun") {
+        Finding::new(Level::Pass, subject, format!("{device} makes its interface"))
+    } else {
+        Finding::new(Level::Fail, subject, "there is no /dev/net/tun to make an interface by").hint("modprobe tun")
     }
 }
 

@@ -115,3 +115,14 @@ fn an_exception_path_needs_the_kernels_tap_driver() {
     let plain = self::spec("[1]", "{ hugepages: off }", &["net_null0"]);
     assert!(findings(&Host::at(&without.0), Some(&plain)).iter().all(|found| found.subject != "TAP"));
 }
+
+#[test]
+fn a_tap_makes_its_interface() {
+    let taps = spec("[2]", "{ hugepages: off, mebibytes: 64 }", &["net_tap0,iface=made"]);
+    for (name, tun, expected) in [("tun", Some(("dev/net/tun", "")), Level::Pass), ("no-tun", None, Level::Fail)] {
+        let files: Vec<_> = GOOD.iter().copied().chain(tun).collect();
+        let root = Root::new(name, &files);
+        let found = findings(&Host::at(&root.0), Some(&taps));
+        assert_eq!(level(&found, "port p1", if tun.is_some() { "makes" } else { "/dev/net/tun" }), expected);
+    }
+}

@@ -11,9 +11,9 @@ use super::sandbox::{Ns, Sandbox};
 const BOOT: Duration = Duration::from_secs(90);
 
 /// What it runs: Millrace, until it is told to end it.
-const RUN: &str = "echo {pages} >/proc/sys/vm/nr_hugepages\n{before}\nmillrace check -f /etc/millrace.yaml\n\
+const RUN: &str = "echo {pages} >/proc/sys/vm/nr_hugepages\nmillrace check -f /etc/millrace.yaml\n\
                    millrace run -f /etc/millrace.yaml --state /var/lib/millrace &\npid=$!\n\
-                   read -r line\nkill -TERM $pid\nwait $pid\necho \"machine: millrace ended with $?\"\n";
+                   read -r line\n{after}\nkill -TERM $pid\nwait $pid\necho \"machine: millrace ended with $?\"\n";
 
 /// Where the admin endpoint is, so that the machine's address leads there.
 const ADMIN: &str = "10.0.2.15:9901";
@@ -21,12 +21,12 @@ const ADMIN: &str = "10.0.2.15:9901";
 /// What a machine has.
 #[derive(Debug, Clone, Copy)]
 pub struct Hardware {
-    /// Queue pairs of the ports' devices; 0: there are no such devices.
+    /// Queue pairs of the ports' devices.
     pub queues: u16,
     /// Hugepages of 2 MiB.
     pub pages: u16,
-    /// Shell commands before Millrace starts.
-    pub before: &'static str,
+    /// Shell commands before Millrace ends.
+    pub after: &'static str,
     /// What the kernel is told beside the usual.
     pub boot: &'static str,
 }
@@ -49,14 +49,13 @@ impl<'a> Machine<'a> {
             eprintln!("\n*** NOT RUN: a virtual machine needs {} ***\n", missing.unwrap_or("a kernel: scripts/setup"));
             return None;
         }
-        let Hardware { queues, pages, before, boot } = hardware;
+        let Hardware { queues, pages, after, boot } = hardware;
         let text = config.text().replace("127.0.0.1:9901", ADMIN);
         std::fs::write(sandbox.dir().join("millrace.yaml"), text).expect("the sandbox can be written");
-        let run = RUN.replace("{pages}", &pages.to_string()).replace("{before}", before);
+        let run = RUN.replace("{pages}", &pages.to_string()).replace("{after}", after);
         std::fs::write(sandbox.dir().join("run"), run).expect("the sandbox can be written");
-        let taps = if queues == 0 { String::new() } else { format!("machine_taps {queues} &&") };
         sandbox.run_script(&format!(
-            "source scripts/lib/machine.sh; machine_kernel && {taps} \
+            "source scripts/lib/machine.sh; machine_kernel && machine_taps {queues} && \
              machine_root {MILLRACE} $SANDBOX_DIR/millrace.yaml $SANDBOX_DIR/run && \
              MACHINE_BOOT='{boot}' machine_words {queues} >$SANDBOX_DIR/words"
         ));
