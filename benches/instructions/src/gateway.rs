@@ -65,8 +65,12 @@ pub(crate) struct Gateway {
     now: Instant,
     clients: HashMap<u16, Client>,
     backends: HashMap<(SocketAddrV4, u16), Peer>,
-    request: &'static [u8],
+    /// Sent in turn.
+    requests: &'static [&'static [u8]],
+    asked: usize,
     response: Vec<u8>,
+    /// What its turns took, of the clock.
+    spent: Duration,
     next_port: u16,
     out: Vec<u8>,
     /// Segments with payload that clients got.
@@ -91,14 +95,15 @@ impl Gateway {
 
     /// The same that answers SYNs with cookies, or does not.
     pub(crate) fn with(request: &'static [u8], response: &[u8], syn_cookies: SynCookies) -> Self {
-        Self::serving(snapshot(Conditions::default(), None, false), request, response, syn_cookies)
+        Self::serving(snapshot(Conditions::default(), None, false), Vec::leak(vec![request]), response, syn_cookies)
     }
 
     /// One whose route asks for a header field, rewrites the path, and has a limit; its backend is balanced by least request.
     pub(crate) fn with_policies(request: &'static [u8], response: &[u8]) -> Self {
         let rule = Filters { path: Some(PathChange::Prefix(4, b"/v2".as_slice().into())), ..Filters::default() };
         let filters = RuleFilters { rule, ..RuleFilters::default() };
-        Self::serving(snapshot(by_user(), Some(Box::new(filters)), true), request, response, SynCookies::Overload)
+        let requests = Vec::leak(vec![request]);
+        Self::serving(snapshot(by_user(), Some(Box::new(filters)), true), requests, response, SynCookies::Overload)
     }
 
     /// One whose route asks for a header field, and has filters.
@@ -111,20 +116,31 @@ impl Gateway {
             ..Filters::default()
         };
         let filters = RuleFilters { rule, ..RuleFilters::default() };
-        Self::serving(snapshot(by_user(), Some(Box::new(filters)), false), request, response, SynCookies::Overload)
-    }
-
-    fn serving(snapshot: Snapshot, request: &'static [u8], response: &[u8], syn_cookies: SynCookies) -> Self {
-        let seat = Seat { index: 0, place: Place::alone(), snapshot: Arc::new(snapshot) };
-        Self::seated(seat, request, response, syn_cookies)
+        let requests = Vec::leak(vec![request]);
+        Self::serving(snapshot(by_user(), Some(Box::new(filters)), false), requests, response, SynCookies::Overload)
     }
 
     /// One of several that serve the same tables.
     pub(crate) fn on(seat: Seat, request: &'static [u8], response: &[u8]) -> Self {
-        Self::seated(seat, request, response, SynCookies::Overload)
+        Self::seated(seat, Vec::leak(vec![request]), response, SynCookies::Overload)
     }
 
-    fn seated(seat: Seat, request: &'static [u8], response: &[u8], syn_cookies: SynCookies) -> Self {
+    /// One with so many routes, /n/r00000 and so on, for which these are asked in turn.
+    pub(crate) fn routing(routes: u32, requests: &'static [&'static [u8]], response: &[u8]) -> Self {
+        Self::serving(many(routes), requests, response, SynCookies::Overload)
+    }
+
+    fn serving(
+        snapshot: Snapshot,
+        requests: &'static [&'static [u8]],
+        response: &[u8],
+        syn_cookies: SynCookies,
+    ) -> Self {
+        let seat = Seat { index: 0, place: Place::alone(), snapshot: Arc::new(snapshot) };
+        Self::seated(seat, requests, response, syn_cookies)
+    }
+
+    fn seated(seat: Seat, requests: &'static [&'static [u8]], response: &[u8], syn_cookies: SynCookies) -> Self {
         let Seat { index, place, snapshot } = seat;
         let (publisher, snapshot) = publish::slot(snapshot);
         let counters = Arc::new(CoreCounters::new(2));
@@ -150,14 +166,26 @@ impl Gateway {
             now: Instant::default() + Duration::from_secs(1),
             clients: HashMap::new(),
             backends: HashMap::new(),
-            request,
+            requests,
+            asked: 0,
             response: response.to_vec(),
+            spent: Duration::ZERO,
             next_port: 10_000,
             out: Vec::new(),
             delivered: 0,
             counting: false,
             _publisher: publisher,
         }
+    }
+
+    /// What all its turns took so far.
+    pub(crate) fn spent(&self) -> Duration {
+        self.spent
+    }
+
+    fn request(&mut self) -> &'static [u8] {
+        self.asked += 1;
+        self.requests[self.asked % self.requests.len()]
     }
 
     /// Counts all turns from now on.
@@ -277,7 +305,9 @@ impl Gateway {
         if self.counting {
             collect_here(&mut turn);
         } else {
+            let began = std::time::Instant::now();
             turn();
+            self.spent += began.elapsed();
         }
         self.peers();
     }
@@ -302,9 +332,10 @@ impl Gateway {
     }
 
     fn ask(&mut self, port: u16) {
+        let request = self.request();
         let client = self.clients.get_mut(&port).expect("it is open");
         client.answers = 0;
-        client.peer.segment(ACK | PSH, self.request, &mut self.out);
+        client.peer.segment(ACK | PSH, request, &mut self.out);
         self.core.ports_mut()[NORTH].lane_mut().arrive(&self.out);
     }
 
@@ -319,6 +350,7 @@ impl Gateway {
     }
 
     fn client_receives(&mut self, frame: &[u8]) {
+        let first = self.requests[0];
         let lane = self.core.ports_mut()[NORTH].lane_mut();
         let Some(seen) = tcp(frame) else {
             return arp_reply(frame, CLIENT_MAC).iter().for_each(|reply| lane.arrive(reply));
@@ -329,7 +361,7 @@ impl Gateway {
             // As clients do: the handshake's last ACK, and at once the request.
             client.peer.segment(ACK, &[], &mut self.out);
             lane.arrive(&self.out);
-            client.peer.segment(ACK | PSH, self.request, &mut self.out);
+            client.peer.segment(ACK | PSH, first, &mut self.out);
             lane.arrive(&self.out);
             return;
         }
@@ -372,6 +404,36 @@ impl Gateway {
     }
 }
 
+/// One listener with so many routes, each of which has two series, as control makes them; all have the same backend.
+fn many(count: u32) -> Snapshot {
+    let (listener, backend): (Arc<str>, Arc<str>) = ("default/web/http".into(), "default/hello".into());
+    let (mut routes, mut rules, mut series) = (RouteTableBuilder::default(), Vec::new(), Vec::new());
+    for number in 0..count {
+        let name: Arc<str> = format!("default/r{number}").into();
+        let mut id = |backend: &Arc<str>| {
+            let (listener, name, backend) = (Arc::clone(&listener), Arc::clone(&name), Arc::clone(backend));
+            series.push(Arc::new(Series::new(listener, name, backend, 1)));
+            SeriesId(series.len() as u32 - 1)
+        };
+        let target = Target { cluster: ClusterId(0), weight: 1, series: id(&backend) };
+        let unserved = id(&"".into());
+        rules.push(Rule::new(Arc::clone(&name), 0, vec![target], unserved));
+        let path = PathPattern::Prefix(format!("/n/r{number:05}").into_bytes().into());
+        routes.insert(HostPattern::Any, &path, Conditions::default(), number);
+    }
+    let routes = routes.build();
+    let listener = Listener { name: listener, hostname: HostPattern::Any, routes, unmatched: SeriesId(0) };
+    let bind = Bind::new(LISTENER.into(), vec![listener], SeriesId(0));
+    Snapshot::new(1, HttpSettings::default(), vec![bind], rules, vec![hello()], series)
+}
+
+/// A backend with two endpoints.
+fn hello() -> Cluster {
+    let endpoint =
+        |(id, address): (u32, SocketAddrV4)| Endpoint { id: EndpointId(id), address: address.into(), weight: 1 };
+    Cluster::new("default/hello:8080".into(), (0..).zip(BACKENDS).map(endpoint).collect())
+}
+
 fn by_user() -> Conditions {
     let wanted = (b"x-user".as_slice().into(), ValueMatch::Exact(b"7".as_slice().into()));
     Conditions { headers: [wanted].into(), ..Conditions::default() }
@@ -381,11 +443,7 @@ fn by_user() -> Conditions {
 /// way is taken.
 fn snapshot(conditions: Conditions, filters: Option<Box<RuleFilters>>, policies: bool) -> Snapshot {
     let series = Series::new("default/web/http".into(), "default/hello".into(), "default/hello".into(), 1);
-    let endpoints = (0..)
-        .zip(BACKENDS)
-        .map(|(id, address)| Endpoint { id: EndpointId(id), address: address.into(), weight: 1 })
-        .collect();
-    let mut cluster = Cluster::new("default/hello:8080".into(), endpoints);
+    let mut cluster = hello();
     let target = Target { cluster: ClusterId(0), weight: 1, series: SeriesId(0) };
     let mut rule = Rule::new("default/hello".into(), 0, vec![target], SeriesId(0));
     rule.filters = filters;

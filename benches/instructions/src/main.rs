@@ -18,6 +18,7 @@ mod gateway;
 mod handover;
 mod heads;
 mod lane;
+mod many_routes;
 mod parts;
 
 use std::hint::black_box;
@@ -126,6 +127,10 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         }
+        ["time", "routes"] => {
+            many_routes::time();
+            ExitCode::SUCCESS
+        }
         ["profile", name, file] => match find(name) {
             Some(case) => report(callgrind::count(name, case.n, Path::new(file)).map(|sum| {
                 println!("{name}: {} instructions an operation, of {} operations", sum / case.n, case.n);
@@ -194,7 +199,7 @@ fn report(outcome: std::io::Result<()>) -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    eprintln!("usage: instructions [profile CASE FILE | time cores | time hand-over | time cache-line]; cases:");
+    eprintln!("usage: instructions [profile CASE FILE | time cores | time hand-over | time cache-line | time routes]; cases:");
     for case in CASES {
         eprintln!("  {}", case.name);
     }
