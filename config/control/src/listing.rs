@@ -280,8 +280,8 @@ impl Sum {
             }
         }
         self.nanoseconds += core.latency_sum_ns.read();
-        for (sum, counter) in self.latency.iter_mut().zip(&core.latency) {
-            *sum += counter.read();
+        for (sum, count) in self.latency.iter_mut().zip(core.latency()) {
+            *sum += count;
         }
     }
 

@@ -409,8 +409,9 @@ fn requests(text: &mut Exposition<'_>, series: &Series, in_use: bool) {
 
 fn durations(text: &mut Exposition<'_>, series: &Series) {
     let mut cumulative = 0;
+    let cores: Vec<_> = series.cores.iter().map(SeriesCore::latency).collect();
     for bucket in 0..=LATENCY_BOUNDS_US.len() {
-        cumulative += sum(series, &|core| core.latency.get(bucket).map_or(0, Counter::read));
+        cumulative += cores.iter().filter_map(|counts| counts.get(bucket)).sum::<u64>();
         let bound = match LATENCY_BOUNDS_US.get(bucket) {
             Some(&microseconds) => (microseconds as f64 / 1e6).to_string(),
             None => "+Inf".to_owned(),

@@ -9,7 +9,7 @@
 //! - `connections_opened = connections_closed + connections_open`
 //! - `requests_started = requests_finished + requests_active`
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::Arc;
 
 use crate::verdict::Verdict;
@@ -307,9 +307,9 @@ pub struct PortCounters {
     pub frames_in_use: Counter,
 }
 
-/// Status codes that have a counter of their own; others count with their class (`2xx`).
+/// Status codes that have a counter of their own, the most frequent one first and the others by size; others count with their class (`2xx`).
 pub const STATUS_CODES: &[u16] = &[
-    101, 200, 201, 202, 204, 206, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 405, 406, 408, 409, 410, 411, 412,
+    200, 101, 201, 202, 204, 206, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 405, 406, 408, 409, 410, 411, 412,
     413, 414, 415, 416, 417, 421, 422, 425, 426, 428, 429, 431, 451, 499, 500, 501, 502, 503, 504, 505, 507, 511,
 ];
 
@@ -329,11 +329,12 @@ pub fn status_label(slot: usize) -> String {
 /// The slot of a status code; 0 stands for a request that got no response.
 #[must_use]
 pub fn status_slot(status: u16) -> usize {
-    if status == 200 {
-        return 1;
+    let [most, others @ ..] = STATUS_CODES else { return STATUS_SLOTS - 1 };
+    if status == *most {
+        return 0;
     }
-    match STATUS_CODES.binary_search(&status) {
-        Ok(slot) => slot,
+    match others.binary_search(&status) {
+        Ok(slot) => 1 + slot,
         Err(_) if (100..600).contains(&status) => STATUS_CODES.len() + usize::from(status / 100) - 1,
         Err(_) => STATUS_SLOTS - 1,
     }
@@ -370,8 +371,8 @@ impl Series {
     }
 }
 
-/// Requests of one series on one core. Laid out so that a request that ends with 200 touches two cache lines: the sums with that status, and
-/// its latency's. With thousands of routes each of them is a miss.
+/// Requests of one series on one core. Laid out so that a request that ends with 200 touches one cache line, its first: the sums, that status, and the
+/// lowest bits of the latencies. With thousands of routes each line is a miss.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct SeriesCore {
@@ -381,17 +382,26 @@ pub struct SeriesCore {
     pub request_bytes: Counter,
     /// Bytes of response heads and bodies sent to clients.
     pub response_bytes: Counter,
+    /// The lowest bits of what `latency` is to be.
+    latency_bits: [AtomicU8; BUCKETS],
     /// Finished requests by status slot, see [`status_slot`].
     pub by_status: [Counter; STATUS_SLOTS],
-    /// Finished requests by latency: bucket `i` holds those at most `LATENCY_BOUNDS_US[i]`, not cumulative.
-    pub latency: [Counter; LATENCY_BOUNDS_US.len() + 1],
+    /// Finished requests by latency, as many as there were [`BEHIND`] of them ago at most: see [`SeriesCore::latency`].
+    latency: [Counter; BUCKETS],
 }
+
+/// Buckets of latencies.
+const BUCKETS: usize = LATENCY_BOUNDS_US.len() + 1;
+
+/// So many requests of a bucket are counted in its lowest bits alone.
+const BEHIND: u8 = 128;
 
 impl Default for SeriesCore {
     fn default() -> Self {
         Self {
             by_status: core::array::from_fn(|_| Counter::default()),
             latency: core::array::from_fn(|_| Counter::default()),
+            latency_bits: Default::default(),
             latency_sum_ns: Counter::default(),
             request_bytes: Counter::default(),
             response_bytes: Counter::default(),
@@ -400,12 +410,21 @@ impl Default for SeriesCore {
 }
 
 impl SeriesCore {
-    /// Two values of the cache lines that a request is likely to be counted in, to be fetched ahead: with thousands of routes they are in no cache.
+    /// A value of the cache line that a request is likely to be counted in, to be fetched ahead: with thousands of routes it is in no cache.
     #[inline]
     #[must_use]
-    pub fn likely(&self) -> (&Counter, &Counter) {
-        let [_, _, _, early, ..] = &self.latency;
-        (&self.latency_sum_ns, early)
+    pub fn likely(&self) -> &Counter {
+        &self.latency_sum_ns
+    }
+
+    /// Finished requests by latency: bucket `i` holds those at most `LATENCY_BOUNDS_US[i]`, not cumulative.
+    #[must_use]
+    pub fn latency(&self) -> [u64; BUCKETS] {
+        let mut counts = [0; BUCKETS];
+        for ((count, whole), bits) in counts.iter_mut().zip(&self.latency).zip(&self.latency_bits) {
+            *count = exact(whole, bits);
+        }
+        counts
     }
 
     /// Counts one finished request. `status` 0 means that no response was sent.
@@ -415,12 +434,30 @@ impl SeriesCore {
             slot.add(1);
         }
         let bucket = LATENCY_BOUNDS_US.partition_point(|&bound| bound * 1_000 < latency_ns);
-        if let Some(bucket) = self.latency.get(bucket) {
-            bucket.add(1);
+        if let (Some(bits), Some(whole)) = (self.latency_bits.get(bucket), self.latency.get(bucket)) {
+            let count = bits.load(Ordering::Relaxed).wrapping_add(1);
+            bits.store(count, Ordering::Release);
+            if count.is_multiple_of(BEHIND) {
+                whole.0.store(whole.read() + u64::from(BEHIND), Ordering::Release);
+            }
         }
         self.latency_sum_ns.add(latency_ns);
         self.request_bytes.add(request_bytes);
         self.response_bytes.add(response_bytes);
+    }
+}
+
+/// A count of which one number has the lowest bits, and the other all, and is behind by [`BEHIND`] at most: the owning core writes the former first.
+fn exact(whole: &Counter, bits: &AtomicU8) -> u64 {
+    let mut before = whole.0.load(Ordering::Acquire);
+    loop {
+        let lowest = bits.load(Ordering::Acquire);
+        let after = whole.0.load(Ordering::Relaxed);
+        if after == before {
+            // What is behind by less than 256 has one value with these bits above it.
+            return after + u64::from(lowest.wrapping_sub(after as u8));
+        }
+        before = after;
     }
 }
 
@@ -430,7 +467,8 @@ mod tests {
 
     #[test]
     fn every_status_has_a_slot_and_a_label() {
-        assert!(STATUS_CODES.is_sorted());
+        assert!(STATUS_CODES[1..].is_sorted());
+        assert!((0..STATUS_CODES.len()).all(|slot| status_slot(STATUS_CODES[slot]) == slot));
         for status in 0..=u16::MAX {
             assert!(status_slot(status) < STATUS_SLOTS);
         }
@@ -459,10 +497,40 @@ mod tests {
         core.finished(200, 25_000, 10, 20);
         core.finished(200, 25_001, 10, 20);
         core.finished(502, u64::MAX, 0, 0);
-        assert_eq!(core.latency[0].read(), 1);
-        assert_eq!(core.latency[1].read(), 1);
-        assert_eq!(core.latency[LATENCY_BOUNDS_US.len()].read(), 1);
+        assert_eq!(core.latency()[0], 1);
+        assert_eq!(core.latency()[1], 1);
+        assert_eq!(core.latency()[LATENCY_BOUNDS_US.len()], 1);
         assert_eq!(core.by_status[status_slot(200)].read(), 2);
         assert_eq!(core.request_bytes.read(), 20);
+    }
+
+    #[test]
+    fn a_request_that_ends_as_most_do_is_counted_in_one_line() {
+        let core = SeriesCore::default();
+        let end = &raw const core.by_status[status_slot(200)] as usize + size_of::<Counter>();
+        assert!(end - &raw const core as usize <= 64);
+        assert_eq!(align_of::<SeriesCore>(), 64);
+    }
+
+    #[test]
+    fn latencies_are_exact_whenever_somebody_looks() {
+        let core = SeriesCore::default();
+        for count in 1..1_000 {
+            core.finished(200, 60_000, 1, 1);
+            assert_eq!(core.latency()[3 - 1], count);
+        }
+        // While it counts on, nobody sees fewer than before, or more than there are.
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut seen = 0;
+                while seen < 100_000 {
+                    let now = core.latency()[2];
+                    assert!(now >= seen && now <= 100_000, "{now} behind {seen}");
+                    seen = now;
+                }
+            });
+            (1_000..=100_000).for_each(|_| core.finished(200, 60_000, 1, 1));
+            reader.join().unwrap();
+        });
     }
 }

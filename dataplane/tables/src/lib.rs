@@ -20,6 +20,7 @@ pub mod lease;
 pub mod lifecycle;
 pub mod limit;
 pub mod matching;
+mod paths;
 pub mod publish;
 pub mod quota;
 pub mod route;

@@ -7,7 +7,7 @@ use arrayvec::ArrayVec;
 use proto::http1::{BodyDecoder, Framing, Method, Version};
 use tables::access::{TARGET_BYTES, WORD_BYTES};
 use tables::filter::{MAX_RETRY_CODES, Retry};
-use tables::{BindId, EndpointId, Epoch, Rule, SeriesId, Snapshot};
+use tables::{BindId, EndpointId, Epoch, SeriesId, Snapshot};
 
 use super::mirror::{Copies, Wanted};
 use super::pins::Pins;
@@ -357,9 +357,9 @@ impl Exchange {
 
     /// Notes which rule serves the request. Its snapshot is kept until the response begins.
     #[inline]
-    pub(super) fn choose(&mut self, choice: Choice, rule: &Rule, pins: &mut Pins) {
+    pub(super) fn choose(&mut self, choice: Choice, backend_timeout: Option<Duration>, pins: &mut Pins) {
         self.choice = Some(choice);
-        self.backend_timeout = rule.backend_timeout;
+        self.backend_timeout = backend_timeout;
         self.pinned = true;
         pins.pin();
     }

@@ -18,15 +18,12 @@ impl Proxy {
         let Some((choice, tables)) = client.exchange.choice.and_then(|c| Some((c, cx.tables(c.epoch)?))) else {
             return self.begin_again(cx, client);
         };
-        let target = tables.rules.get(choice.rule as usize).and_then(|r| r.targets.get(choice.target as usize));
-        let Some((id, cluster)) = target.and_then(|t| Some((t.cluster, tables.cluster(t.cluster)?))) else {
+        let Some((id, cluster)) = tables.target_cluster(choice.rule, choice.target) else {
             return self.refuse(cx, client, Refusal::new(500, Flag::NoBackend, "no_backend"));
         };
         if let Some(block) = cx.snapshot.block(client.exchange.series, choice.epoch, cx.core) {
             // Until it is counted, the request is away for long enough.
-            let (sums, latency) = block.likely();
-            pmd::prefetch(sums);
-            pmd::prefetch(latency);
+            pmd::prefetch(block.likely());
         }
         let failed = client.exchange.endpoint.map(|(id, _)| id);
         let selection = cx.endpoints.selection(choice.epoch, id, cluster);

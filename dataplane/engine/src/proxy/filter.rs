@@ -35,7 +35,7 @@ impl Proxy {
             return Err(Refusal::new(500, Flag::NoBackend, "no_backend"));
         };
         let choice = Choice { epoch: snapshot.epoch, rule: index, target: target as u32 };
-        client.exchange.choose(choice, rule, &mut self.pins);
+        client.exchange.choose(choice, rule.backend_timeout, &mut self.pins);
         if let Some(target) = rule.targets.get(target) {
             client.exchange.series = target.series;
         }

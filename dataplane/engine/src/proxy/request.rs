@@ -174,6 +174,13 @@ impl Proxy {
                 return Err(Refusal::new(404, Flag::NoRoute, "no_route"));
             }
         };
+        if let Some((_, series)) = snapshot.plain_target(index) {
+            // Nothing of the rule itself is looked at: with thousands of them, it is in no cache.
+            exchange.choose(Choice { epoch: snapshot.epoch, rule: index, target: 0 }, None, &mut self.pins);
+            exchange.series = series;
+            self.encode(&snapshot.http, client, head);
+            return Ok(());
+        }
         exchange.series = rule.unserved;
         if let Some(timeout) = rule.request_timeout {
             exchange.until = client.started + timeout;
@@ -188,7 +195,8 @@ impl Proxy {
             return Err(Refusal::new(500, Flag::NoBackend, "no_backend"));
         };
         let exchange = &mut client.exchange;
-        exchange.choose(Choice { epoch: snapshot.epoch, rule: index, target: target as u32 }, rule, &mut self.pins);
+        let choice = Choice { epoch: snapshot.epoch, rule: index, target: target as u32 };
+        exchange.choose(choice, rule.backend_timeout, &mut self.pins);
         if let Some(target) = rule.targets.get(target) {
             exchange.series = target.series;
         }

@@ -166,12 +166,11 @@ impl Proxy {
 
     /// Has the client come back to the endpoint that served it.
     fn begin_session<L: Lane>(&mut self, cx: &Context<'_, L>, client: &Client) {
-        let tables = client.exchange.choice.and_then(|choice| Some((choice, cx.tables(choice.epoch)?)));
-        let target = tables.and_then(|(c, tables)| {
-            let target = tables.rules.get(c.rule as usize)?.targets.get(c.target as usize)?;
-            tables.cluster(target.cluster)
+        let cluster = client.exchange.choice.and_then(|choice| {
+            let tables = cx.tables(choice.epoch)?;
+            tables.target_cluster(choice.rule, choice.target).map(|(_, cluster)| cluster)
         });
-        let affinity = target.and_then(|cluster| cluster.affinity.as_deref());
+        let affinity = cluster.and_then(|cluster| cluster.affinity.as_deref());
         // Where its tables are gone, the next response sets it.
         if let Some(cookie) = affinity.and_then(|affinity| affinity.session.as_ref()) {
             affinity::set_session(cookie, client.exchange.new_session, &mut self.out);
