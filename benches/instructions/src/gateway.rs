@@ -15,8 +15,8 @@ use tables::filter::{FieldChanges, Filters, PathChange, RuleFilters};
 use tables::{
     Bind, Cluster, ClusterId, Conditions, CoreCounters, CoreSettings, Endpoint, EndpointId, EndpointSeat, HostPattern,
     HttpSettings, KeyTable, Limit, LimitId, LimitKey, LimitRate, Listener, Method, PathPattern, PortSettings,
-    RouteTableBuilder, Rule, Selection, Series, SeriesId, Snapshot, SynCookies, Target, TcpSettings, ValueMatch,
-    publish,
+    RouteTableBuilder, Rule, Selection, Series, SeriesId, SeriesLines, Snapshot, SynCookies, Target, TcpSettings,
+    ValueMatch, publish,
 };
 
 use crate::collect_here;
@@ -408,11 +408,13 @@ impl Gateway {
 fn many(count: u32) -> Snapshot {
     let (listener, backend): (Arc<str>, Arc<str>) = ("default/web/http".into(), "default/hello".into());
     let (mut routes, mut rules, mut series) = (RouteTableBuilder::default(), Vec::new(), Vec::new());
+    let (mut lines, mut unserved_lines) = (SeriesLines::new(1), SeriesLines::new(1));
     for number in 0..count {
         let name: Arc<str> = format!("default/r{number}").into();
         let mut id = |backend: &Arc<str>| {
             let (listener, name, backend) = (Arc::clone(&listener), Arc::clone(&name), Arc::clone(backend));
-            series.push(Arc::new(Series::new(listener, name, backend, 1)));
+            let lines = if backend.is_empty() { &mut unserved_lines } else { &mut lines };
+            series.push(Arc::new(lines.series(listener, name, backend)));
             SeriesId(series.len() as u32 - 1)
         };
         let target = Target { cluster: ClusterId(0), weight: 1, series: id(&backend) };

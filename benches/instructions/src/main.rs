@@ -199,7 +199,9 @@ fn report(outcome: std::io::Result<()>) -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    eprintln!("usage: instructions [profile CASE FILE | time cores | time hand-over | time cache-line | time routes]; cases:");
+    eprintln!(
+        "usage: instructions [profile CASE FILE | time cores | time hand-over | time cache-line | time routes]; cases:"
+    );
     for case in CASES {
         eprintln!("  {}", case.name);
     }

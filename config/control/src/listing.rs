@@ -273,13 +273,13 @@ fn by(compiled: &Compiled, label: fn(&Series) -> &str) -> BTreeMap<&str, Sum> {
 
 impl Sum {
     fn add(&mut self, core: &SeriesCore) {
-        for (slot, counter) in core.by_status.iter().enumerate() {
+        for (slot, count) in core.by_status().into_iter().enumerate() {
             let class = status_label(slot).bytes().next().map_or(0, |digit| usize::from(digit.saturating_sub(b'0')));
             if let Some(sum) = self.classes.get_mut(class) {
-                *sum += counter.read();
+                *sum += count;
             }
         }
-        self.nanoseconds += core.latency_sum_ns.read();
+        self.nanoseconds += core.latency_sum_ns();
         for (sum, count) in self.latency.iter_mut().zip(core.latency()) {
             *sum += count;
         }
@@ -318,7 +318,8 @@ mod tests {
 
     #[test]
     fn quantiles_are_bounds_of_buckets() {
-        let core = SeriesCore::default();
+        let series = Series::new("l".into(), "r".into(), "b".into(), 1);
+        let core = &series.cores[0];
         assert_eq!(Sum::default().traffic(), Traffic::default());
         for _ in 0..98 {
             core.finished(200, 40_000, 1, 1);
@@ -326,7 +327,7 @@ mod tests {
         core.finished(404, 40_000, 1, 1);
         core.finished(503, 3_000_000_000, 1, 1);
         let mut sum = Sum::default();
-        sum.add(&core);
+        sum.add(core);
         let traffic = sum.traffic();
         assert_eq!((traffic.requests, traffic.client_errors, traffic.server_errors), (100, 1, 1));
         let bound = LATENCY_BOUNDS_US.iter().copied().find(|&b| b >= 40).map(|b| b as f64 / 1e6);

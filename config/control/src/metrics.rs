@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use crate::reload::Origin;
 use crate::status::{CheckedState, ConfigurationStatus, EndpointStatus, NameStatus};
-use tables::counters::{LATENCY_BOUNDS_US, NAP_BOUNDS_US, PortCounters, ScalarKind, SeriesCore, WAYS, status_label};
+use tables::counters::{
+    LATENCY_BOUNDS_US, NAP_BOUNDS_US, PortCounters, STATUS_SLOTS, ScalarKind, SeriesCore, WAYS, status_label,
+};
 use tables::limit::LimitCounts;
 use tables::{CoreCounters, Counter, Limit, Series, SeriesId, Verdict};
 
@@ -384,21 +386,21 @@ fn series(text: &mut Exposition<'_>, sources: &Sources<'_>) {
     let name = "millrace_request_bytes_total";
     if text.family(name, "counter", "Bytes of requests, heads and bodies.") {
         for (series, _) in &shown {
-            text.sample(name, &labels(series), sum(series, &|core| core.request_bytes.read()));
+            text.sample(name, &labels(series), sum(series, &|core| core.request_bytes()));
         }
     }
     let name = "millrace_response_bytes_total";
     if text.family(name, "counter", "Bytes of responses, heads and bodies.") {
         for (series, _) in &shown {
-            text.sample(name, &labels(series), sum(series, &|core| core.response_bytes.read()));
+            text.sample(name, &labels(series), sum(series, &|core| core.response_bytes()));
         }
     }
 }
 
 fn requests(text: &mut Exposition<'_>, series: &Series, in_use: bool) {
-    let slots = series.cores.first().map_or(0, |core| core.by_status.len());
-    for slot in 0..slots {
-        let count = sum(series, &|core| core.by_status.get(slot).map_or(0, Counter::read));
+    let cores: Vec<_> = series.cores.iter().map(SeriesCore::by_status).collect();
+    for slot in 0..STATUS_SLOTS {
+        let count = cores.iter().filter_map(|counts| counts.get(slot)).sum::<u64>();
         let code = status_label(slot);
         // Routes that have served nothing yet show a 0, so that rates have something to start from.
         if count > 0 || (code == "200" && in_use) {
@@ -419,7 +421,7 @@ fn durations(text: &mut Exposition<'_>, series: &Series) {
         let labels = [&labels(series)[..], &[("le", &bound)]].concat();
         text.sample("millrace_request_duration_seconds_bucket", &labels, cumulative);
     }
-    let nanoseconds = sum(series, &|core| core.latency_sum_ns.read());
+    let nanoseconds = sum(series, &|core| core.latency_sum_ns());
     text.sample("millrace_request_duration_seconds_sum", &labels(series), nanoseconds as f64 / 1e9);
     text.sample("millrace_request_duration_seconds_count", &labels(series), cumulative);
 }
@@ -429,7 +431,7 @@ fn sum(series: &Series, read: &dyn Fn(&SeriesCore) -> u64) -> u64 {
 }
 
 fn finished(series: &Series) -> u64 {
-    series.cores.iter().flat_map(|core| &core.by_status).map(Counter::read).sum()
+    series.cores.iter().flat_map(SeriesCore::by_status).sum()
 }
 
 type Label<'a> = (&'static str, &'a dyn Display);

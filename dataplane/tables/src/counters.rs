@@ -9,10 +9,14 @@
 //! - `connections_opened = connections_closed + connections_open`
 //! - `requests_started = requests_finished + requests_active`
 
-use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::Arc;
+mod series;
+
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::verdict::Verdict;
+
+pub(crate) use series::Places;
+pub use series::{Finished, Series, SeriesCore, SeriesId, SeriesLine, SeriesLines};
 
 /// A number that one core writes and anybody reads.
 #[derive(Debug, Default)]
@@ -346,121 +350,6 @@ pub const LATENCY_BOUNDS_US: &[u64] = &[
     500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000, 30_000_000,
 ];
 
-/// Identifies a series while there is one. When it is gone for long, another one may get its id: see [`crate::Snapshot::series_since`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SeriesId(pub u32);
-
-/// Requests of one (listener, route, backend), one block a core.
-#[derive(Debug)]
-pub struct Series {
-    /// `namespace/gateway/listener`.
-    pub listener: Arc<str>,
-    /// `namespace/route`, or empty where no route matched.
-    pub route: Arc<str>,
-    /// `namespace/backend`, or empty where none was chosen.
-    pub backend: Arc<str>,
-    /// One block per core, by the core's index.
-    pub cores: Arc<[SeriesCore]>,
-}
-
-impl Series {
-    /// A series at zero for `cores` cores.
-    #[must_use]
-    pub fn new(listener: Arc<str>, route: Arc<str>, backend: Arc<str>, cores: usize) -> Self {
-        Self { listener, route, backend, cores: (0..cores).map(|_| SeriesCore::default()).collect() }
-    }
-}
-
-/// Requests of one series on one core. Laid out so that a request that ends with 200 touches one cache line, its first: the sums, that status, and the
-/// lowest bits of the latencies. With thousands of routes each line is a miss.
-#[derive(Debug)]
-#[repr(C, align(64))]
-pub struct SeriesCore {
-    /// Sum of the latencies, in nanoseconds.
-    pub latency_sum_ns: Counter,
-    /// Bytes of request heads and bodies received from clients.
-    pub request_bytes: Counter,
-    /// Bytes of response heads and bodies sent to clients.
-    pub response_bytes: Counter,
-    /// The lowest bits of what `latency` is to be.
-    latency_bits: [AtomicU8; BUCKETS],
-    /// Finished requests by status slot, see [`status_slot`].
-    pub by_status: [Counter; STATUS_SLOTS],
-    /// Finished requests by latency, as many as there were [`BEHIND`] of them ago at most: see [`SeriesCore::latency`].
-    latency: [Counter; BUCKETS],
-}
-
-/// Buckets of latencies.
-const BUCKETS: usize = LATENCY_BOUNDS_US.len() + 1;
-
-/// So many requests of a bucket are counted in its lowest bits alone.
-const BEHIND: u8 = 128;
-
-impl Default for SeriesCore {
-    fn default() -> Self {
-        Self {
-            by_status: core::array::from_fn(|_| Counter::default()),
-            latency: core::array::from_fn(|_| Counter::default()),
-            latency_bits: Default::default(),
-            latency_sum_ns: Counter::default(),
-            request_bytes: Counter::default(),
-            response_bytes: Counter::default(),
-        }
-    }
-}
-
-impl SeriesCore {
-    /// A value of the cache line that a request is likely to be counted in, to be fetched ahead: with thousands of routes it is in no cache.
-    #[inline]
-    #[must_use]
-    pub fn likely(&self) -> &Counter {
-        &self.latency_sum_ns
-    }
-
-    /// Finished requests by latency: bucket `i` holds those at most `LATENCY_BOUNDS_US[i]`, not cumulative.
-    #[must_use]
-    pub fn latency(&self) -> [u64; BUCKETS] {
-        let mut counts = [0; BUCKETS];
-        for ((count, whole), bits) in counts.iter_mut().zip(&self.latency).zip(&self.latency_bits) {
-            *count = exact(whole, bits);
-        }
-        counts
-    }
-
-    /// Counts one finished request. `status` 0 means that no response was sent.
-    #[inline]
-    pub fn finished(&self, status: u16, latency_ns: u64, request_bytes: u64, response_bytes: u64) {
-        if let Some(slot) = self.by_status.get(status_slot(status)) {
-            slot.add(1);
-        }
-        let bucket = LATENCY_BOUNDS_US.partition_point(|&bound| bound * 1_000 < latency_ns);
-        if let (Some(bits), Some(whole)) = (self.latency_bits.get(bucket), self.latency.get(bucket)) {
-            let count = bits.load(Ordering::Relaxed).wrapping_add(1);
-            bits.store(count, Ordering::Release);
-            if count.is_multiple_of(BEHIND) {
-                whole.0.store(whole.read() + u64::from(BEHIND), Ordering::Release);
-            }
-        }
-        self.latency_sum_ns.add(latency_ns);
-        self.request_bytes.add(request_bytes);
-        self.response_bytes.add(response_bytes);
-    }
-}
-
-/// A count of which one number has the lowest bits, and the other all, and is behind by [`BEHIND`] at most: the owning core writes the former first.
-fn exact(whole: &Counter, bits: &AtomicU8) -> u64 {
-    let mut before = whole.0.load(Ordering::Acquire);
-    loop {
-        let lowest = bits.load(Ordering::Acquire);
-        let after = whole.0.load(Ordering::Relaxed);
-        if after == before {
-            // What is behind by less than 256 has one value with these bits above it.
-            return after + u64::from(lowest.wrapping_sub(after as u8));
-        }
-        before = after;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -489,48 +378,5 @@ mod tests {
         let counted = rests.naps.each_ref().map(Counter::read);
         assert_eq!(counted, [1, 1, 0, 0, 0, 0, 0, 0, 0, 1, 1]);
         assert_eq!(rests.nap_nanoseconds.read(), 2_020_002);
-    }
-
-    #[test]
-    fn latency_lands_in_the_bucket_whose_bound_it_does_not_exceed() {
-        let core = SeriesCore::default();
-        core.finished(200, 25_000, 10, 20);
-        core.finished(200, 25_001, 10, 20);
-        core.finished(502, u64::MAX, 0, 0);
-        assert_eq!(core.latency()[0], 1);
-        assert_eq!(core.latency()[1], 1);
-        assert_eq!(core.latency()[LATENCY_BOUNDS_US.len()], 1);
-        assert_eq!(core.by_status[status_slot(200)].read(), 2);
-        assert_eq!(core.request_bytes.read(), 20);
-    }
-
-    #[test]
-    fn a_request_that_ends_as_most_do_is_counted_in_one_line() {
-        let core = SeriesCore::default();
-        let end = &raw const core.by_status[status_slot(200)] as usize + size_of::<Counter>();
-        assert!(end - &raw const core as usize <= 64);
-        assert_eq!(align_of::<SeriesCore>(), 64);
-    }
-
-    #[test]
-    fn latencies_are_exact_whenever_somebody_looks() {
-        let core = SeriesCore::default();
-        for count in 1..1_000 {
-            core.finished(200, 60_000, 1, 1);
-            assert_eq!(core.latency()[3 - 1], count);
-        }
-        // While it counts on, nobody sees fewer than before, or more than there are.
-        std::thread::scope(|scope| {
-            let reader = scope.spawn(|| {
-                let mut seen = 0;
-                while seen < 100_000 {
-                    let now = core.latency()[2];
-                    assert!(now >= seen && now <= 100_000, "{now} behind {seen}");
-                    seen = now;
-                }
-            });
-            (1_000..=100_000).for_each(|_| core.finished(200, 60_000, 1, 1));
-            reader.join().unwrap();
-        });
     }
 }

@@ -36,7 +36,7 @@ pub mod verdict;
 pub mod weighted;
 
 pub use cluster::{Affinity, Cluster, ClusterId, Endpoint, EndpointId, HashOn, SessionCookie};
-pub use counters::{CoreCounters, Counter, Series, SeriesId};
+pub use counters::{CoreCounters, Counter, Finished, Series, SeriesId, SeriesLines};
 pub use endpoints::{Check, CheckFailure, CheckId, CheckWay, EndpointSeat, EndpointTable, Probe, Report};
 pub use limit::{KeyTable, Limit, LimitId, LimitKey, LimitLeases, LimitRate};
 pub use matching::{Conditions, Expression, Request, ValueMatch};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use crate::cluster::{Cluster, ClusterId, EndpointId};
-use crate::counters::{Series, SeriesCore, SeriesId};
+use crate::counters::{Finished, Places, Series, SeriesId, SeriesLine};
 use crate::filter::RuleFilters;
 use crate::limit::{Limit, LimitId};
 use crate::matching::{Fields, Request};
@@ -43,8 +43,8 @@ pub struct Snapshot {
     pub limits: Arc<[Limit]>,
     /// Series by [`SeriesId`]: those that it counts to, and others of earlier snapshots. A number that nothing has leads to the first series.
     pub series: Arc<[Arc<Series>]>,
-    /// Their numbers, without the way through the names: with thousands of routes it is a miss for each step.
-    blocks: Arc<[Arc<[SeriesCore]>]>,
+    /// Where each counts, without the way through it: with thousands of routes it is a miss for each step.
+    places: Arc<Places>,
     /// The epoch since which each series has had its number; all of them for ever where it is empty.
     series_epochs: Arc<[Epoch]>,
     /// Addresses by [`EndpointId`], of all clusters.
@@ -249,7 +249,7 @@ impl Snapshot {
         mut clusters: Vec<Cluster>,
         series: Vec<Arc<Series>>,
     ) -> Self {
-        let blocks = series.iter().map(|series| Arc::clone(&series.cores)).collect();
+        let places = Arc::new(Places::of(&series));
         let cursors = (
             number((0u32..).zip(rules.iter_mut().map(|rule| &mut rule.cursor))),
             number((0u32..).zip(clusters.iter_mut().map(|cluster| &mut cluster.cursor))),
@@ -266,7 +266,7 @@ impl Snapshot {
             clusters: clusters.into(),
             limits: Arc::default(),
             series: series.into(),
-            blocks,
+            places,
             series_epochs: Arc::default(),
             cursors,
         }
@@ -286,7 +286,7 @@ impl Snapshot {
             clusters: clusters.into(),
             limits: Arc::clone(&self.limits),
             series: Arc::clone(&self.series),
-            blocks: Arc::clone(&self.blocks),
+            places: Arc::clone(&self.places),
             series_epochs: Arc::clone(&self.series_epochs),
             cursors: self.cursors,
         }
@@ -318,11 +318,21 @@ impl Snapshot {
         self.series.get(self.series_position(id, began))
     }
 
-    /// What `core` counts of that series.
+    /// Where `core` counts most requests of that series, to be fetched ahead.
     #[inline]
     #[must_use]
-    pub fn block(&self, id: SeriesId, began: Epoch, core: u16) -> Option<&SeriesCore> {
-        self.blocks.get(self.series_position(id, began))?.get(usize::from(core))
+    pub fn series_line(&self, id: SeriesId, began: Epoch, core: u16) -> Option<&SeriesLine> {
+        self.places.line(self.series_position(id, began), core)
+    }
+
+    /// Counts a request of that series that `core` has finished. `status` 0 means that no response was sent.
+    #[inline]
+    pub fn finished(&self, id: SeriesId, began: Epoch, core: u16, request: &Finished) {
+        let at = self.series_position(id, began);
+        let Some(beside) = self.places.line(at, core).and_then(|line| line.finished(request)) else { return };
+        if let Some(core) = self.series.get(at).and_then(|series| series.cores.get(usize::from(core))) {
+            core.beside(beside);
+        }
     }
 
     #[inline]

@@ -23,7 +23,8 @@ use hashbrown::{HashMap, HashSet};
 use schema::{Configuration, DnsName, Gateway, Hostname, HttpRoute, HttpRouteRule, Metadata, Name, ObjectName};
 use tables::snapshot::Listener as ListenerTable;
 use tables::{
-    Bind, Cluster, ClusterId, EndpointId, Epoch, HostPattern, RouteTable, Rule, Series, SeriesId, Snapshot, SourceTable,
+    Bind, Cluster, ClusterId, EndpointId, Epoch, HostPattern, RouteTable, Rule, Series, SeriesId, SeriesLines,
+    Snapshot, SourceTable,
 };
 
 use crate::endpoints::CheckIds;
@@ -47,6 +48,9 @@ pub struct Compiler {
     /// Since when each series has had its number.
     series_epochs: Vec<Epoch>,
     series_ids: Ids<[Arc<str>; 3]>,
+    /// Where series of backends count, and those of requests that got to none.
+    lines: SeriesLines,
+    unserved_lines: SeriesLines,
     endpoint_ids: Ids<SocketAddr>,
     /// Whose turn it is, cores remember by these numbers.
     rule_cursors: Ids<RuleKey>,
@@ -105,6 +109,8 @@ impl Compiler {
             series: Vec::new(),
             series_epochs: Vec::new(),
             series_ids: Ids::default(),
+            lines: SeriesLines::new(cores),
+            unserved_lines: SeriesLines::new(cores),
             endpoint_ids: Ids::default(),
             rule_cursors: Ids::default(),
             cluster_cursors: Ids::default(),
@@ -182,7 +188,11 @@ impl Compiler {
         let (id, new) = self.series_ids.id(&labels, self.epoch);
         if new {
             let [listener, route, backend] = labels;
-            let series = Arc::new(Series::new(listener, route, backend, self.cores));
+            let series = {
+                // What is counted now and then is kept apart from what most requests are counted in.
+                let lines = if backend.is_empty() { &mut self.unserved_lines } else { &mut self.lines };
+                Arc::new(lines.series(listener, route, backend))
+            };
             match (self.series.get_mut(id as usize), self.series_epochs.get_mut(id as usize)) {
                 (Some(place), Some(since)) => (*place, *since) = (series, self.epoch),
                 _ => {

@@ -21,9 +21,9 @@ impl Proxy {
         let Some((id, cluster)) = tables.target_cluster(choice.rule, choice.target) else {
             return self.refuse(cx, client, Refusal::new(500, Flag::NoBackend, "no_backend"));
         };
-        if let Some(block) = cx.snapshot.block(client.exchange.series, choice.epoch, cx.core) {
+        if let Some(line) = cx.snapshot.series_line(client.exchange.series, choice.epoch, cx.core) {
             // Until it is counted, the request is away for long enough.
-            pmd::prefetch(block.likely());
+            pmd::prefetch(line);
         }
         let failed = client.exchange.endpoint.map(|(id, _)| id);
         let selection = cx.endpoints.selection(choice.epoch, id, cluster);

@@ -1,6 +1,7 @@
 //! What is counted and logged of a request when it ends.
 
 use pmd::Lane;
+use tables::Finished;
 use tables::access::{AccessLevel, AccessRecord, Flag};
 
 use super::client::{Client, Phase, Words};
@@ -32,9 +33,13 @@ impl Proxy {
         cx.net.counters.requests_finished.add(1);
         let duration_ns = cx.net.now.since(client.started);
         let began = exchange.epoch().unwrap_or(cx.snapshot.epoch);
-        if let Some(block) = cx.snapshot.block(exchange.series, began, cx.core) {
-            block.finished(exchange.status, duration_ns, exchange.request_bytes, exchange.response_bytes);
-        }
+        let finished = Finished {
+            status: exchange.status,
+            latency_ns: duration_ns,
+            request_bytes: exchange.request_bytes,
+            response_bytes: exchange.response_bytes,
+        };
+        cx.snapshot.finished(exchange.series, began, cx.core, &finished);
         let wanted = match cx.snapshot.http.access {
             AccessLevel::None => false,
             AccessLevel::Errors => !matches!(flag, Flag::None | Flag::Filter | Flag::Tunnel) || exchange.status >= 500,

@@ -233,7 +233,7 @@ impl Gateway {
         let delivered = c.segments_received.read() + c.syn_cookies_sent.read();
         let kernels: u64 = c.ports.iter().map(|port| port.exception_to_host.read()).sum();
         assert_eq!(received, delivered + kernels + consumed + dropped, "received = delivered + dropped");
-        let finished: u64 = self.series.iter().flat_map(|s| &s.cores[0].by_status).map(Counter::read).sum();
+        let finished: u64 = self.series.iter().flat_map(|s| s.cores[0].by_status()).sum();
         assert_eq!(finished, c.requests_finished.read(), "requests by status");
         assert_eq!(self.log.len() as u64 + c.access_log_lost.read(), c.requests_finished.read(), "access log");
     }
