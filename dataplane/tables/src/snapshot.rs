@@ -443,3 +443,36 @@ impl Versioned for Snapshot {
         self.epoch
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_is_plain_that_only_forwards() {
+        let target = |cluster, weight| Target { cluster: ClusterId(cluster), weight, series: SeriesId(7) };
+        let rule = |targets| Rule::new("r".into(), 0, targets, SeriesId(8));
+        let plain = rule(vec![target(0, 1)]);
+        let filtered = Rule { filters: Some(Box::default()), ..rule(vec![target(0, 1)]) };
+        let limited = Rule { limits: Some(Box::default()), ..rule(vec![target(0, 1)]) };
+        let timed = Rule { request_timeout: Some(Duration::from_secs(1)), ..rule(vec![target(0, 1)]) };
+        let slow = Rule { backend_timeout: Some(Duration::from_secs(1)), ..rule(vec![target(0, 1)]) };
+        let two = rule(vec![target(0, 1), target(0, 1)]);
+        let none = rule(vec![target(0, 0)]);
+        let (invalid, gone) = (rule(vec![target(ClusterId::INVALID.0, 1)]), rule(vec![target(9, 1)]));
+        let kept = rule(vec![target(1, 1)]);
+        let rules = vec![plain, filtered, limited, timed, slow, two, none, invalid, gone, kept];
+        let mut keeps = Cluster::new("b".into(), vec![]);
+        keeps.affinity = Some(Box::new(crate::Affinity { hash_on: None, seed: 0, session: None }));
+        let clusters = vec![Cluster::new("a".into(), vec![]), keeps];
+        let snapshot = Snapshot::new(1, HttpSettings::default(), vec![], rules, clusters, vec![]);
+        let found: Vec<_> = (0..11).map(|rule| snapshot.plain_target(rule)).collect();
+        assert_eq!(found[0], Some((ClusterId(0), SeriesId(7))));
+        assert_eq!(found[1..], [None; 10]);
+        assert_eq!(snapshot.target_cluster(5, 1).map(|(id, _)| id), Some(ClusterId(0)));
+        assert!(snapshot.target_cluster(5, 2).is_none() && snapshot.target_cluster(8, 0).is_none());
+        // Other clusters may keep their clients.
+        let other = snapshot.with_clusters(2, vec![Cluster::new("a".into(), vec![]), Cluster::new("b".into(), vec![])]);
+        assert_eq!(other.plain_target(9), Some((ClusterId(1), SeriesId(7))));
+    }
+}
