@@ -1,7 +1,7 @@
 //! A map from paths that stays small: thousands of routes are looked up in turn, and each line of memory that they need is one that no cache has.
 
 use hashbrown::{DefaultHashBuilder, HashTable};
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hasher};
 
 /// Maps paths to small values. Its keys stand one behind the other in one piece of memory, and an entry of the table says where; it takes 8
 /// bytes with a value of 4.
@@ -27,8 +27,8 @@ impl<V: Copy> PathMap<V> {
     /// The value of this path.
     #[inline]
     pub(crate) fn get(&self, path: &[u8]) -> Option<V> {
-        let hash = self.hasher.hash_one(path);
-        self.entries.find(hash, |entry| key(&self.keys, entry.at) == path).map(|entry| entry.value)
+        let hash = hash(&self.hasher, path);
+        self.entries.find(hash, |entry| is_at(&self.keys, entry.at, path)).map(|entry| entry.value)
     }
 
     /// Whether it is empty.
@@ -54,19 +54,35 @@ impl<V: Copy> FromIterator<(Box<[u8]>, V)> for PathMap<V> {
             let at = keys.len() as u32;
             keys.extend_from_slice(&(path.len() as u32).to_ne_bytes());
             keys.extend_from_slice(&path);
-            (hasher.hash_one(&*path), Entry { at, value })
+            (hash(&hasher, &path), Entry { at, value })
         });
         let hashed: Vec<_> = entries.collect();
         let mut entries = HashTable::with_capacity(hashed.len());
-        for (hash, entry) in hashed {
-            entries.insert_unique(hash, entry, |entry| hasher.hash_one(key(&keys, entry.at)));
+        for (hashed, entry) in hashed {
+            entries.insert_unique(hashed, entry, |entry| hash(&hasher, key(&keys, entry.at)));
         }
         Self { entries, keys: keys.into(), hasher }
     }
 }
 
-/// The key that begins there.
+/// Without the prefix that tells where a key among several ends.
 #[inline]
+fn hash(hasher: &DefaultHashBuilder, path: &[u8]) -> u64 {
+    let mut hasher = hasher.build_hasher();
+    hasher.write(path);
+    hasher.finish()
+}
+
+/// Whether the key that begins there is this path.
+#[inline]
+fn is_at(keys: &[u8], at: u32, path: &[u8]) -> bool {
+    let Some((length, bytes)) = keys.get(at as usize..).and_then(<[u8]>::split_first_chunk::<LENGTH>) else {
+        return false;
+    };
+    u32::from_ne_bytes(*length) as usize == path.len() && bytes.get(..path.len()).is_some_and(|bytes| bytes == path)
+}
+
+/// The key that begins there.
 fn key(keys: &[u8], at: u32) -> &[u8] {
     let Some((length, bytes)) = keys.get(at as usize..).and_then(<[u8]>::split_first_chunk::<LENGTH>) else {
         return &[];
