@@ -198,7 +198,7 @@ fn iommu(host: &Host, pci: bool) -> Finding {
         _ => Finding::new(
             Level::Warn,
             "IOMMU",
-            "off: a NIC can then write anywhere in memory, and needs vfio's no-IOMMU mode",
+            "off: a NIC can then write anywhere in memory, and needs uio_pci_generic, or vfio's no-IOMMU mode, and hugepages",
         )
         .hint("boot with intel_iommu=on or amd_iommu=on, and iommu=pt"),
     }

@@ -273,6 +273,12 @@ fn arguments(options: &EalOptions, devices: &[Device], memory: MemoryMode) -> Re
         (MemoryMode::Hugepages, None) => say("--in-memory"),
         (MemoryMode::Hugepages, Some(_)) => {}
     }
+    // A virtio device may go past the IOMMU that it is behind, without a word (VIRTIO 1.2 §6.3, VIRTIO_F_ACCESS_PLATFORM), and with the virtual addresses that
+    // DPDK would give it then never answers the first command. Physical addresses suit either kind.
+    let virtio = devices.iter().any(|device| device.pci && host::is_virtio(&device.name));
+    if virtio && memory == MemoryMode::Hugepages && host::may_see_physical_addresses() {
+        say("--iova-mode=pa");
+    }
     match &options.file_prefix {
         Some(prefix) => say(&format!("--file-prefix={prefix}")),
         // Nothing is written under this prefix, so that many processes may have it.

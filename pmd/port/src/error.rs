@@ -102,7 +102,7 @@ impl EalError {
             Self::NoHugetlbfs => "mount -t hugetlbfs nodev /dev/hugepages",
             Self::PrefixInUse { .. } => "stop that process, or choose another file prefix",
             Self::DeviceRefused { .. } => {
-                "the driver's own words stand in the log lines; a PCI device must be bound to vfio-pci"
+                "the driver's own words stand in the log lines; a PCI device must be bound to vfio-pci, or to uio_pci_generic where there is no IOMMU, and then needs hugepages"
             }
             Self::Refused { .. } => "DPDK's own words stand in the log lines",
             Self::Thread { .. } => "a thread registers once, and DPDK has 128 places",

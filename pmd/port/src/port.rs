@@ -180,7 +180,7 @@ impl Port {
         let jumbo = options.mtu.filter(|mtu| (ORDINARY_MTU + 1..=ring_room(&info, device_string)).contains(mtu));
         // What the driver would refuse it is not asked for.
         let asked = PortOptions { mtu: options.mtu.filter(|_| jumbo.is_none()), ..options.clone() };
-        let (pools, interrupts) = opened.configure(&asked, queues, &info, offloads)?;
+        let (queues, (pools, interrupts)) = opened.configure_at_most(&asked, queues, &info, offloads)?;
         if interrupts && text(info.driver_name) == VHOST {
             opened.step("tell of its other side", || interrupts::wait_when_link_changes(opened.id))?;
         }
@@ -513,6 +513,24 @@ impl Opened {
         Ok(queues)
     }
 
+    /// With fewer queues where they need not be so many and the driver takes powers of two only, as net_vmxnet3 does. How many there are, and what
+    /// [`Opened::configure`] gives.
+    fn configure_at_most(
+        &self,
+        options: &PortOptions,
+        queues: u16,
+        info: &sys::rte_eth_dev_info,
+        offloads: Offloads,
+    ) -> Result<(u16, (Vec<Pools>, bool)), PortError> {
+        match self.configure(options, queues, info, offloads) {
+            Err(PortError::Refused { step: CONFIGURED, .. }) if options.fewer_queues && !queues.is_power_of_two() => {
+                let fewer = 1 << queues.ilog2();
+                self.configure(options, fewer, info, offloads).map(|done| (fewer, done))
+            }
+            other => other.map(|done| (queues, done)),
+        }
+    }
+
     fn configure(
         &self,
         options: &PortOptions,
@@ -548,7 +566,7 @@ impl Opened {
         let interrupts = options.interrupts && check(configure(&conf)).is_ok();
         if !interrupts {
             conf.intr_conf.set_rxq(0);
-            self.step("be configured", || configure(&conf))?;
+            self.step(CONFIGURED, || configure(&conf))?;
         }
         if let Some(mtu) = options.mtu {
             // SAFETY: as above.
@@ -676,6 +694,9 @@ impl Opened {
         Ok(named.collect())
     }
 }
+
+/// The step at which a driver refuses a number of queues.
+const CONFIGURED: &str = "be configured";
 
 /// Bytes of a hash's key, where the driver does not say.
 const USUAL_KEY: u8 = 40;

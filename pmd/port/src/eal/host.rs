@@ -8,6 +8,12 @@ use std::path::Path;
 /// `CAP_NET_RAW` in linux/capability.h.
 const CAP_NET_RAW: u64 = 1 << 13;
 
+/// `CAP_SYS_ADMIN` in linux/capability.h.
+const CAP_SYS_ADMIN: u64 = 1 << 21;
+
+/// The PCI vendor of virtio devices (VIRTIO 1.2 §4.1.2).
+const VIRTIO: &str = "0x1af4";
+
 /// Whether this network namespace has the interface.
 pub(crate) fn interface_exists(name: &str) -> bool {
     let Ok(name) = CString::new(name) else { return false };
@@ -17,10 +23,26 @@ pub(crate) fn interface_exists(name: &str) -> bool {
 
 /// Whether the kernel lets this process open packet sockets.
 pub(super) fn may_open_packet_sockets() -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     // Where the kernel does not say, let the driver try.
-    effective.is_none_or(|bits| u64::from_str_radix(bits.trim(), 16).is_ok_and(|bits| bits & CAP_NET_RAW != 0))
+    effective_capabilities().is_none_or(|bits| bits & CAP_NET_RAW != 0)
+}
+
+/// Whether /proc/self/pagemap tells this process where its pages are.
+pub(super) fn may_see_physical_addresses() -> bool {
+    effective_capabilities().is_some_and(|bits| bits & CAP_SYS_ADMIN != 0)
+}
+
+fn effective_capabilities() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let bits = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    // What cannot be read allows nothing.
+    Some(u64::from_str_radix(bits.trim(), 16).unwrap_or(0))
+}
+
+/// Whether the device at this PCI address is a virtio device.
+pub(super) fn is_virtio(address: &str) -> bool {
+    let vendor = fs::read_to_string(Path::new("/sys/bus/pci/devices").join(address).join("vendor"));
+    vendor.is_ok_and(|vendor| vendor.trim() == VIRTIO)
 }
 
 /// Memory in free hugepages of all sizes, in MiB.
