@@ -29,6 +29,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// How far apart cores that leave together may end.
 const TOGETHER: Duration = Duration::from_secs(1);
 
+/// What a core has for giving back what it holds, once it has left. It takes no time, but a machine that has more to do than it can may not let it.
+const LAST_STEPS: Duration = Duration::from_secs(3);
+
 /// How long the start may take before the log says what it waits for.
 const SLOW_START: Duration = Duration::from_secs(5);
 
@@ -482,8 +485,14 @@ fn shut_down(control: &Control, signals: &mut Heard, threads: &mut Vec<JoinHandl
         return join(threads);
     }
     // Joining would wait for ever for a core that does not answer.
-    std::thread::sleep(LOOK);
-    if threads.iter().all(JoinHandle::is_finished) { join(threads) } else { Err(hung()) }
+    let began = Instant::now();
+    while began.elapsed() < LAST_STEPS {
+        std::thread::sleep(LOOK);
+        if threads.iter().all(JoinHandle::is_finished) {
+            return join(threads);
+        }
+    }
+    Err(hung())
 }
 
 fn hung() -> Failure {
