@@ -17,12 +17,10 @@ install -m 755 /var/lib/millrace-target/release/millrace /usr/local/bin/millrace
 echo 'vm.nr_hugepages = 512' >/etc/sysctl.d/50-millrace.conf
 sysctl -q --system
 
-# The devices by their MAC addresses, bound to VFIO. Without an IOMMU, as in most virtual machines, VFIO must be told.
-modprobe vfio-pci
-if ! compgen -G '/sys/kernel/iommu_groups/*' >/dev/null; then
-    modprobe vfio enable_unsafe_noiommu_mode=1
-    echo 1 >/sys/module/vfio/parameters/enable_unsafe_noiommu_mode
-fi
+# The devices by their MAC addresses, bound to VFIO; without an IOMMU, as in many virtual machines, to UIO: Debian's kernels are built without VFIO's no-IOMMU mode.
+driver=vfio-pci
+compgen -G '/sys/kernel/iommu_groups/*' >/dev/null || driver=uio_pci_generic
+modprobe "$driver"
 pci_of() {
     local device
     for device in /sys/class/net/*; do
@@ -36,7 +34,7 @@ for name in north south; do
     [[ $name == north ]] && mac=02:09:01:01:00:fa || mac=02:09:02:01:00:fa
     address=$(pci_of "$mac")
     if [[ -n $address ]]; then
-        dpdk-devbind.py --force --bind=vfio-pci "$address"
+        dpdk-devbind.py --force --bind="$driver" "$address"
         mkdir -p /etc/millrace && echo "$address" >"/etc/millrace/$name.pci"
     fi
 done

@@ -50,12 +50,14 @@ trap 'exit 130' INT TERM
 
 machine() { # machine NAME NUMBER MEMORY CPUS SOCKET-ROLE LAST-BYTE
     local name=$1 number=$2 memory=$3 cpus=$4 role=$5 byte=$6 port=23010
-    local words=(-name "$name" -machine "q35,accel=$accelerator" -cpu "$cpu" -m "$memory" -smp "$cpus" -display none
+    local words=(-name "$name" -machine "q35,accel=$accelerator,kernel-irqchip=split" -cpu "$cpu" -m "$memory" -smp "$cpus" -display none
         -serial "file:$work/$name.log"
         -drive "file=$work/$name.qcow2,if=virtio" -drive "file=$work/$name.iso,media=cdrom,readonly=on"
         -virtfs "local,path=$here/..,mount_tag=millrace,security_model=none,readonly=on"
         -netdev "user,id=own,hostfwd=tcp:127.0.0.1:220$number-:22"
         -device "virtio-net-pci,netdev=own,mac=52:54:00:00:00:0$number")
+    # Debian's kernel turns an IOMMU on that it finds.
+    words+=(-device intel-iommu,intremap=on)
     local network
     for network in north south; do
         [[ $network == north ]] && local net=01 || local net=02

@@ -10,13 +10,14 @@
 #   machine_root MILLRACE [FILE…]  makes $SANDBOX_DIR/root: what the machine's file system begins with; FILEs go into its /etc
 #   machine_taps QUEUES            makes the taps
 #   machine_words QUEUES           prints QEMU's arguments, one a line; MACHINE_BOOT is what the kernel is told beside the usual:
-#                                  machine.devices=kernel leaves the devices to the kernel, and bridges them with net_tap's north and south
+#                                  machine.devices=kernel leaves the devices to the kernel, and bridges them with net_tap's north and south;
+#                                  machine.devices=uio gives them to uio_pci_generic. MACHINE_NIC is another device (vmxnet3, e1000e)
 
 # Where scripts/setup unpacks a kernel: it is not installed, so that nothing changes about how this host boots.
 MACHINE_KERNELS=/var/lib/millrace-tests/kernel
 # Virtio, VFIO; flower, multiq and skbedit for net_tap's rules.
-MACHINE_MODULES='virtio_pci virtio_net vfio-pci vfio_iommu_type1 tun veth bridge sch_multiq sch_ingress act_skbedit act_gact act_mirred cls_flower pktgen'
-MACHINE_PLUGINS='bus_pci bus_vdev mempool_ring net_virtio net_tap net_af_packet'
+MACHINE_MODULES='virtio_pci virtio_net vfio-pci vfio_iommu_type1 uio_pci_generic tun veth bridge sch_multiq sch_ingress act_skbedit act_gact act_mirred cls_flower pktgen'
+MACHINE_PLUGINS='bus_pci bus_vdev mempool_ring net_virtio net_tap net_vmxnet3 net_e1000'
 # In /tools, because busybox prefers what it has itself.
 MACHINE_TOOLS='ip tc'
 
@@ -90,18 +91,21 @@ TAP
 }
 
 machine_words() {
-    local queues=$1 side slot=1
+    local queues=$1 side slot=1 nic=virtio-net-pci,disable-legacy=on,mq=on,vectors=$((2 * $1 + 2)),rss=on,hash=on
     printf '%s\n' -nodefaults -no-user-config -display none -no-reboot \
         -machine q35,accel=tcg,kernel-irqchip=split -cpu max -smp 4 -m 1024 \
         -kernel "$KERNEL" -initrd "$SANDBOX_DIR/initramfs" \
-        -append "console=ttyS0 quiet panic=-1 intel_iommu=on iommu=strict mitigations=off nokaslr tsc=reliable ${MACHINE_BOOT:-}" \
+        -append "console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable ${MACHINE_BOOT:-}" \
         -serial stdio \
-        -device intel-iommu,intremap=on \
+        -device "${MACHINE_IOMMU:-intel-iommu,intremap=on}" \
         -netdev "user,id=own,hostfwd=tcp:127.0.0.1:9901-10.0.2.15:9901" -device virtio-net-pci,netdev=own,mac=02:09:00:01:00:01
+    local platform=,iommu_platform=on
     for side in north south; do
         printf '%s\n' -netdev "tap,id=$side,ifname=tap-$side,script=no,downscript=no,vhost=off,queues=$queues" \
             -device "pcie-root-port,id=port-$side,chassis=$slot,slot=$slot" \
-            -device "virtio-net-pci,netdev=$side,bus=port-$side,mac=02:09:0$slot:01:00:fa,iommu_platform=on,disable-legacy=on,mq=on,vectors=$((2 * queues + 2)),rss=on,hash=on"
+            -device "${MACHINE_NIC:-$nic$platform},netdev=$side,bus=port-$side,mac=02:09:0$slot:01:00:fa"
         slot=$((slot + 1))
+        # The second one goes past the IOMMU, as most virtio devices do.
+        platform=
     done
 }
