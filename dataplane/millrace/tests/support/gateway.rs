@@ -404,7 +404,7 @@ fn read_log(sandbox: &Sandbox) -> String {
     let text = std::fs::read(sandbox.dir().join("millrace.log")).unwrap_or_default();
     let text = String::from_utf8_lossy(&text).into_owned();
     let lines = text.lines().collect::<Vec<_>>();
-    lines[lines.len().saturating_sub(40)..].join("\n")
+    lines[lines.len().saturating_sub(100)..].join("\n")
 }
 
 fn file(sandbox: &Sandbox) -> PathBuf {
