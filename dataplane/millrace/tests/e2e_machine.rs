@@ -10,8 +10,8 @@ use support::sandbox::{Ns, Sandbox, VIP};
 const CORES: [usize; 3] = [1, 2, 3];
 
 /// Requests over connections that stay and over ones that do not, all of which succeed. Emulated processors answer about a thousand a second.
-fn load(sandbox: &Sandbox, gateway: &Gateway<'_>) {
-    let url = format!("http://{VIP}/1k");
+fn load(sandbox: &Sandbox, gateway: &Gateway<'_>, host: &str) {
+    let url = format!("http://{host}/1k");
     for more in [&[][..], &["-H", "Connection: close"]] {
         // wrk waits for its first connection as long as the kernel does.
         let wrk = ["30", "wrk", "-t1", "-c24", "-d2s", &url];
@@ -32,19 +32,24 @@ fn load(sandbox: &Sandbox, gateway: &Gateway<'_>) {
 fn three_cores_on_pci_devices_with_rss_hand_nothing_over() {
     let sandbox = sandbox_or_skip!();
     sandbox.start_nginx();
-    let config = Config::everything_to(&["10.9.2.2:8080", "10.9.2.3:8080"])
+    sandbox.start_ipv6();
+    let config = Config::listening(&[VIP, "fd00:9:1::1"])
+        .backend("all", &["10.9.2.2:8080", "[fd00:9:2::3]:8080"])
+        .route("all", &[], ("PathPrefix", "/"), &["all"])
         .cores(&CORES, "")
         .memory("{ hugepages: required, mebibytes: 256 }")
         .appliance("  idle: adaptive\n")
         .ports(
-            r#"    - { name: north, device: "01:00.0", addresses: ["10.9.1.1/24"] }
-    - { name: south, device: "02:00.0", addresses: ["10.9.2.1/24"] }
+            r#"    - { name: north, device: "01:00.0", addresses: ["10.9.1.1/24", "fd00:9:1::1/64"] }
+    - { name: south, device: "02:00.0", addresses: ["10.9.2.1/24", "fd00:9:2::1/64"] }
 "#,
         );
     let hardware = Hardware { queues: 3, pages: 160, after: "", boot: "" };
     let Some(machine) = Machine::boot(&sandbox, hardware, &config) else { return };
     let gateway = &machine.gateway;
-    load(&sandbox, gateway);
+    for host in [VIP, "[fd00:9:1::1]"] {
+        load(&sandbox, gateway, host);
+    }
     let table = sandbox.output(Ns::Millrace, MILLRACE, &["get", "cores"]);
     eprintln!("{table}");
     // Three cores, two ports; the self-test has compared some hundred segments of each with the hash by now.
@@ -85,7 +90,7 @@ fn rules_of_the_device_bring_replies_to_the_core_that_asked() {
     };
     let Some(machine) = Machine::boot(&sandbox, hardware, &config) else { return };
     let gateway = &machine.gateway;
-    load(&sandbox, gateway);
+    load(&sandbox, gateway, VIP);
     let table = sandbox.output(Ns::Millrace, MILLRACE, &["get", "cores"]);
     eprintln!("{table}");
     // The port towards clients has but one address.
