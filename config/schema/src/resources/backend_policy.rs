@@ -111,9 +111,9 @@ pub enum HashTable {
     Maglev,
     /// A ring.
     RingHash {
-        /// Places at least; 1..=65,536, default 1,024.
+        /// Places of two endpoints that weigh the same: the heaviest has half as many, however many there are; 1..=65,536, default 1,024.
         minimum_ring_size: u32,
-        /// Places at most, where the endpoints are not more; default 65,536.
+        /// Places at most, where the endpoints are not more; default 65,536. Where there would be more, each has half as many, and most requests move.
         maximum_ring_size: u32,
     },
 }
