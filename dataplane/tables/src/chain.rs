@@ -26,6 +26,10 @@ pub(crate) struct Chain {
     /// Positions of those that no key leads to.
     unkeyed: Box<[u32]>,
     keyed: HashMap<Key, Box<[u32]>>,
+    /// Positions of those for preflights, which no other request need look at.
+    preflights: Box<[u32]>,
+    /// There are so many candidates that they have keys.
+    many: bool,
 }
 
 /// Where a value stands.
@@ -52,10 +56,11 @@ struct Given<'b> {
 
 impl Candidate {
     /// The Gateway API's order among matches of the same path: the method, then the number of header matches, then that of
-    /// query matches. What sorts first goes first. Preflights come behind those who ask for their method.
+    /// query matches. What sorts first goes first. Preflights come behind those who ask for their method, and stand where their requests do otherwise.
     pub(crate) fn order(&self) -> impl Ord + use<> {
         let Conditions { method, headers, query } = &self.conditions;
-        core::cmp::Reverse((method.is_some(), !self.preflight, headers.len(), query.len()))
+        let asked = method.is_some();
+        core::cmp::Reverse((asked, !(asked && self.preflight), headers.len(), query.len(), !self.preflight))
     }
 
     /// Whether it takes `request`.
@@ -64,7 +69,8 @@ impl Candidate {
         if self.preflight { self.holds_for_preflight(request) } else { self.conditions.hold(request) }
     }
 
-    /// A preflight stands for the request whose method it names (Fetch standard, CORS-preflight request).
+    /// A preflight stands for the request whose method and header fields it names (Fetch standard, CORS-preflight request). What it does not say, the
+    /// values of those fields, may be what is asked for.
     #[inline(never)]
     fn holds_for_preflight<'b, F: Fields<'b>>(&self, request: &Request<'b, F>) -> bool {
         let field = |wanted: &[u8]| {
@@ -74,7 +80,10 @@ impl Candidate {
         let asked = (request.method == b"OPTIONS" && field(b"origin").is_some())
             .then(|| field(b"access-control-request-method"))
             .flatten();
-        asked.is_some_and(|method| self.conditions.hold(&Request { method, ..request.clone() }))
+        let Some(method) = asked else { return false };
+        let named = field(b"access-control-request-headers").unwrap_or_default();
+        let names = |wanted: &[u8]| named.split(|&b| b == b',').any(|n| n.trim_ascii().eq_ignore_ascii_case(wanted));
+        self.conditions.hold_where(&Request { method, ..request.clone() }, names)
     }
 }
 
@@ -86,29 +95,35 @@ impl Chain {
         }
         if candidates.len() < KEYED_FROM {
             let unkeyed = (0u32..).zip(&candidates).map(|(at, _)| at).collect();
-            return Self { candidates: candidates.into(), unkeyed, keyed: HashMap::new() };
+            let (keyed, preflights) = (HashMap::new(), Box::default());
+            return Self { candidates: candidates.into(), unkeyed, keyed, preflights, many: false };
         }
         // The key that fewest candidates have tells them best apart.
         let mut shared: HashMap<Key, usize> = HashMap::new();
         for key in candidates.iter().flat_map(|c| keys(&c.conditions)) {
             *shared.entry(key).or_default() += 1;
         }
-        let mut unkeyed = Vec::new();
+        let (mut unkeyed, mut preflights) = (Vec::new(), Vec::new());
         let mut keyed: HashMap<Key, Vec<u32>> = HashMap::new();
         for (at, candidate) in (0u32..).zip(&candidates) {
+            if candidate.preflight {
+                preflights.push(at);
+                continue;
+            }
             match keys(&candidate.conditions).min_by_key(|key| shared.get(key).copied()) {
                 Some(key) => keyed.entry(key).or_default().push(at),
                 None => unkeyed.push(at),
             }
         }
         let keyed = keyed.into_iter().map(|(key, positions)| (key, positions.into())).collect();
-        Self { candidates: candidates.into(), unkeyed: unkeyed.into(), keyed }
+        let (unkeyed, preflights) = (unkeyed.into(), preflights.into());
+        Self { candidates: candidates.into(), unkeyed, keyed, preflights, many: true }
     }
 
     /// The rule of the first candidate that holds.
     pub(crate) fn find<'b, F: Fields<'b>>(&self, request: &Request<'b, F>) -> Option<u32> {
         let mut best = self.first(&self.unkeyed, u32::MAX, request);
-        if !self.keyed.is_empty() {
+        if self.many {
             let fields = request.fields.clone().map(|(name, value)| Given { place: Place::Header, name, value });
             let parameters = request.query.into_iter().flat_map(parameters);
             let parameters = parameters.map(|(name, value)| Given { place: Place::Query, name, value });
@@ -116,6 +131,9 @@ impl Chain {
                 if let Some(positions) = self.keyed.get(&given) {
                     best = self.first(positions, best.unwrap_or(u32::MAX), request).or(best);
                 }
+            }
+            if request.method == b"OPTIONS" {
+                best = self.first(&self.preflights, best.unwrap_or(u32::MAX), request).or(best);
             }
         }
         best.and_then(|at| self.candidates.get(at as usize)).map(|candidate| candidate.rule)

@@ -68,6 +68,17 @@ impl Conditions {
             && self.headers.iter().all(|(name, value)| value.matches_field(name, &request.fields))
             && self.query.iter().all(|(name, value)| value.matches_parameter(name, request.query))
     }
+
+    /// The same where header fields of some names count as what is asked for, too.
+    pub(crate) fn hold_where<'b, F: Fields<'b>>(
+        &self,
+        request: &Request<'b, F>,
+        named: impl Fn(&[u8]) -> bool,
+    ) -> bool {
+        self.method.as_ref().is_none_or(|method| **method == *request.method)
+            && self.headers.iter().all(|(name, value)| named(name) || value.matches_field(name, &request.fields))
+            && self.query.iter().all(|(name, value)| value.matches_parameter(name, request.query))
+    }
 }
 
 impl ValueMatch {

@@ -79,10 +79,11 @@ impl Run<'_> {
 }
 
 /// Whether a match takes preflights of the requests that it takes: with a CORS filter, which answers them, also where it asks for another method
-/// than OPTIONS (as Istio and Envoy Gateway have it).
+/// than OPTIONS (as Istio and Envoy Gateway have it), or for header fields, which a preflight names and has not.
 pub(crate) fn takes_preflights(rule: &HttpRouteRule, matched: &HttpRouteMatch) -> bool {
     let is_cors = |filter: &Located<HttpRouteFilter>| matches!(filter.value, HttpRouteFilter::Cors(_));
-    matched.method.is_some_and(|method| method != "OPTIONS")
+    (matched.method.is_some_and(|method| method != "OPTIONS") || !matched.headers.is_empty())
+        && matched.method != Some("OPTIONS")
         && (rule.filters.iter().any(is_cors) || rule.backend_refs.iter().any(|b| b.filters.iter().any(is_cors)))
 }
 
