@@ -25,19 +25,26 @@ const TARGETS_AT_A_TIME: usize = 16;
 /// Steps that one question may take, each with all its attempts: aliases, and TCP after UDP.
 const STEPS: u32 = 4;
 
+/// Aliases of an SRV name that are followed one after the other, as many as the resolver follows of others.
+const MAX_ALIASES: usize = 8;
+
 /// What negative answers are believed for that do not say it.
 const UNSAID: Duration = Duration::from_secs(5);
+
+/// What is done before each question: nothing, but where a test wants to see what becomes of a resolver that panics.
+pub(super) type Before = fn(&DnsName);
 
 /// Asks servers.
 #[derive(Clone)]
 pub(super) struct Asker {
+    before: Before,
     resolver: TokioResolver,
     limit: Duration,
     max_addresses: usize,
 }
 
 impl Asker {
-    pub(super) fn new(settings: &Dns) -> Result<Self, Failure> {
+    pub(super) fn new(settings: &Dns, before: Before) -> Result<Self, Failure> {
         let servers: Vec<NameServerConfig> = if settings.servers.is_empty() {
             let (system, _) = hickory_resolver::system_conf::read_system_conf()
                 .map_err(|error| Failure::Other(format!("/etc/resolv.conf: {error}")))?;
@@ -57,11 +64,12 @@ impl Asker {
         options.preserve_intermediates = true;
         let resolver = builder.build().map_err(|error| Failure::Other(error.to_string()))?;
         let limit = settings.timeout * u32::from(settings.attempts) * STEPS;
-        Ok(Self { resolver, limit, max_addresses: settings.max_addresses.into() })
+        Ok(Self { before, resolver, limit, max_addresses: settings.max_addresses.into() })
     }
 
     /// Asks for a name. What is known of it may fill in where a part of the answer cannot be had.
     pub(super) async fn ask(&self, name: &DnsName, held: &[Resolved]) -> Outcome<Resolved> {
+        (self.before)(name);
         match name.kind {
             DnsType::Address => {
                 let held: Vec<IpAddr> = held.iter().map(|resolved| resolved.address).collect();
@@ -93,15 +101,7 @@ impl Asker {
 
     /// The targets of an SRV name with their addresses.
     async fn services(&self, name: &DnsName, held: &[Resolved]) -> Outcome<Resolved> {
-        let found = self.records(&name.hostname, RecordType::SRV, |data| match data {
-            RData::SRV(srv) => {
-                let target = srv.target.to_ascii().to_ascii_lowercase();
-                let (priority, port, weight) = (srv.priority, srv.port, srv.weight);
-                Some(Service { priority, target: target.trim_end_matches('.').to_owned(), port, weight })
-            }
-            _ => None,
-        });
-        let (mut services, ttl) = match found.await {
+        let (mut services, ttl) = match self.service_records(&name.hostname).await {
             Outcome::Records(services, ttl, _) => (services, ttl),
             Outcome::Absent(absence, ttl) => return Outcome::Absent(absence, ttl),
             Outcome::Failed(failure) => return Outcome::Failed(failure),
@@ -142,6 +142,46 @@ impl Asker {
             }
         }
         merge(&services, ttl, &answers)
+    }
+
+    /// The SRV records of a name. The resolver follows no aliases here, but takes the targets for some and asks for theirs in vain.
+    async fn service_records(&self, host: &str) -> Outcome<Service> {
+        let mut host = host.to_owned();
+        let mut alias_ttl = Duration::MAX;
+        for _ in 0..=MAX_ALIASES {
+            let found = self.records(&host, RecordType::SRV, |data| match data {
+                RData::SRV(srv) => {
+                    let (priority, port, weight) = (srv.priority, srv.port, srv.weight);
+                    Some(Service { priority, target: text(&srv.target), port, weight })
+                }
+                _ => None,
+            });
+            let found = match found.await {
+                Outcome::Records(services, ttl, failure) => {
+                    return Outcome::Records(services, ttl.min(alias_ttl), failure);
+                }
+                // Who does not answer would not answer that either.
+                Outcome::Failed(Failure::Timeout) => return Outcome::Failed(Failure::Timeout),
+                found => found,
+            };
+            let alias = self.records(&host, RecordType::CNAME, |data| match data {
+                RData::CNAME(alias) => Some(text(&alias.0)),
+                _ => None,
+            });
+            match alias.await {
+                Outcome::Records(aliases, ttl, _) if !aliases.is_empty() => {
+                    host = aliases.into_iter().next().unwrap_or_default();
+                    alias_ttl = alias_ttl.min(ttl);
+                }
+                _ => {
+                    return match found {
+                        Outcome::Absent(absence, ttl) => Outcome::Absent(absence, ttl.min(alias_ttl)),
+                        found => found,
+                    };
+                }
+            }
+        }
+        Outcome::Failed(Failure::Other(format!("more than {MAX_ALIASES} aliases one after the other")))
     }
 
     /// The records of one kind.
@@ -202,6 +242,11 @@ fn merge(services: &[Service], ttl: Duration, answers: &BTreeMap<String, Outcome
         (true, Some(failure), _) => Outcome::Failed(failure),
         (true, None, absent) => Outcome::Absent(absent.unwrap_or(Absence::Records), least),
     }
+}
+
+/// A name in lower case and without the last dot.
+fn text(name: &Name) -> String {
+    name.to_ascii().to_ascii_lowercase().trim_end_matches('.').to_owned()
 }
 
 /// How long an answer may be kept: as long as the shortest-lived of its records, aliases included.

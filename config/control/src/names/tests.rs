@@ -61,7 +61,7 @@ impl Drop for Server {
 fn reply(zone: &Zone, question: &[u8]) -> Option<Vec<u8>> {
     let question = Message::from_vec(question).unwrap();
     let query = question.queries.first().unwrap();
-    let name = query.name().to_ascii();
+    let name = query.name().to_ascii().to_ascii_lowercase();
     let found = zone.iter().find(|((n, kind), _)| *n == name.trim_end_matches('.') && *kind == query.query_type());
     let mut message = Message::error_msg(question.metadata.id, question.metadata.op_code, ResponseCode::NoError);
     message.metadata = Metadata::response_from_request(&question.metadata);
@@ -102,12 +102,17 @@ struct Running {
 
 impl Running {
     fn start(configuration: &Configuration, path: Option<PathBuf>) -> Self {
+        Self::start_with(configuration, path, |_| {})
+    }
+
+    /// `before` is called before each question.
+    fn start_with(configuration: &Configuration, path: Option<PathBuf>, before: fn(&DnsName)) -> Self {
         let names = Names::new(path);
         names.configure(configuration);
         drop(names.resolutions());
         let (sender, told) = channel();
         let theirs = Arc::clone(&names);
-        let thread = std::thread::spawn(move || thread::serve(&theirs, &sender).unwrap());
+        let thread = std::thread::spawn(move || thread::serve(&theirs, &sender, before).unwrap());
         Self { names, told, thread: Some(thread) }
     }
 
@@ -211,6 +216,81 @@ fn srv_records_lead_to_addresses_with_ports_and_aliases_are_followed() {
     assert_eq!(running.addresses(), ["10.9.1.2:81", "10.9.1.3:81", "10.9.1.4:82"]);
     server.set(name, RecordType::SRV, Ok(vec![(name, 1, srv(0, 0, 0, "."))]));
     running.wait("there is no such service", |running| running.status().lookups.contains_key("nodata"));
+}
+
+/// What a recursive server says of an SRV name that is an alias, and what one says that knows the alias alone.
+#[test]
+fn aliases_of_srv_names_are_followed() {
+    let name = |text: &str| Name::from_ascii(text).unwrap();
+    let alias = |owner: &'static str, ttl, of: &str| (owner, ttl, RData::CNAME(CNAME(name(of))));
+    let srv = |owner: &'static str| (owner, 60, RData::SRV(SRV::new(0, 1, 81, name("a.test."))));
+    let (first, second, third) = ("_http._tcp.shop.test", "_http._tcp.mid.test", "_http._tcp.real.test");
+    let to_second = alias(first, 7, "_http._tcp.mid.test.");
+    let to_third = alias(second, 60, "_http._tcp.Real.test.");
+    let kinds = (RecordType::SRV, RecordType::CNAME);
+    let of = |records: &[(&'static str, u32, RData)]| Ok(records.to_vec());
+    let address = (("a.test", RecordType::A), a("a.test", 60, &["10.9.1.2"]));
+    // It says nothing of SRV records of targets; that is no failure of the name.
+    let nothing = |name| ((name, RecordType::SRV), Err(ResponseCode::NXDomain));
+    let whole = of(&[to_second.clone(), to_third.clone(), srv(third)]);
+    let recursive = [
+        ((first, kinds.0), whole),
+        ((second, kinds.0), of(&[to_third.clone(), srv(third)])),
+        ((third, kinds.0), of(&[srv(third)])),
+    ];
+    let alone = [
+        ((first, kinds.0), of(&[to_second.clone()])),
+        ((second, kinds.0), of(&[to_third.clone()])),
+        ((third, kinds.0), of(&[srv(third)])),
+    ];
+    let aliases = [((first, kinds.1), of(&[to_second])), ((second, kinds.1), of(&[to_third]))];
+    let endpoint = "{ fqdn: { hostname: _http._tcp.shop.test, type: SRV, lookupFamily: IPv4 } }";
+    for zone in [recursive, alone] {
+        let zone = zone.into_iter().chain(aliases.clone()).chain([address.clone(), nothing("a.test")]);
+        let server = Server::start(zone.collect());
+        let running = Running::start(&configuration(&server.address.to_string(), "", endpoint), None);
+        running.wait("an answer", |running| !running.addresses().is_empty());
+        assert_eq!(running.addresses(), ["10.9.1.2:81"]);
+        assert_eq!(running.status().ttl_seconds, Some(7), "the shortest TTL of all, an alias's");
+    }
+    // Round and round.
+    let zone = [
+        ((first, kinds.0), Err(ResponseCode::NXDomain)),
+        ((first, kinds.1), of(&[alias(first, 1, "_http._tcp.shop.test.")])),
+    ];
+    let server = Server::start(zone.into_iter().collect());
+    let running = Running::start(&configuration(&server.address.to_string(), "", endpoint), None);
+    running.wait("a failure", |running| running.status().last_failure.is_some());
+    assert!(running.addresses().is_empty() && server.asked.load(Ordering::Relaxed) < 100);
+}
+
+/// A resolver that panics is a failure of the name that was asked for, and of no other.
+#[test]
+fn a_resolver_that_panics_is_a_failure_like_others() {
+    static PANICS: AtomicBool = AtomicBool::new(false);
+    fn before(name: &DnsName) {
+        assert!(!(PANICS.load(Ordering::Relaxed) && *name.hostname == *"shop.test"), "as the test wants it");
+    }
+    let other = "{ fqdn: { hostname: other.test, port: 80, lookupFamily: IPv4 } }";
+    let server = Server::start(HashMap::from([
+        (("shop.test", RecordType::A), a("shop.test", 1, &["10.9.1.2"])),
+        (("other.test", RecordType::A), a("other.test", 1, &["10.9.1.3"])),
+    ]));
+    let configuration = configuration(&server.address.to_string(), "", &format!("{SHOP}, {other}"));
+    let running = Running::start_with(&configuration, None, before);
+    running.wait("both answers", |running| running.addresses().len() == 2);
+    PANICS.store(true, Ordering::Relaxed);
+    let of = |hostname: &str| running.names.list().names.into_iter().find(|name| name.name == hostname).unwrap();
+    running.wait("a panic", |_| of("shop.test").last_failure.is_some());
+    let failure = of("shop.test").last_failure.unwrap();
+    assert!(failure.reason.contains("the resolver panicked"), "{failure:?}");
+    server.set("other.test", RecordType::A, a("other.test", 1, &["10.9.1.4"]));
+    running.wait("the other name's news", |running| running.addresses().contains(&"10.9.1.4".to_owned()));
+    assert!(running.addresses().contains(&"10.9.1.2".to_owned()), "what was known of it stays");
+    assert_eq!((of("shop.test").state, of("other.test").last_failure), (NameState::Kept, None));
+    PANICS.store(false, Ordering::Relaxed);
+    server.set("shop.test", RecordType::A, a("shop.test", 1, &["10.9.1.5"]));
+    running.wait("it is asked for again", |running| running.addresses().contains(&"10.9.1.5".to_owned()));
 }
 
 #[test]

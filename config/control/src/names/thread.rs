@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
 use super::answer::{Failure, Outcome};
-use super::lookup::Asker;
+use super::lookup::{Asker, Before};
 use super::{Names, Round};
 use crate::reload::Command;
 use crate::supervisor::Supervisor;
@@ -40,7 +40,7 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Runs until `names` are stopped. `commands` leads to the reload thread.
 pub(crate) fn run(names: &Arc<Names>, supervisor: &Arc<Supervisor>, commands: &Sender<Command>) {
     loop {
-        match std::panic::catch_unwind(AssertUnwindSafe(|| serve(names, commands))) {
+        match std::panic::catch_unwind(AssertUnwindSafe(|| serve(names, commands, |_| {}))) {
             Ok(Ok(())) => break,
             Ok(Err(error)) => tracing::error!(%error, "the DNS thread failed; starting over"),
             Err(_) => tracing::error!("the DNS thread panicked; starting over with the answers that it had"),
@@ -52,13 +52,14 @@ pub(crate) fn run(names: &Arc<Names>, supervisor: &Arc<Supervisor>, commands: &S
     names.save();
 }
 
-pub(super) fn serve(names: &Arc<Names>, commands: &Sender<Command>) -> io::Result<()> {
+/// Asks until `names` are stopped. `before` is called with each name that is asked for.
+pub(super) fn serve(names: &Arc<Names>, commands: &Sender<Command>, before: Before) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-    runtime.block_on(ask_on(names, commands));
+    runtime.block_on(ask_on(names, commands, before));
     Ok(())
 }
 
-async fn ask_on(names: &Arc<Names>, commands: &Sender<Command>) {
+async fn ask_on(names: &Arc<Names>, commands: &Sender<Command>, before: Before) {
     let mut servers = Servers::default();
     let mut chance = Chance::new();
     let mut asking = JoinSet::new();
@@ -69,7 +70,7 @@ async fn ask_on(names: &Arc<Names>, commands: &Sender<Command>) {
         let round = names.round(now, LOOKUPS - asking.len().min(LOOKUPS));
         let next = round.next.filter(|_| asking.len() < LOOKUPS);
         if !round.questions.is_empty() {
-            servers.refresh(&round);
+            servers.refresh(&round, before);
         }
         for (name, held) in round.questions {
             let (asker, names, chance) = (servers.asker.clone(), Arc::clone(names), chance.next());
@@ -165,14 +166,14 @@ impl Default for Servers {
 
 impl Servers {
     /// Takes others where the settings or the system's file have changed.
-    fn refresh(&mut self, round: &Round) {
+    fn refresh(&mut self, round: &Round, before: Before) {
         let changed =
             round.settings.servers.is_empty().then(|| fs::metadata(RESOLV_CONF).and_then(|m| m.modified()).ok());
         let wanted = Some((round.settings_version, changed.flatten()));
         if self.asker.is_ok() && self.made_for == wanted {
             return;
         }
-        self.asker = Asker::new(&round.settings);
+        self.asker = Asker::new(&round.settings, before);
         self.made_for = wanted;
     }
 }
