@@ -210,7 +210,10 @@ fn verdict(reasons: &[String], remarks: &[String]) -> (StatusCode, String) {
 
 /// What runs, as it was given, in YAML; with `?format=json` in its parts.
 async fn configuration(State(access): State<Access>, RawQuery(query): RawQuery) -> Response {
-    let text = access.supervisor.configuration_text();
+    // Telling Secrets from the rest takes as long as reading the files.
+    let Ok(text) = tokio::task::spawn_blocking(move || access.supervisor.configuration_text()).await else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
     if query.as_deref().unwrap_or_default().split('&').any(|part| part == "format=json") {
         return json(&text);
     }
@@ -298,8 +301,9 @@ fn explanation(supervisor: &Supervisor, query: &str) -> Result<Explanation, Stri
     let question = Question::from_query(query)?;
     let (compiled, selections) = supervisor.selections();
     let (endpoints, names) = (supervisor.endpoints().endpoints, supervisor.names().names);
-    let turn = |rule| supervisor.turn(rule);
-    let present = Present { endpoints: &endpoints, names: &names, selections: &selections, turn: Some(&turn) };
+    supervisor.has_core(question.core)?;
+    let turns = |rule| supervisor.turns(rule, question.core);
+    let present = Present { endpoints: &endpoints, names: &names, selections: &selections, turns: Some(&turns) };
     explain(&compiled, &present, &question)
 }
 

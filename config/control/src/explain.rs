@@ -19,7 +19,7 @@ use tables::{Bind, Conditions, HostPattern, Listener, PathPattern, Request, Rout
 use crate::compile::Compiled;
 use crate::compile::routes::{conditions, hosts_of, path_pattern, takes_preflights};
 use crate::status::{EndpointStatus, NameStatus};
-pub use chosen::{BackendChoice, Chosen, EndpointShare};
+pub use chosen::{BackendChoice, Chosen, CoreTurn, EndpointShare};
 pub use pick::{Candidate as DrawCandidate, Pick};
 pub use question::Question;
 
@@ -89,8 +89,8 @@ pub struct Present<'a> {
     pub names: &'a [NameStatus],
     /// Who takes requests, by cluster.
     pub selections: &'a [Arc<Selection>],
-    /// Asks a core for its places in the schedules of a rule.
-    pub turn: Option<&'a dyn Fn(u32) -> Option<Turn>>,
+    /// Asks cores for their places in the schedules of a rule: those that answer, with their indices, in order.
+    pub turns: Option<&'a dyn Fn(u32) -> Vec<(u16, Turn)>>,
 }
 
 /// Explains what would become of a request, with things as they are at `present`.

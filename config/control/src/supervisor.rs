@@ -3,6 +3,7 @@
 //! Shared by the admin endpoint's thread and the main thread. Everything here reads atomics or takes a lock that no core knows.
 
 mod endpoints;
+mod turns;
 
 use core::time::Duration;
 use std::path::PathBuf;
@@ -15,7 +16,6 @@ use schema::Source;
 use tables::access::AccessQueue;
 use tables::counters::{Counter, PortCounters, RESTINGS, WAYS};
 use tables::endpoints::Reports;
-use tables::inspect::Turn;
 use tables::lifecycle::{Lifecycle, Stage};
 use tables::publish::{Publisher, Subscriber, slot};
 use tables::{CoreCounters, EndpointSeat, EndpointTable, Snapshot, Verdict};
@@ -49,9 +49,6 @@ const SWAP_LOOK: Duration = Duration::from_micros(100);
 
 /// What the cores get to list their connections.
 const LISTING: Duration = Duration::from_secs(2);
-
-/// What a core gets to say whose turn it is: it does so with its books, every 10 ms.
-const TURN: Duration = Duration::from_millis(500);
 
 /// What a device calls packets that it had no room for.
 const DEVICE_LOSSES: [&str; 2] = ["rx_missed", "rx_no_mbuf"];
@@ -538,23 +535,6 @@ impl Supervisor {
 
     pub(crate) fn names(&self) -> status::Names {
         self.names.list()
-    }
-
-    /// The places of core 0 in the schedules of a rule; `None` where it does not answer in time.
-    pub(crate) fn turn(&self, rule: u32) -> Option<Turn> {
-        let _one_at_a_time = lock(&self.listing);
-        let core = self.cores.first()?;
-        let ticket = core.lifecycle.turns.ask(rule);
-        let deadline = Instant::now() + TURN;
-        loop {
-            if let Some(turn) = core.lifecycle.turns.answer(ticket) {
-                return Some(turn);
-            }
-            if Instant::now() >= deadline || core.lifecycle.stage() == Stage::Stopped {
-                return None;
-            }
-            std::thread::sleep(SWAP_LOOK);
-        }
     }
 
     /// The connections of all cores, at most `limit` of them. Waits for the cores, which answer within a few milliseconds.

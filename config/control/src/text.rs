@@ -63,53 +63,25 @@ impl ConfigurationText {
 
 /// The documents of `text`, but for Secrets.
 fn without_secrets(text: &str) -> String {
+    // As nearly always. With a backslash the word may be spelled in another way.
+    if !text.contains("Secret") && !text.contains('\\') {
+        return text.to_owned();
+    }
     let mut shown = String::with_capacity(text.len());
-    let mut document = String::new();
-    let mut close = |document: &mut String| {
-        shown += if is_secret(document) { HIDDEN } else { document };
-        document.clear();
-    };
-    for line in text.split_inclusive('\n') {
-        // What follows on the same line belongs to the document.
-        if line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n'])) {
-            close(&mut document);
-            document += line;
-            if line.trim_end() == "---" {
-                close(&mut document);
-            }
+    for part in schema::parts(text) {
+        if part.is_secret || part.text.lines().any(was_secret) {
+            shown += if part.text.starts_with("---") { "---\n" } else { "" };
+            shown += HIDDEN;
         } else {
-            document += line;
+            shown += part.text;
         }
     }
-    close(&mut document);
     shown
 }
 
-/// Whether a document says that it is a Secret, or a list with one: in block style by a `kind` where no mapping or list encloses more than that; in flow
-/// style, where that is harder to see, by the word. Comments are no exception: one may have been a Secret. Each line is looked at once.
-fn is_secret(document: &str) -> bool {
-    let lead = |line: &str| line.trim_start_matches("---").trim_start().to_owned();
-    let first = document.lines().map(lead).find(|line| !line.is_empty() && !line.starts_with('#'));
-    if first.is_some_and(|line| line.starts_with(['{', '[', '!', '&', '?'])) {
-        return document.contains("Secret");
-    }
-    // A tag may stand in front, and the value in the next line.
-    let value = |rest: &str| {
-        let rest = rest.trim_start_matches(|c: char| c.is_whitespace() || "\"':".contains(c));
-        let value = rest.split(['\n', ',', '}']).next().unwrap_or_default();
-        value.split(|c: char| !c.is_alphanumeric()).any(|word| word == "Secret")
-    };
-    let mut start = 0;
-    document.split_inclusive('\n').any(|line| {
-        let kind = line.split_once("kind").and_then(|(before, _)| {
-            let before_it = before.trim_start_matches("---");
-            let top =
-                before_it.trim_matches(|c: char| "\"'# \t?".contains(c)).is_empty() && !before_it.starts_with("  ");
-            top.then(|| start + before.len() + "kind".len())
-        });
-        start += line.len();
-        kind.and_then(|at| document.get(at..)).is_some_and(value)
-    })
+/// Whether a line may be a comment that was a Secret's: those are left in files when one is taken out for a while.
+fn was_secret(line: &str) -> bool {
+    line.trim_start().strip_prefix('#').is_some_and(|comment| comment.contains("kind") && comment.contains("Secret"))
 }
 
 #[cfg(test)]
@@ -123,7 +95,9 @@ mod tests {
             "apiVersion: v1\nkind: Secret\ndata: { key: aGlkZGVu }\n",
             "kind:\n  Secret\ndata: { key: aGlkZGVu }\n",
             "\"kind\": \"Secret\"\ndata: { key: aGlkZGVu }\n",
-            "# of old\nkind: !!str Secret # here\nstringData: { key: aGlkZGVu }\n",
+            "# of old\nkind: >-\n  Secret\nstringData: { key: aGlkZGVu }\n",
+            "kind: \"S\\x65cret\"\ndata: { key: aGlkZGVu }\n",
+            "kind: List\nitems: [{ data: { key: aGlkZGVu }, kind: Secret }]\n",
             "{ apiVersion: v1, kind: Secret, data: { key: aGlkZGVu } }\n",
             "{ \"data\": { \"key\": \"aGlkZGVu\" },\n \"kind\": \"Secret\" }\n",
             "#kind: Secret\n#data: { key: aGlkZGVu }\n",
@@ -134,14 +108,15 @@ mod tests {
             assert_eq!(shown, format!("---\n{gateway}---\n{HIDDEN}--- # and more\n{gateway}"), "{secret}");
             assert!(!without_secrets(secret).contains("aGlkZGVu"));
         }
-        assert_eq!(without_secrets(gateway), gateway);
+        let about = format!("{{ kind: Gateway, what: Secret }}\n---\n{gateway}---\nkind: Other # for a Secret\n");
+        assert_eq!(without_secrets(&about), about);
     }
 
     #[test]
     fn a_long_line_is_looked_at_once() {
-        for text in ["# ", "a: ", "{ a: ", "a: {"].map(|start| format!("{start}{}", "kind: ".repeat(1 << 20))) {
+        for text in ["# ", "a: ", "{ a: ", "a: {"].map(|start| format!("{start}{}", "kind: Secret, ".repeat(1 << 18))) {
             let begun = std::time::Instant::now();
-            assert_eq!(without_secrets(&text), text);
+            assert!(without_secrets(&text).len() <= text.len());
             // With a look at what stands before and behind each `kind` it is hours.
             assert!(begun.elapsed() < std::time::Duration::from_secs(10));
         }

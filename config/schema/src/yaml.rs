@@ -84,6 +84,8 @@ pub(crate) struct SyntaxError {
 /// One document of a file.
 #[derive(Debug)]
 pub(crate) struct Document {
+    /// Where it starts in the text, in bytes.
+    pub(crate) start: usize,
     /// `None` if its syntax is broken.
     pub(crate) root: Option<Node>,
     pub(crate) errors: Vec<SyntaxError>,
@@ -114,7 +116,7 @@ pub(crate) fn parse(text: &str) -> Vec<Document> {
                     hint = Some(SPACES);
                 }
                 broken.errors.push(SyntaxError { at: mark(marker.line(), marker.col()), problem, hint });
-                documents.push(Document { root: None, errors: broken.errors });
+                documents.push(Document { start: broken.start, root: None, errors: broken.errors });
                 match parser.proceed_next_document() {
                     Ok(true) => continue,
                     _ => return documents,
@@ -124,14 +126,14 @@ pub(crate) fn parse(text: &str) -> Vec<Document> {
         values += usize::from(event.is_node());
         if values > MAX_VALUES {
             builder.complain(&span, format!("more than {MAX_VALUES} values in one file"), None);
-            documents.push(Document { root: None, errors: builder.errors });
+            documents.push(Document { start: builder.start, root: None, errors: builder.errors });
             return documents;
         }
         if matches!(event, Event::DocumentEnd) {
             let done = std::mem::take(&mut builder);
             let empty = matches!(done.root, None | Some(Node { value: Value::Null, .. }));
             if !empty || !done.errors.is_empty() {
-                documents.push(Document { root: done.root, errors: done.errors });
+                documents.push(Document { start: done.start, root: done.root, errors: done.errors });
             }
         } else {
             builder.take(event, &span);
@@ -142,6 +144,7 @@ pub(crate) fn parse(text: &str) -> Vec<Document> {
 /// Puts the events of one document together.
 #[derive(Default)]
 struct Builder {
+    start: usize,
     open: Vec<Open>,
     root: Option<Node>,
     errors: Vec<SyntaxError>,
@@ -214,6 +217,7 @@ impl Builder {
                 self.complain(span, "an alias".to_owned(), Some("write the value out: aliases are not taken"));
                 self.add(Node { at, value: Value::Invalid });
             }
+            Event::DocumentStart(..) => self.start = span.start.byte_offset().unwrap_or_default(),
             _ => {}
         }
     }

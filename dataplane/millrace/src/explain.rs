@@ -32,6 +32,9 @@ pub(crate) struct Request {
     /// The address that it is sent to, where several listen on the port and the URL names none.
     #[arg(long, value_name = "ADDRESS")]
     to: Option<IpAddr>,
+    /// The core that it comes to; without it, whose turn it is is said of each
+    #[arg(long, value_name = "INDEX", conflicts_with = "files")]
+    core: Option<u16>,
     /// Ask this configuration and not a running Millrace. Once for each file or directory, so that method and URL may stand behind it.
     #[arg(short = 'f', long = "file", value_name = "PATH")]
     files: Vec<PathBuf>,
@@ -45,6 +48,7 @@ pub(crate) fn explain(request: &Request, admin: SocketAddr, output: Output) -> R
         headers: Vec::new(),
         client: request.client,
         address: request.to,
+        core: request.core,
     };
     for header in &request.headers {
         let (name, value) = header
@@ -136,6 +140,10 @@ fn render_chosen(chosen: &Chosen, text: &mut String) {
     }
     if let Some(next) = &chosen.next {
         let _ = writeln!(text, "  next     {next}");
+    }
+    for turn in &chosen.cores {
+        let endpoint = turn.endpoint.as_deref().unwrap_or("by chance");
+        let _ = writeln!(text, "  core {:<4}{}, {endpoint}", turn.core, turn.backend);
     }
 }
 

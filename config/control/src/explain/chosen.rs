@@ -6,8 +6,9 @@ use schema::{HttpRouteRule, Located};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tables::cluster::HashOn;
+use tables::inspect::Turn;
 use tables::matching::Fields;
-use tables::{Cluster, Request, Rule, affinity};
+use tables::{Chooser, Cluster, Request, Rule, affinity};
 
 use super::Present;
 use super::pick::{Known, Pick, pick, turn};
@@ -41,11 +42,28 @@ pub struct Chosen {
     pub backend_timeout: Option<String>,
     /// Its backends.
     pub backends: Vec<BackendChoice>,
-    /// Where there are several, the one that takes this request now: a session's, or the one whose turn it is on core 0. `None` where nobody knows.
+    /// Where there are several, the one that takes this request now: a session's, or the one whose turn it is on the first core of those that were asked.
+    /// `None` where nobody knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+    /// Whose turn it is on each core, where that is each core's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cores: Vec<CoreTurn>,
     /// Where a redirect answers instead of a backend.
     pub redirect: Option<u16>,
+}
+
+/// Where the request goes if it comes to this core now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CoreTurn {
+    /// Position among the appliance's cores.
+    pub core: u16,
+    /// The backend.
+    pub backend: String,
+    /// Its endpoint; `None` where chance decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
 }
 
 /// One backend of the chosen rule.
@@ -115,6 +133,7 @@ pub(super) fn describe(compiled: &Compiled, rule: &Rule, source: &HttpRouteRule)
         backend_timeout: rule.backend_timeout.map(|t| format!("{t:?}")),
         backends: backends.collect(),
         next: None,
+        cores: Vec::new(),
         redirect: rule.filters.as_ref().and_then(|filters| filters.rule.redirect.as_ref()).map(|r| r.status),
     }
 }
@@ -202,10 +221,16 @@ impl Chosen {
         }
         let snapshot = &compiled.snapshot;
         // Of other tables it says nothing about these.
-        let told = present.turn.and_then(|ask| ask(position)).filter(|turn| turn.epoch == snapshot.epoch);
-        let mut kept = None;
+        let mut told = present.turns.map(|ask| ask(position)).unwrap_or_default();
+        told.retain(|(_, turn)| turn.epoch == snapshot.epoch);
+        let (mut kept, mut takes_turns) = (None, false);
+        // What each core picks of each backend.
+        let mut picks: Vec<Vec<Option<String>>> = Vec::new();
         for (at, (choice, target)) in self.backends.iter_mut().zip(rule.targets.iter()).enumerate() {
-            let Some(cluster) = snapshot.cluster(target.cluster) else { continue };
+            let Some(cluster) = snapshot.cluster(target.cluster) else {
+                picks.push(Vec::new());
+                continue;
+            };
             let selection = present.selections.get(target.cluster.0 as usize).unwrap_or(&cluster.selection);
             let from = client.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
             let wish = cluster.affinity.as_deref();
@@ -215,14 +240,31 @@ impl Chosen {
             if session && kept.is_none() {
                 kept = Some(at);
             }
-            let place = told.as_ref().and_then(|turn| turn.targets.get(at).copied());
-            choice.pick = Some(pick(cluster, selection, &Known { wish, no_client: client.is_none(), place }));
+            takes_turns |= !session && matches!(selection.chooser(), Chooser::RoundRobin(_));
+            let of = |place| pick(cluster, selection, &Known { wish, no_client: client.is_none(), place });
+            let places = told.iter().map(|(core, turn)| Some((*core, turn.targets.get(at).copied()?)));
+            let mut each: Vec<Pick> = places.map(of).collect();
+            picks.push(each.iter_mut().map(|pick| pick.endpoint.clone()).collect());
+            choice.pick = Some(if each.is_empty() { of(None) } else { each.swap_remove(0) });
         }
-        if self.backends.len() > 1 {
-            let by_turn = || Some(turn(rule.schedule.as_ref()?, told.as_ref()?.rule));
-            let next = kept.or_else(by_turn).and_then(|at| self.backends.get(at));
+        let several = self.backends.len() > 1;
+        let takes = |turns: Option<&Turn>| {
+            let by_turn = || if several { Some(turn(rule.schedule.as_ref()?, turns?.rule)) } else { Some(0) };
+            kept.or_else(by_turn)
+        };
+        if several {
+            let next = takes(told.first().map(|(_, turn)| turn)).and_then(|at| self.backends.get(at));
             self.next = next.map(|backend| backend.name.clone());
         }
+        if !takes_turns && (!several || kept.is_some()) {
+            return;
+        }
+        let of_core = |(order, (core, turns)): (usize, &(u16, Turn))| {
+            let at = takes(Some(turns))?;
+            let endpoint = picks.get(at).and_then(|of_backend| of_backend.get(order)).cloned().flatten();
+            Some(CoreTurn { core: *core, backend: self.backends.get(at)?.name.clone(), endpoint })
+        };
+        self.cores = told.iter().enumerate().filter_map(of_core).collect();
     }
 
     /// What becomes of the request, in a sentence.

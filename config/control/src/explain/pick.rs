@@ -38,8 +38,8 @@ pub(super) struct Known {
     pub(super) wish: Wish,
     /// Nobody said who sends it.
     pub(super) no_client: bool,
-    /// The place of core 0 in the cluster's schedule.
-    pub(super) place: Option<u32>,
+    /// A core, and its place in the cluster's schedule.
+    pub(super) place: Option<(u16, u32)>,
 }
 
 /// Whose turn it is at a place, which does not move.
@@ -64,7 +64,7 @@ pub(super) fn pick(cluster: &Cluster, selection: &Selection, known: &Known) -> P
     match selection.chooser() {
         Chooser::Nobody => Pick { endpoint: None, why: "nobody takes requests".to_owned(), candidates: Vec::new() },
         Chooser::RoundRobin(schedule) => match known.place {
-            Some(place) => exactly(turn(schedule, place), format!("it is its turn on core 0{aside}")),
+            Some((core, place)) => exactly(turn(schedule, place), format!("it is its turn on core {core}{aside}")),
             None => drawn("they take turns, and each core knows for itself whose it is"),
         },
         Chooser::Random(_) => drawn("drawn by chance"),

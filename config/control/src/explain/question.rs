@@ -17,6 +17,8 @@ pub struct Question {
     pub client: Option<IpAddr>,
     /// The address that it is sent to; `None` for the first that listens on the port.
     pub address: Option<IpAddr>,
+    /// The core that it comes to; `None` for any of them.
+    pub core: Option<u16>,
 }
 
 /// A question in its parts.
@@ -31,7 +33,7 @@ pub(super) struct Asked {
 }
 
 impl Question {
-    /// Reads the pairs of a query string: `method`, `url`, `header` (`name: value`, any number of times), `client`, `address`.
+    /// Reads the pairs of a query string: `method`, `url`, `header` (`name: value`, any number of times), `client`, `address`, `core`.
     ///
     /// # Errors
     /// What is wrong, in words.
@@ -48,7 +50,10 @@ impl Question {
                 }
                 "client" => question.client = Some(address()?),
                 "address" => question.address = Some(address()?),
-                other => return Err(format!("unknown parameter {other}: method, url, header, client, address")),
+                "core" => {
+                    question.core = Some(value.parse().map_err(|_| format!("{value} is not a core's number"))?);
+                }
+                other => return Err(format!("unknown parameter {other}: method, url, header, client, address, core")),
             }
         }
         Ok(question)
@@ -66,6 +71,9 @@ impl Question {
             if let Some(address) = address {
                 query.append_pair(name, &address.to_string());
             }
+        }
+        if let Some(core) = self.core {
+            query.append_pair("core", &core.to_string());
         }
         query.finish()
     }

@@ -1,5 +1,7 @@
 use std::sync::Arc;
 
+use tables::inspect::{PLACES, Turn};
+
 use super::*;
 use crate::compile::Compiler;
 
@@ -105,21 +107,20 @@ fn the_chosen_rule_comes_first_and_the_others_say_why_not() {
     assert_eq!(e.outcome, "goes to default/a:8080");
 }
 
+/// With a BackendPolicy for `a`.
+fn policy(spec: &str) -> Compiled {
+    let text = format!(
+        "{CONFIGURATION}---\napiVersion: millrace.dev/v1alpha1\nkind: BackendPolicy\nmetadata: {{ name: a }}\nspec:\n  \
+         targetRefs: [{{ group: millrace.dev, kind: Backend, name: a }}]\n{spec}"
+    );
+    Compiler::new(1).compile(&Arc::new(schema::load_str("x.yaml", &text).unwrap_or_else(|errors| panic!("{errors}"))))
+}
+
 #[test]
 fn the_pick_is_exact_where_turns_hashes_and_sessions_decide() {
-    use tables::inspect::{PLACES, Turn};
-    let policy = |spec: &str| {
-        let text = format!(
-            "{CONFIGURATION}---\napiVersion: millrace.dev/v1alpha1\nkind: BackendPolicy\nmetadata: {{ name: a }}\nspec:\n  \
-             targetRefs: [{{ group: millrace.dev, kind: Backend, name: a }}]\n{spec}"
-        );
-        Compiler::new(1)
-            .compile(&Arc::new(schema::load_str("x.yaml", &text).unwrap_or_else(|errors| panic!("{errors}"))))
-    };
     let ask = |compiled: &Compiled, query: &str, place: Option<u32>| {
-        let turn =
-            |_: u32| Some(Turn { ticket: 1, epoch: compiled.snapshot.epoch, rule: place?, targets: [place?; PLACES] });
-        let present = Present { turn: Some(&turn), ..Present::default() };
+        let turns = |_: u32| turns(compiled, place.into_iter());
+        let present = Present { turns: Some(&turns), ..Present::default() };
         let question = Question::from_query(&format!("url=http://shop.example/cart{query}")).unwrap();
         explain(compiled, &present, &question).unwrap().chosen.unwrap()
     };
@@ -160,6 +161,45 @@ fn the_pick_is_exact_where_turns_hashes_and_sessions_decide() {
     );
 }
 
+/// What cores at these places answer.
+fn turns(compiled: &Compiled, places: impl Iterator<Item = u32>) -> Vec<(u16, Turn)> {
+    let turn = |place| Turn { ticket: 1, epoch: compiled.snapshot.epoch, rule: place, targets: [place; PLACES] };
+    (0..).zip(places.map(turn)).collect()
+}
+
+/// Each core has turns of its own; where a hash decides, they all pick the same.
+#[test]
+fn each_core_says_whose_turn_it_is() {
+    let ask = |compiled: &Compiled, query: &str| {
+        let turns = |_: u32| turns(compiled, 0..4);
+        let present = Present { turns: Some(&turns), ..Present::default() };
+        let question = Question::from_query(&format!("url=http://shop.example/cart{query}")).unwrap();
+        explain(compiled, &present, &question).unwrap().chosen.unwrap()
+    };
+    let compiled = policy("  loadBalancer: { type: RoundRobin }\n");
+    let cluster = compiled.snapshot.clusters.iter().find(|cluster| *cluster.name == *"default/a:8080").unwrap();
+    let tables::Chooser::RoundRobin(schedule) = cluster.selection.chooser() else { panic!() };
+    let mut cursor = 0;
+    let expected: Vec<CoreTurn> = (0..4)
+        .map(|core| CoreTurn {
+            core,
+            backend: "default/a:8080".to_owned(),
+            endpoint: cluster.selection.member(schedule.next(&mut cursor)).map(|member| member.address.to_string()),
+        })
+        .collect();
+    let alone = ask(&compiled, "");
+    assert_eq!(alone.cores, expected);
+    assert_eq!(alone.backends[0].pick.as_ref().unwrap().endpoint, expected[0].endpoint, "the first one's");
+    // Of two backends each core has one; three of four places are a's.
+    let two = ask(&compiled, "&header=x-user: 7");
+    let backends: Vec<&str> = two.cores.iter().map(|turn| turn.backend.as_str()).collect();
+    assert_eq!(backends.iter().filter(|name| **name == "default/a:8080").count(), 3, "{backends:?}");
+    assert_eq!(two.next.as_deref(), Some(backends[0]));
+    let hashed =
+        policy("  loadBalancer: { type: ConsistentHash, consistentHash: { type: Header, header: { name: x-id } } }\n");
+    assert_eq!(ask(&hashed, "&header=x-id: 1").cores, []);
+}
+
 #[test]
 fn what_is_answered_here_or_not_at_all_is_said() {
     assert_eq!(ask("url=http://shop.example/old").outcome, "answered here with 301, a redirect");
@@ -192,11 +232,13 @@ fn questions_survive_their_way_and_bad_ones_are_refused_in_words() {
         headers: vec![("x-a".to_owned(), "1&2=3+4".to_owned())],
         client: Some("2001:db8::1".parse().unwrap()),
         address: None,
+        core: Some(3),
     };
     assert_eq!(Question::from_query(&question.to_query()), Ok(question));
     for (query, wrong) in [
         ("header=x", "header x has no colon"),
         ("client=me", "me is not an IP address"),
+        ("core=-1", "-1 is not a core's number"),
         ("to=x", "unknown parameter to"),
     ] {
         let error = Question::from_query(query).unwrap_err();
