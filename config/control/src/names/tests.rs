@@ -239,8 +239,8 @@ fn aliases_of_srv_names_are_followed() {
         ((third, kinds.0), of(&[srv(third)])),
     ];
     let alone = [
-        ((first, kinds.0), of(&[to_second.clone()])),
-        ((second, kinds.0), of(&[to_third.clone()])),
+        ((first, kinds.0), of(core::slice::from_ref(&to_second))),
+        ((second, kinds.0), of(core::slice::from_ref(&to_third))),
         ((third, kinds.0), of(&[srv(third)])),
     ];
     let aliases = [((first, kinds.1), of(&[to_second])), ((second, kinds.1), of(&[to_third]))];
