@@ -9,8 +9,11 @@ fn conditions(method: Option<&str>, headers: &[(&str, &str)]) -> Conditions {
     Conditions { method: method.map(bytes), headers, query: Box::default() }
 }
 
+/// A method, header fields, and whether there is a CORS filter.
+type Match<'a> = (Option<&'a str>, &'a [(&'a str, &'a str)], bool);
+
 /// Matches of `/`, rule by rule; those of rules with a CORS filter take preflights, too.
-fn table(rules: &[(Option<&str>, &[(&str, &str)], bool)]) -> RouteTable {
+fn table(rules: &[Match<'_>]) -> RouteTable {
     let mut table = RouteTableBuilder::default();
     let path = PathPattern::Prefix((*b"/").into());
     for ((method, headers, cors), rule) in rules.iter().zip(0..) {
@@ -79,7 +82,7 @@ fn rules_without_the_filter_and_such_that_ask_for_options_keep_theirs() {
 fn a_preflight_is_found_among_many() {
     let names: Vec<String> = (0..200).map(|n| format!("x-{n}")).collect();
     let headers: Vec<[(&str, &str); 1]> = names.iter().map(|name| [(name.as_str(), "1")]).collect();
-    let mut rules: Vec<(Option<&str>, &[(&str, &str)], bool)> =
+    let mut rules: Vec<Match<'_>> =
         headers.iter().zip(0..).map(|(headers, at)| (None, &headers[..], at % 2 == 0)).collect();
     rules.push((None, &[], false));
     let table = table(&rules);
