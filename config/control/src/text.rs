@@ -100,7 +100,6 @@ mod tests {
             "kind: List\nitems: [{ data: { key: aGlkZGVu }, kind: Secret }]\n",
             "{ apiVersion: v1, kind: Secret, data: { key: aGlkZGVu } }\n",
             "{ \"data\": { \"key\": \"aGlkZGVu\" },\n \"kind\": \"Secret\" }\n",
-            "#kind: Secret\n#data: { key: aGlkZGVu }\n",
         ];
         for secret in secrets {
             let text = format!("---\n{gateway}---\n{secret}--- # and more\n{gateway}");
@@ -108,6 +107,9 @@ mod tests {
             assert_eq!(shown, format!("---\n{gateway}---\n{HIDDEN}--- # and more\n{gateway}"), "{secret}");
             assert!(!without_secrets(secret).contains("aGlkZGVu"));
         }
+        // What is no document belongs to the one before, which is not shown either then.
+        let comment = format!("---\n{gateway}---\n#kind: Secret\n#data: {{ key: aGlkZGVu }}\n---\n{gateway}");
+        assert_eq!(without_secrets(&comment), format!("---\n{HIDDEN}---\n{gateway}"));
         let about = format!("{{ kind: Gateway, what: Secret }}\n---\n{gateway}---\nkind: Other # for a Secret\n");
         assert_eq!(without_secrets(&about), about);
     }
