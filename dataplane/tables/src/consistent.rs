@@ -237,14 +237,13 @@ mod tests {
         const HASHES: u64 = 20_000;
         let hashes: Vec<u64> = (0..HASHES).map(|at| crate::selection::request_hash(1, &at.to_le_bytes())).collect();
         let owners = |members: &[Endpoint]| -> Vec<EndpointId> {
-            let ring = Ring::new(7, 1024, 65_536, members);
+            let ring = Ring::new(7, 1024, 1 << 20, members);
             assert_eq!(ring.places.len(), members.len() * 512);
             hashes.iter().map(|&hash| members[ring.find(hash)].id).collect()
         };
-        let mut before = owners(&endpoints(&[1]));
-        for n in 2..=70 {
+        for n in (2..=70).chain([127, 128, 129, 130]) {
             let members = endpoints(&vec![1; n]);
-            let all = owners(&members);
+            let (before, all) = (owners(&members[..n - 1]), owners(&members));
             // The last one is new; and one in the middle goes.
             let new = members[n - 1].id;
             let elsewhere = before.iter().zip(&all).filter(|(a, b)| a != b && **b != new).count();
@@ -258,7 +257,6 @@ mod tests {
             );
             let share = all.iter().filter(|owner| **owner == new).count() as f64 / HASHES as f64 * n as f64;
             assert!((0.8..1.2).contains(&share), "{n}: {share} of its share");
-            before = all;
         }
     }
 

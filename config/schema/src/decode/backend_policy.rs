@@ -15,8 +15,12 @@ use crate::resources::{
 };
 use crate::yaml::Value;
 
-/// Places of a ring at most: 1 MiB.
-const MAX_RING: u32 = 65_536;
+/// Places that a ring may be asked to have.
+const MOST_ASKED: u32 = 65_536;
+/// Places that it has at most where nothing is said, 16 MiB; and at most, as Envoy's.
+const DEFAULT_RING: u32 = 1 << 20;
+/// See [`DEFAULT_RING`].
+const MAX_RING: u32 = 1 << 23;
 
 /// `namespace` is the policy's.
 pub(super) fn spec(decoder: &mut Decoder<'_>, at: At<'_>, namespace: &Name) -> Option<BackendPolicySpec> {
@@ -121,8 +125,9 @@ fn consistent_hash(decoder: &mut Decoder<'_>, at: At<'_>) -> Option<LoadBalancer
             decoder.error(at, "goes with maglev not", "leave one of them out");
         }
         let mut object = Object::open(decoder, at)?;
-        let minimum_ring_size = object.or(decoder, "minimumRingSize", 1024, integer(1..=MAX_RING));
-        let maximum_ring_size = object.or(decoder, "maximumRingSize", MAX_RING, integer(minimum_ring_size..=MAX_RING));
+        let minimum_ring_size = object.or(decoder, "minimumRingSize", 1024, integer(1..=MOST_ASKED));
+        let maximum_ring_size =
+            object.or(decoder, "maximumRingSize", DEFAULT_RING, integer(minimum_ring_size..=MAX_RING));
         object.close(decoder);
         Some(HashTable::RingHash { minimum_ring_size, maximum_ring_size })
     });

@@ -113,7 +113,8 @@ pub enum HashTable {
     RingHash {
         /// Places of two endpoints that weigh the same: the heaviest has half as many, however many there are; 1..=65,536, default 1,024.
         minimum_ring_size: u32,
-        /// Places at most, where the endpoints are not more; default 65,536. Where there would be more, each has half as many, and most requests move.
+        /// Places at most, where the endpoints are not more, `minimum_ring_size`..=8,388,608; default 1,048,576, for 2,048 endpoints with the default minimum. Where
+        /// there would be more, each has half as many, and many requests move.
         maximum_ring_size: u32,
     },
 }
