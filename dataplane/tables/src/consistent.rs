@@ -101,6 +101,10 @@ impl Maglev {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Ring {
     places: Box<[(u64, u32)]>,
+    /// Where the places begin whose uppermost bits are those of the position here, and where the last ones end: one place lies between two of them on average.
+    starts: Box<[u32]>,
+    /// How far a hash is shifted to be such a position.
+    shift: u32,
 }
 
 impl Ring {
@@ -126,14 +130,21 @@ impl Ring {
             places.extend((0..share(each, member.weight)).map(|turn| (hash(seed, 3 + turn, member), position)));
         }
         places.sort_unstable_by_key(|&(at, member)| (at, members.get(member as usize).map(|m| place(m.address))));
-        Self { places: places.into() }
+        let bits = places.len().max(2).ilog2();
+        let shift = u64::BITS - bits;
+        let start = |upper: u64| places.partition_point(|&(at, _)| at >> shift < upper) as u32;
+        let starts = (0..=1 << bits).map(start).collect();
+        Self { places: places.into(), starts, shift }
     }
 
     /// The member for `hash`.
     #[inline]
     #[must_use]
     pub fn find(&self, hash: u64) -> usize {
-        let at = self.places.partition_point(|&(place, _)| place < hash);
+        let upper = (hash >> self.shift) as usize;
+        let start = |upper: usize| self.starts.get(upper).map_or(0, |&start| start as usize);
+        let (from, to) = (start(upper), start(upper + 1));
+        let at = from + self.places.get(from..to).unwrap_or_default().partition_point(|&(place, _)| place < hash);
         self.places.get(at).or_else(|| self.places.first()).map_or(0, |&(_, member)| member as usize)
     }
 }
@@ -257,6 +268,18 @@ mod tests {
             );
             let share = all.iter().filter(|owner| **owner == new).count() as f64 / HASHES as f64 * n as f64;
             assert!((0.8..1.2).contains(&share), "{n}: {share} of its share");
+        }
+    }
+
+    #[test]
+    fn a_hash_belongs_to_the_next_place_of_the_ring() {
+        for n in [0, 1, 2, 3, 40] {
+            let ring = Ring::new(7, 8, 1 << 20, &endpoints(&vec![1; n]));
+            let edges = ring.places.iter().flat_map(|&(at, _)| [at.wrapping_sub(1), at, at.wrapping_add(1)]);
+            for hash in edges.chain([0, 1, u64::MAX / 2, u64::MAX - 1, u64::MAX]) {
+                let next = ring.places.iter().find(|(at, _)| *at >= hash).or(ring.places.first());
+                assert_eq!(ring.find(hash), next.map_or(0, |&(_, member)| member as usize), "{n}: {hash:x}");
+            }
         }
     }
 

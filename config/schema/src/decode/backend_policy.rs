@@ -17,7 +17,7 @@ use crate::yaml::Value;
 
 /// Places that a ring may be asked to have.
 const MOST_ASKED: u32 = 65_536;
-/// Places that it has at most where nothing is said, 16 MiB; and at most, as Envoy's.
+/// Places that it has at most where nothing is said, 20 MiB; and at most, as Envoy's.
 const DEFAULT_RING: u32 = 1 << 20;
 /// See [`DEFAULT_RING`].
 const MAX_RING: u32 = 1 << 23;
