@@ -138,7 +138,7 @@ impl Ring {
     }
 
     /// The member for `hash`.
-    #[inline]
+    #[inline(never)]
     #[must_use]
     pub fn find(&self, hash: u64) -> usize {
         let upper = (hash >> self.shift) as usize;
