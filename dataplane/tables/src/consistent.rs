@@ -138,7 +138,7 @@ impl Ring {
     }
 
     /// The member for `hash`.
-    #[inline(never)]
+    #[inline]
     #[must_use]
     pub fn find(&self, hash: u64) -> usize {
         let upper = (hash >> self.shift) as usize;

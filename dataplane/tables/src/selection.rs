@@ -46,8 +46,8 @@ pub enum HashTable {
     Modulo(Schedule),
     /// Maglev's table.
     Maglev(Maglev),
-    /// A ring.
-    Ring(Ring),
+    /// A ring. In a box, so that what others choose by stays small.
+    Ring(Box<Ring>),
 }
 
 /// The kinds of choosers.
@@ -160,7 +160,9 @@ impl Chooser {
             Method::PeakEwma => Self::PeakEwma(Weighted::new(&weights)),
             Method::Modulo => scheduled(|schedule| Self::Hashed(HashTable::Modulo(schedule))),
             Method::Maglev(seed) => Self::Hashed(HashTable::Maglev(Maglev::new(seed, members))),
-            Method::Ring(seed, least, most) => Self::Hashed(HashTable::Ring(Ring::new(seed, least, most, members))),
+            Method::Ring(seed, least, most) => {
+                Self::Hashed(HashTable::Ring(Box::new(Ring::new(seed, least, most, members))))
+            }
         }
     }
 }
