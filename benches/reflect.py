@@ -115,8 +115,11 @@ def measure(mirror, wire, millrace, cpus, seconds):
         load.say("show fwd stats all")
         lasted = time.monotonic() - began
         time.sleep(0.1)
-        load.stop()
+        # The mirror ends first: with nobody there to take them, it would count what it sends back as lost.
+        load.say("stop")
+        time.sleep(0.1)
         said = end.stop()
+        load.stop()
         back = load.counted()
     reflected = json.loads(said)["ports"][0] if mirror == "millrace" else None
     return {"seconds": lasted, "load": back, "frames_per_second": back["received"] / lasted, "load_busy": limits.busy(back, lasted),
